@@ -1,0 +1,37 @@
+# Each target sets itself up: `make test` on a fresh machine with Python 3.11 is enough.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+# One stamp per set of extras, renewed when the requirements change.
+STAMP   = $(VENV)/.installed
+
+.PHONY: help demo test quality style bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+# torch goes first and alone: constraints.txt says why.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. Install Python 3.11, or name another: make PYTHON=python3 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[structures,prot_t5,test,quality]"
+	touch $@
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest
+
+quality: $(STAMP)  ## lint, formatting and types, nothing changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(STAMP)  ## repair what the linter can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## run the benchmarks that README's numbers come from
+	$(BIN)/python benchmarks/metric.py
+
+clean:  ## remove the virtual environment and the caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
