@@ -1,0 +1,231 @@
+"""Readers: from a source's file to checked chains, one function a form.
+
+Forms: `three_line` (`>id`, residues, states), `ps4_csv` (CB513 as NetSurfP-2.0 and ProtTrans use it), `cu_ssp_csv`
+(id, len, input, expected) and `parquet` (what this package writes). Every reader is a generator, so that a
+corpus of any size passes through; harmless oddities (CRLF, a byte-order mark, trailing blanks, blank lines between
+chains) are read as they are meant, everything else raises a `CorpusError` that says where.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..states import UNRESOLVED
+from .chains import Chain, CorpusError, check_chain, pdb_origin, unique_ids
+
+Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends; refuses what is no text."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise CorpusError(f"{path}: cannot be read ({error}). Get the file again.") from None
+    if raw.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<":
+        raise CorpusError(f"{path}: line 1: this is HTML or XML, not data (an error page?). Get the file again.")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise CorpusError(f"{path}: line {line}: not text (byte {error.start + 1}). Get the file again.") from None
+    # No splitlines(): it would also break at control characters inside a line, and shift the numbers.
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        yield number, line.rstrip("\n")
+
+
+def read_three_line(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    """Read `>id`, residues, states, three lines a chain: the form of LIFT_SS.
+
+    Raises:
+        CorpusError: for a file that is not of this form.
+    """
+    return unique_ids(_three_line_chains(path, changes), str(path))
+
+
+def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    lines = _lines(path)
+    empty = True
+    for number, header in lines:
+        if not header.strip():
+            continue
+        empty = False
+        if not header.startswith(">"):
+            raise CorpusError(
+                f"{path}: line {number}: expected '>' and the chain's id, found {header[:20]!r}. "
+                "A chain is three lines: >id, residues, states."
+            )
+        chain_id = header[1:].strip()
+        if not chain_id:
+            raise CorpusError(f"{path}: line {number}: a chain without an id. Write one after '>'.")
+        body = [next(lines, None), next(lines, None)]
+        if None in body:
+            raise CorpusError(
+                f"{path}: line {number}: {chain_id}: the file ends in the middle of the chain (truncated?). "
+                "A chain is three lines: >id, residues, states."
+            )
+        sequence, states = (line for _, line in body)  # type: ignore[misc]
+        sequence = sequence.rstrip()
+        # Blank is a spelling of coil, so only blanks beyond the last residue are no states.
+        if len(states) > len(sequence) and not states[len(sequence) :].strip():
+            states = states[: len(sequence)]
+        where = f"{path}: line {number + 1}"
+        sequence, states = check_chain(chain_id, sequence, states, where, changes)
+        yield Chain(chain_id, sequence, states, pdb_origin(chain_id))
+    if empty:
+        raise CorpusError(f"{path}: no chain in it (the file is empty). Get the file again.")
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Numbered rows of a CSV file that must have these columns."""
+    reader = csv.reader(line for _, line in _lines(path))
+    header = [name.strip() for name in next(reader, [])]
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise CorpusError(
+            f"{path}: line 1: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}. "
+            f"Expected {', '.join(columns)}."
+        )
+    for row in reader:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise CorpusError(
+                f"{path}: line {reader.line_num}: {len(row)} fields, but the header has {len(header)} (truncated?). "
+                "Get the file again."
+            )
+        yield reader.line_num, dict(zip(header, row, strict=True))
+
+
+def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    """Read CB513 in the form of NetSurfP-2.0: whole chains, of which one domain a row is scored.
+
+    `states` has X outside the row's domain and where the residue is unresolved; `chain_states` has the whole
+    chain's states, with X only where unresolved. `chain` numbers the distinct chains.
+
+    Raises:
+        CorpusError: for a file that is not of this form.
+    """
+    columns = ("input", "dssp8", "disorder", "cb513_mask")
+    chain_numbers: dict[str, int] = {}
+    for row_number, (line, row) in enumerate(_csv_rows(path, columns), start=1):
+        chain_id, where = f"cb513_{row_number:03d}", f"{path}: line {line}"
+        tokens = {name: row[name].split() for name in columns}
+        residues = "".join(tokens["input"])
+        sequence, chain_states = check_chain(chain_id, residues, "".join(tokens["dssp8"]), where, changes)
+        resolved, domain = (_mask(tokens[name], name, len(sequence), where, chain_id) for name in columns[2:])
+        chain_states = _masked(chain_states, resolved)
+        number = chain_numbers.setdefault(sequence, len(chain_numbers) + 1)
+        extra = {
+            "chain": f"cb513_chain_{number:03d}",
+            "chain_states": chain_states,
+            "resolved_mask": resolved,
+            "domain_mask": domain,
+        }
+        yield Chain(chain_id, sequence, _masked(chain_states, domain), extra)
+
+
+def _mask(tokens: list[str], name: str, num_residues: int, where: str, chain_id: str) -> list[bool]:
+    """The 0/1 tokens of a column as booleans, one a residue."""
+    if len(tokens) != num_residues:
+        raise CorpusError(f"{where}: {chain_id}: {num_residues} residues but {len(tokens)} values of {name}.")
+    for position, token in enumerate(tokens, start=1):
+        if token not in ("0", "1", "0.0", "1.0"):
+            raise CorpusError(f"{where}: {chain_id}: {name} is {token!r} at position {position}. Expected 0 or 1.")
+    return [float(token) == 1 for token in tokens]
+
+
+def _masked(states: str, keep: list[bool]) -> str:
+    return "".join(state if kept else UNRESOLVED for state, kept in zip(states, keep, strict=True))
+
+
+def read_cu_ssp_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    """Read id, len, input, expected: CullPDB and CB513 as the cu-ssp repository keeps them.
+
+    Raises:
+        CorpusError: for a file that is not of this form.
+    """
+    return unique_ids(_cu_ssp_chains(path, changes), str(path))
+
+
+def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    for line, row in _csv_rows(path, ("id", "len", "input", "expected")):
+        where = f"{path}: line {line}"
+        if row["len"] != str(len(row["input"])):
+            raise CorpusError(
+                f"{where}: {row['id']}: len says {row['len']} but there are {len(row['input'])} residues (truncated?)."
+            )
+        sequence, states = check_chain(row["id"], row["input"], row["expected"], where, changes)
+        yield Chain(row["id"], sequence, states)
+
+
+def read_parquet(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    """Read a table with the columns id, sequence and states, as this package writes it.
+
+    Raises:
+        CorpusError: for a file that is no whole parquet file, lacks a column or holds a bad chain.
+    """
+    return unique_ids(_parquet_chains(path, changes), str(path))
+
+
+def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    try:
+        table = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"{path}: not a whole parquet file ({reason}). Build it again.") from None
+    missing = [name for name in ("id", "sequence", "states") if name not in table.schema_arrow.names]
+    if missing:
+        raise CorpusError(
+            f"{path}: no column {', '.join(missing)}; found {', '.join(sorted(table.schema_arrow.names))}."
+        )
+    row_number = 0
+    for batch in table.iter_batches():
+        for row in batch.to_pylist():
+            row_number += 1
+            where = f"{path}: row {row_number}"
+            for name in ("id", "sequence", "states"):
+                if not isinstance(row[name], str):
+                    raise CorpusError(f"{where}: {name} is {row[name]!r}. Expected a string.")
+            sequence, states = check_chain(row["id"], row["sequence"], row["states"], where, changes)
+            extra = {k: v for k, v in row.items() if k not in ("id", "sequence", "states", "num_residues")}
+            yield Chain(row["id"], sequence, states, extra)
+
+
+READERS: dict[str, Reader] = {
+    "three_line": read_three_line,
+    "ps4_csv": read_ps4_csv,
+    "cu_ssp_csv": read_cu_ssp_csv,
+    "parquet": read_parquet,
+}
+
+
+def read_chains(path: str | Path, changes: Counter[str] | None = None) -> Iterator[Chain]:
+    """Read a corpus of one's own: parquet by its ending, cu-ssp's CSV by `.csv`, else three lines a chain.
+
+    Raises:
+        CorpusError: if the file is missing or is not of its form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file.")
+    form = {".parquet": "parquet", ".csv": "cu_ssp_csv"}.get(path.suffix, "three_line")
+    return READERS[form](path, Counter() if changes is None else changes)
+
+
+def write_three_line(chains: Iterator[Chain], path: Path) -> int:
+    """Write chains as `>id`, residues, states; the number written. The caller sees to atomicity."""
+    number = 0
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        for chain in chains:
+            file.write(f">{chain.id}\n{chain.sequence}\n{chain.states}\n")
+            number += 1
+    return number
