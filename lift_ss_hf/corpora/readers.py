@@ -38,8 +38,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         line = raw.count(b"\n", 0, error.start) + 1
         raise CorpusError(f"{path}: line {line}: not text (byte {error.start + 1}). Get the file again.") from None
     # No splitlines(): it would also break at control characters inside a line, and shift the numbers.
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        yield number, line.rstrip("\n")
+    for number, content in enumerate(io.StringIO(text, newline=None), start=1):
+        yield number, content.rstrip("\n")
 
 
 def read_three_line(path: Path, changes: Counter[str]) -> Iterator[Chain]:
