@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Cluster a FASTA file with mmseqs2 and hold whole clusters out, for pretraining a language model.
+
+Writes OUT/train.fasta (one representative a cluster, so that large families do not rule) and OUT/heldout.fasta
+(representatives of clusters of which nothing is in train.fasta).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from lift_ss_hf.command_line import run
+from lift_ss_hf.fasta import read_fasta
+
+
+def parse() -> argparse.Namespace:
+    """Arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fasta", metavar="FASTA", help="sequences, plain, gz or xz")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--identity", type=float, default=0.3, help="of a cluster [fraction] (default: 0.3)")
+    parser.add_argument("--heldout", type=int, default=1000, help="clusters to hold out (default: 1000)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Cluster, split, write."""
+    args = parse()
+    if shutil.which("mmseqs") is None:
+        raise ValueError("mmseqs not found. Install mmseqs2 (Debian: apt-get install mmseqs2).")
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out) as scratch:
+        command = ["mmseqs", "easy-linclust", args.fasta, f"{scratch}/clusters", f"{scratch}/tmp"]
+        command += ["--min-seq-id", str(args.identity), "-c", "0.8", "--cov-mode", "1", "--threads", str(args.threads)]
+        done = subprocess.run([*command, "-v", "1"], capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"mmseqs failed: {' '.join((done.stderr or done.stdout).split())[-300:]}")
+        representatives = list(read_fasta(f"{scratch}/clusters_rep_seq.fasta"))
+    if len(representatives) <= args.heldout:
+        raise ValueError(f"{args.fasta}: {len(representatives)} clusters, of which {args.heldout} cannot be held out.")
+    random.Random(args.seed).shuffle(representatives)
+    for name, part in (("heldout", representatives[: args.heldout]), ("train", representatives[args.heldout :])):
+        path = args.out / f"{name}.fasta"
+        incomplete = path.with_suffix(".incomplete")
+        incomplete.write_text("".join(f">{record}\n{sequence}\n" for record, sequence in part), "utf-8")
+        incomplete.replace(path)
+        print(f"{path}: {len(part):,} sequences, {sum(len(sequence) for _, sequence in part):,} residues")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""Pretrain a small ESM-2-shaped protein language model on your own sequences."""
+
+import json
+
+from transformers import TrainingArguments, set_seed
+
+from lift_ss_hf.command_line import run
+from lift_ss_hf.pretraining import EncoderArguments, SequenceArguments, pretrain
+from lift_ss_hf.recipe_parsing import parse_recipe
+
+
+def main() -> None:
+    """Parse, pretrain, report."""
+    shape, sequences, training = parse_recipe((EncoderArguments, SequenceArguments, TrainingArguments), __doc__ or "")
+    set_seed(training.seed)
+    print(json.dumps(pretrain(shape, sequences, training), indent=2))
+
+
+if __name__ == "__main__":
+    run(main)
