@@ -1,0 +1,42 @@
+"""The metric's page as a Space: paste states, read scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import evaluate
+import gradio
+
+LEVELS = ["q9", "q8", "q3", "q3_lift_ss"]
+METRIC = evaluate.load(str(Path(__file__).with_name("q8_sov.py")))
+
+
+def scores_of(references: str, predictions: str, states: str, mode: str) -> str:
+    """Score chains given one a line; an error of the input is the answer, as one line."""
+    # No strip(): a blank is a spelling of coil.
+    chains = {"references": references.split("\n"), "predictions": predictions.split("\n")}
+    try:
+        return json.dumps(METRIC.compute(**chains, states=states, mode=mode), indent=2)
+    except ValueError as error:
+        return f"error: {error}"
+
+
+def page() -> gradio.Interface:
+    """The page: two boxes of states, the level and the mode."""
+    return gradio.Interface(
+        fn=scores_of,
+        inputs=[
+            gradio.Textbox(label="References: one chain a line, X where unresolved", value="HHHHHH", lines=4),
+            gradio.Textbox(label="Predictions: the same chains", value="HHHLHH", lines=4),
+            gradio.Dropdown(LEVELS, label="Level", value="q8"),
+            gradio.Radio(["compatible", "masked"], label="Unresolved residues", value="compatible"),
+        ],
+        outputs=gradio.Code(label="Scores [fraction]", language="json"),
+        title="q8_sov",
+        description=METRIC.description,
+    )
+
+
+if __name__ == "__main__":
+    page().launch()

@@ -1,0 +1,1 @@
+../../scored_chains.py
