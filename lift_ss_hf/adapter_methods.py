@@ -1,0 +1,225 @@
+"""The adapters by name, with LIFT_SS's hyper-parameters, and how they are put into a backbone.
+
+Everything that adapts is the `adapters` library's; here are the names, the widths that fit a backbone, and the
+workarounds. Hyper-parameters are LIFT_SS's (Yang et al. 2023, bioRxiv 2023.03.22.530066) where it has the method,
+the library's own otherwise (dora, loreft, noreft, direft).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from adapters.composition import parse_composition
+from adapters.configuration import (
+    ConfigUnion,
+    DiReftConfig,
+    DoRAConfig,
+    IA3Config,
+    LoRAConfig,
+    LoReftConfig,
+    NoReftConfig,
+    ParBnConfig,
+    PrefixTuningConfig,
+    SeqBnConfig,
+)
+from adapters.context import ForwardContext
+from adapters.methods.prefix_tuning import PrefixTuningLayer
+from torch import nn
+
+ADAPTER_NAME = "secondary_structure"  # in the names of the weights; a change is a change of format
+REDUCTION_FACTOR = 64  # hidden size over bottleneck, LIFT_SS
+PHM_DIM = 4  # hypercomplex dimension of the compacters, the adapters library's default
+
+_BOTTLENECK = {"ln_before": True, "non_linearity": "relu"}
+_COMPACTER = {**_BOTTLENECK, "phm_layer": True, "phm_dim": PHM_DIM}
+# The library's parallel initialisation ("mam_adapter") reads a weight that compacters do not have.
+_PARALLEL_COMPACTER = {**_COMPACTER, "init_weights": "bert"}
+_PREFIX = {"flat": True, "prefix_length": 16}
+_GATED = {"use_gating": True}
+
+
+@dataclass(frozen=True)
+class AdapterMethod:
+    """One or several of the library's methods with their hyper-parameters.
+
+    Attributes:
+        components: pairs of a configuration class of `adapters` and what differs from its defaults.
+        mergeable: whether it can be merged into the backbone's weights.
+    """
+
+    components: Sequence[tuple[type, Mapping[str, Any]]]
+    mergeable: bool = False
+
+    def options(self) -> set[str]:
+        """Names of the hyper-parameters that may be set; `leave_out` has its own argument."""
+        names = {field.name for component, _ in self.components for field in dataclasses.fields(component)}
+        return names - {"architecture", "leave_out", "layers", "init_weights_seed", "inv_adapter", "cross_adapter"}
+
+    @property
+    def has_bottleneck(self) -> bool:
+        """Whether a reduction factor applies."""
+        return "reduction_factor" in self.options()
+
+    @property
+    def is_hypercomplex(self) -> bool:
+        """Whether the bottleneck's width must be a multiple of the hypercomplex dimension."""
+        return any(settings.get("phm_layer") for _, settings in self.components)
+
+
+ADAPTERS: Mapping[str, AdapterMethod] = {
+    "bottleneck": AdapterMethod([(SeqBnConfig, _BOTTLENECK)]),
+    "bottleneck_attention": AdapterMethod(
+        [(SeqBnConfig, {**_BOTTLENECK, "mh_adapter": True, "output_adapter": False})]
+    ),
+    "bottleneck_both": AdapterMethod([(SeqBnConfig, {**_BOTTLENECK, "mh_adapter": True, "output_adapter": True})]),
+    "parallel_bottleneck": AdapterMethod([(ParBnConfig, _BOTTLENECK)]),
+    "compacter": AdapterMethod([(SeqBnConfig, _COMPACTER)]),
+    "parallel_compacter": AdapterMethod([(ParBnConfig, _PARALLEL_COMPACTER)]),
+    "lora": AdapterMethod([(LoRAConfig, {"r": 1, "alpha": 1})], mergeable=True),
+    "lora_ff": AdapterMethod(
+        [(LoRAConfig, {"r": 1, "alpha": 1, "selfattn_lora": False, "intermediate_lora": True, "output_lora": True})],
+        mergeable=True,
+    ),
+    "ia3": AdapterMethod([(IA3Config, {})], mergeable=True),
+    "prefix_tuning": AdapterMethod([(PrefixTuningConfig, _PREFIX)]),
+    "mam": AdapterMethod([(PrefixTuningConfig, _PREFIX), (ParBnConfig, _PARALLEL_COMPACTER)]),
+    "unipelt": AdapterMethod(
+        [
+            (LoRAConfig, {"r": 1, "alpha": 1, **_GATED}),
+            (PrefixTuningConfig, {**_PREFIX, **_GATED}),
+            (ParBnConfig, {**_PARALLEL_COMPACTER, **_GATED}),
+        ]
+    ),
+    "dora": AdapterMethod([(DoRAConfig, {})]),
+    "loreft": AdapterMethod([(LoReftConfig, {})]),
+    "noreft": AdapterMethod([(NoReftConfig, {})]),
+    "direft": AdapterMethod([(DiReftConfig, {})]),
+}
+
+
+def check_adapter(name: str, options: Mapping[str, Any], hidden_size: int) -> None:
+    """Raise ValueError unless the adapter exists, has these hyper-parameters, and fits the backbone's width."""
+    if name not in ADAPTERS:
+        raise ValueError(
+            f"unknown adapter {name!r}. Choose one of: {', '.join(sorted(ADAPTERS))}; or None for no adapter."
+        )
+    method = ADAPTERS[name]
+    unknown = sorted(set(options) - method.options())
+    if unknown:
+        raise ValueError(
+            f"adapter {name!r} has no option {unknown[0]!r}. Choose from: {', '.join(sorted(method.options()))}."
+        )
+    if method.has_bottleneck:
+        _check_width(name, options, hidden_size)
+
+
+def _check_width(name: str, options: Mapping[str, Any], hidden_size: int) -> None:
+    factor = _reduction_factor(name, options, hidden_size)
+    width = int(hidden_size // factor) if factor > 0 else 0
+    multiple = options.get("phm_dim", PHM_DIM) if ADAPTERS[name].is_hypercomplex else 1
+    if width < 1 or width % multiple or hidden_size % multiple:
+        raise ValueError(
+            f"adapter {name!r} with reduction_factor {factor:g} on a backbone of width {hidden_size} has a "
+            f"bottleneck of {width}. Expected a multiple of {multiple}, at least {multiple}: "
+            "choose another reduction_factor."
+        )
+
+
+def _reduction_factor(name: str, options: Mapping[str, Any], hidden_size: int) -> float:
+    """The one that was asked for, or LIFT_SS's 64 with the width rounded up to what the method can have."""
+    if "reduction_factor" in options:
+        return options["reduction_factor"]
+    multiple = options.get("phm_dim", PHM_DIM) if ADAPTERS[name].is_hypercomplex else 1
+    width = -(-hidden_size // REDUCTION_FACTOR)  # rounded up
+    return hidden_size / (-(-width // multiple) * multiple)
+
+
+def adapter_config(name: str, options: Mapping[str, Any], leave_out: Sequence[int], hidden_size: int, num_blocks: int):
+    """The `adapters` configuration of a named adapter for one backbone.
+
+    Args:
+        name: one of `ADAPTERS`.
+        options: hyper-parameters that differ; each goes to every component that has it.
+        leave_out: numbers of the blocks that get none.
+        hidden_size: width of the backbone.
+        num_blocks: its depth.
+    """
+    method = ADAPTERS[name]
+    if method.has_bottleneck:
+        options = {**options, "reduction_factor": _reduction_factor(name, options, hidden_size)}
+    configs = []
+    for component, settings in method.components:
+        fields = {field.name for field in dataclasses.fields(component)}
+        chosen = {**settings, **{key: value for key, value in options.items() if key in fields}}
+        if "leave_out" in fields:
+            chosen["leave_out"] = list(leave_out)
+        else:  # ReFT counts the blocks it is in
+            chosen["layers"] = [block for block in range(num_blocks) if block not in leave_out]
+        configs.append(component(**chosen))
+    return configs[0] if len(configs) == 1 else ConfigUnion(*configs)
+
+
+def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
+    """Number of prefix keys an adapter puts before the residues in attention, 0 for most."""
+    components = ADAPTERS[name].components if name is not None else ()
+    for component, settings in components:
+        if component is PrefixTuningConfig:
+            return options.get("prefix_length", settings["prefix_length"])
+    return 0
+
+
+def add_adapter(
+    backbone: nn.Module, name: str, options: Mapping[str, Any], leave_out: Sequence[int], num_blocks: int
+) -> None:
+    """Put a named adapter into a backbone that is ready for adapters, and switch it on."""
+    config = adapter_config(name, options, leave_out, backbone.config.hidden_size, num_blocks)
+    backbone.add_adapter(ADAPTER_NAME, config=config)
+    # set_active_adapters does the same, after a warning that no adapter is active
+    backbone.adapters_config.active_setup = parse_composition(ADAPTER_NAME)
+    for module in list(backbone.modules()):
+        # adapters 1.3.0 registers the norm before a bottleneck under two names, which safetensors refuses; the
+        # other name, in `adapter_down`, is the one it runs. Drop when adapters registers it once.
+        if "adapter_norm_before" in module._modules and "adapter_down" in module._modules:
+            module._modules.pop("adapter_norm_before")
+        if isinstance(module, PrefixTuningLayer):  # every block registers the one pool again: the same refusal
+            object.__setattr__(module, "pool", module._modules.pop("pool"))
+        for gate in _gates_of(module):
+            gate.__class__ = PaddingFreeGate
+
+
+def _gates_of(module: nn.Module) -> list[nn.Linear]:
+    """The gates of UniPELT that a module owns."""
+    gates = [module._modules.get("gate"), *getattr(module, "prefix_gates", {}).values()]
+    return [gate for gate in gates if isinstance(gate, nn.Linear)]
+
+
+class PaddingFreeGate(nn.Linear):
+    """A gate whose average over the chain leaves out padding.
+
+    UniPELT's gates are `sigmoid(linear(x)).mean(1)` in adapters 1.3.0, padding included, so a chain's output would
+    depend on its neighbours in the batch. This layer returns, at every position, the logit of the mean over the
+    tokens that are there; sigmoid and mean then give just that mean.
+    """
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, width) to (batch, tokens, gates), equal along the tokens."""
+        gates = torch.sigmoid(super().forward(hidden).float())
+        context = ForwardContext.get_context()
+        mask = context.token_mask[..., None].to(gates.dtype)  # (batch, tokens, 1)
+        mean = (gates * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+        return torch.logit(mean, eps=1e-6).expand_as(gates).to(hidden.dtype)
+
+
+def merge_adapter(backbone: nn.Module) -> None:
+    """Merge a LoRA or IA3 adapter into the backbone's weights, in place, and take its modules out."""
+    backbone.merge_adapter(ADAPTER_NAME)
+    backbone.adapters_config.active_setup = None
+    for module in backbone.modules():
+        loras = getattr(module, "loras", None)
+        if loras is not None and ADAPTER_NAME in loras:
+            del loras[ADAPTER_NAME]
+            module.merged = None

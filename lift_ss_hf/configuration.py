@@ -1,0 +1,242 @@
+"""The configuration of a secondary structure model: everything needed to build it again, checked at the door.
+
+One class for each family of backbones, because the Auto classes of transformers find a model by the class of its
+configuration: `EsmSecondaryStructureConfig`, `T5SecondaryStructureConfig`, `BertSecondaryStructureConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from transformers import BertConfig, EsmConfig, PretrainedConfig, T5Config
+
+from .adapter_methods import check_adapter
+from .states import ALPHABETS, get_alphabet
+
+FORMAT_VERSION = 1  # raised when an older package could no longer read what is written
+
+HEADS = ("lift_ss", "linear")
+LOSSES = ("centroid", "cross_entropy", "ldam")
+LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
+LIFT_SS_CHANNELS = 1024  # channels of an inception, LIFT_SS
+LIFT_SS_EMBEDDING = 32  # size of the space the centroids live in, LIFT_SS
+
+
+def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ValueError, choices sorted, unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}. Choose one of: {', '.join(sorted(choices))}.")
+
+
+class SecondaryStructureConfig(PretrainedConfig):
+    """What a model is made of. Build one through `from_backbone` of the model, seldom by hand.
+
+    Args:
+        backbone_config: the backbone's own configuration, embedded (or its dictionary).
+        backbone_name: Hub id or folder of the backbone, as it was given.
+        backbone_revision: commit of the backbone on the Hub.
+        backbone_fingerprint: `backbones.fingerprint` of its weights.
+        adapter: a name of `adapter_methods.ADAPTERS`, or None for feature extraction and full fine-tuning.
+        adapter_options: hyper-parameters that differ from the named adapter's.
+        leave_out: numbers of the blocks without an adapter, from 0 at the bottom.
+        freeze: `all` (the backbone keeps its weights), None (none is frozen), or n: the lowest n blocks and the
+            embeddings are frozen. With an adapter only `all`.
+        block_mix: give the head a learned mix of all blocks' outputs instead of the last one's.
+        head: `lift_ss` (inception) or `linear`.
+        head_channels, head_depth, head_dropout: of the inception head.
+        embedding_size: size of the head's output where centroids classify it, and of the inception head's.
+        loss: `centroid` (normalised softmax), `ldam` (the same with margins) or `cross_entropy`.
+        loss_scale: tau, what similarities are multiplied by.
+        class_counts: labelled residues of each state in the training set, for `ldam`.
+        states: a name of `states.ALPHABETS`; the order of the logits.
+        max_residues: longest chain run whole [residues]; None means what the backbone can. Longer ones are windowed.
+        window_overlap: residues that neighbouring windows share; None means a quarter of a window, at most 256.
+        temperature: logits are divided by it before probabilities are reported (calibration).
+        includes_backbone: the saved artefact holds the backbone's weights too.
+        format_version: of the artefact.
+
+    Raises:
+        ValueError: for any value that cannot be built, with what to choose instead.
+    """
+
+    model_type = "secondary_structure"
+    backbone_config_class: type[PretrainedConfig] = PretrainedConfig
+    has_no_defaults_at_init = False
+
+    def __init__(
+        self,
+        backbone_config: PretrainedConfig | dict[str, Any] | None = None,
+        backbone_name: str | None = None,
+        backbone_revision: str | None = None,
+        backbone_fingerprint: str | None = None,
+        adapter: str | None = "bottleneck",
+        adapter_options: dict[str, Any] | None = None,
+        leave_out: Sequence[int] = (),
+        freeze: str | int | None = "all",
+        block_mix: bool = False,
+        head: str = "lift_ss",
+        head_channels: int = LIFT_SS_CHANNELS,
+        head_depth: int = 2,
+        head_dropout: float = 0.2,
+        embedding_size: int = LIFT_SS_EMBEDDING,
+        loss: str = "centroid",
+        loss_scale: float = LIFT_SS_SCALE,
+        class_counts: Sequence[int] | None = None,
+        states: str = "q9",
+        max_residues: int | None = None,
+        window_overlap: int | None = None,
+        temperature: float = 1.0,
+        includes_backbone: bool = False,
+        format_version: int = FORMAT_VERSION,
+        **kwargs: Any,
+    ):
+        if isinstance(backbone_config, PretrainedConfig):
+            self.backbone_config = backbone_config
+        else:
+            self.backbone_config = self.backbone_config_class.from_dict(dict(backbone_config or {}))
+        self.backbone_name = backbone_name
+        self.backbone_revision = backbone_revision
+        self.backbone_fingerprint = backbone_fingerprint
+        self.adapter = adapter
+        self.adapter_options = dict(adapter_options or {})
+        self.leave_out = sorted(leave_out)
+        self.freeze = freeze
+        self.block_mix = block_mix
+        self.head = head
+        self.head_channels = head_channels
+        self.head_depth = head_depth
+        self.head_dropout = head_dropout
+        self.embedding_size = embedding_size
+        self.loss = loss
+        self.loss_scale = loss_scale
+        self.class_counts = None if class_counts is None else list(class_counts)
+        self.states = states
+        self.max_residues = max_residues
+        self.window_overlap = window_overlap
+        self.temperature = temperature
+        self.includes_backbone = includes_backbone
+        self.format_version = format_version
+        self._check()
+        letters = get_alphabet(states).letters
+        for derived in ("id2label", "label2id", "num_labels"):  # follow from `states`
+            kwargs.pop(derived, None)
+        super().__init__(
+            id2label=dict(enumerate(letters)), label2id={letter: i for i, letter in enumerate(letters)}, **kwargs
+        )
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the backbone."""
+        return self.backbone_config.hidden_size
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of transformer blocks of the backbone."""
+        return self.backbone_config.num_hidden_layers
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens the backbone knows."""
+        return self.backbone_config.vocab_size
+
+    @property
+    def uses_centroids(self) -> bool:
+        """Whether states are told apart by similarity to centroids."""
+        return self.loss != "cross_entropy"
+
+    def _check(self) -> None:
+        if not isinstance(self.format_version, int) or self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"this model has format version {self.format_version}, this package reads up to {FORMAT_VERSION}. "
+                "Upgrade lift_ss_hf to load it."
+            )
+        check_choice("head", self.head, HEADS)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("state set", self.states, ALPHABETS)
+        self._check_blocks()
+        self._check_numbers()
+        if self.adapter is not None:
+            check_adapter(self.adapter, self.adapter_options, self.hidden_size)
+        elif self.adapter_options:
+            raise ValueError("adapter_options were given without an adapter. Name the adapter, or drop them.")
+
+    def _check_blocks(self) -> None:
+        outside = [block for block in self.leave_out if not 0 <= block < self.num_blocks]
+        if outside:
+            raise ValueError(
+                f"leave_out names block {outside[0]}, but the backbone has {self.num_blocks} blocks, "
+                f"0 to {self.num_blocks - 1}."
+            )
+        if self.adapter is not None:
+            if self.freeze != "all":
+                raise ValueError(
+                    f"freeze={self.freeze!r} with adapter={self.adapter!r}: an adapter is trained over a frozen "
+                    'backbone. Use freeze="all", or adapter=None for full fine-tuning.'
+                )
+            if len(set(self.leave_out)) == self.num_blocks:
+                raise ValueError(
+                    f"leave_out names all {self.num_blocks} blocks, so there is no adapter. "
+                    'For feature extraction use adapter=None, freeze="all".'
+                )
+        elif self.leave_out:
+            raise ValueError("leave_out was given without an adapter. To freeze the lowest n blocks use freeze=n.")
+        if self.freeze not in ("all", None) and not (
+            isinstance(self.freeze, int) and 0 <= self.freeze <= self.num_blocks
+        ):
+            raise ValueError(
+                f'freeze is {self.freeze!r}. Expected "all", None, or a number of lowest blocks '
+                f"from 0 to {self.num_blocks}."
+            )
+
+    def _check_numbers(self) -> None:
+        bounds = {
+            "head_depth": self.head_depth >= 1,
+            "embedding_size": self.embedding_size >= 2,
+            "loss_scale": self.loss_scale > 0,
+            "temperature": self.temperature > 0,
+            "max_residues": self.max_residues is None or self.max_residues >= 1,
+        }
+        for name, holds in bounds.items():
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}, too small.")
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"head_dropout is {self.head_dropout}. Expected a fraction of at least 0 and less than 1.")
+        if self.head_channels < 4 or self.head_channels % 4:
+            raise ValueError(f"head_channels is {self.head_channels}. Expected a multiple of 4: halves of halves.")
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        num_states = len(get_alphabet(self.states))
+        if self.class_counts is None:
+            if self.loss == "ldam":
+                raise ValueError(
+                    "the ldam loss needs class_counts: the number of labelled residues of each of the "
+                    f"{num_states} states ({get_alphabet(self.states).letters}) in the training set."
+                )
+        elif len(self.class_counts) != num_states or min(self.class_counts) < 0:
+            raise ValueError(
+                f"class_counts is {self.class_counts}. Expected {num_states} counts of 0 or more, "
+                f"in the order {get_alphabet(self.states).letters}."
+            )
+
+
+class EsmSecondaryStructureConfig(SecondaryStructureConfig):
+    """Over an ESM backbone: ESM-1b, ESM-2 of every size."""
+
+    model_type = "esm_secondary_structure"
+    backbone_config_class = EsmConfig
+
+
+class T5SecondaryStructureConfig(SecondaryStructureConfig):
+    """Over the encoder of a T5 backbone: ProtT5, Ankh."""
+
+    model_type = "t5_secondary_structure"
+    backbone_config_class = T5Config
+
+
+class BertSecondaryStructureConfig(SecondaryStructureConfig):
+    """Over a BERT backbone: ProtBert."""
+
+    model_type = "bert_secondary_structure"
+    backbone_config_class = BertConfig

@@ -1,0 +1,179 @@
+"""From a backbone's hidden states to states: heads, and the two ways to tell states apart.
+
+A head is `head(hidden, residue_mask) -> HeadOutput`. Convolutions see residues only: what stands at special and
+padding tokens is zeroed before each of them, so neither padding nor neighbours in the batch change a chain.
+Source of the inception head and the centroids: Yang et al. 2023, bioRxiv 2023.03.22.530066.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .configuration import SecondaryStructureConfig
+from .states import get_alphabet
+
+NORM_EPSILON = 1e-6  # LIFT_SS
+FILTERS, KERNEL = 96, 9  # last convolution of the inception head, LIFT_SS
+
+
+class HeadOutput(NamedTuple):
+    """What a head makes of a chain.
+
+    Attributes:
+        logits: (batch, tokens, states) fp32; their softmax is the probabilities.
+        similarities: (batch, tokens, states) fp32 cosines with the centroids; None without centroids.
+        embeddings: (batch, tokens, size) what the classifier saw.
+    """
+
+    logits: torch.Tensor
+    similarities: torch.Tensor | None
+    embeddings: torch.Tensor
+
+
+class ChannelNorm(nn.Module):
+    """Divide by the root mean square over channels; a learned scale, no shift."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, tokens) to the same, computed in fp32."""
+        precise = values.float()
+        scale = torch.rsqrt(precise.square().mean(1, keepdim=True) + NORM_EPSILON)
+        return (precise * scale * self.weight[:, None]).to(values.dtype)
+
+
+class ConvUnit(nn.Module):
+    """Convolution, hardswish, norm; plus the input where shapes match."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__()
+        self.convolution = nn.Conv1d(in_channels, out_channels, kernel, padding=kernel // 2)
+        self.norm = ChannelNorm(out_channels)
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, tokens) to (batch, out_channels, tokens)."""
+        if self.convolution.kernel_size[0] > 1:
+            values = values * mask
+        output = self.norm(F.hardswish(self.convolution(values)))
+        return output + values if output.shape == values.shape else output
+
+
+class SplitBlock(nn.Module):
+    """A pointwise unit, whose second half of channels goes on through a unit of three residues."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float):
+        super().__init__()
+        self.pointwise = ConvUnit(in_channels, out_channels, 1)
+        self.local = ConvUnit(out_channels // 2, out_channels // 2, 3)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, tokens) to (batch, out_channels, tokens)."""
+        kept, passed = self.pointwise(values, mask).chunk(2, dim=1)
+        return self.dropout(torch.cat([kept, self.local(self.dropout(passed), mask)], dim=1))
+
+
+class Inception(nn.Module):
+    """A short path of one block beside a long path of two."""
+
+    def __init__(self, in_channels: int, channels: int, dropout: float):
+        super().__init__()
+        half = channels // 2
+        self.short = SplitBlock(in_channels, half, dropout)
+        self.long_first = SplitBlock(in_channels, half, dropout)
+        self.long_second = SplitBlock(half, half, dropout)
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, tokens) to (batch, channels, tokens)."""
+        long = self.long_second(self.long_first(values, mask), mask)
+        return torch.cat([self.short(values, mask), long], dim=1)
+
+
+class InceptionEncoder(nn.Module):
+    """The LIFT_SS head up to its embedding; 4,698,208 parameters over ProtT5."""
+
+    def __init__(self, in_channels: int, channels: int, depth: int, size: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        widths = [in_channels, *[channels] * depth]
+        self.inceptions = nn.ModuleList(Inception(a, b, dropout) for a, b in zip(widths, widths[1:], strict=False))
+        self.convolution = nn.Conv1d(channels, FILTERS, KERNEL, padding=KERNEL // 2)
+        self.projection = nn.Linear(FILTERS, size, bias=False)
+
+    def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, hidden) to (batch, tokens, size)."""
+        values = self.dropout(hidden).transpose(1, 2)  # (batch, hidden, tokens)
+        mask = residue_mask[:, None].to(values.dtype)  # (batch, 1, tokens)
+        for inception in self.inceptions:
+            values = inception(values, mask)
+        values = F.relu(self.convolution(values * mask))
+        return self.projection(values.transpose(1, 2))
+
+
+class LinearEncoder(nn.Linear):
+    """One linear map of each residue by itself."""
+
+    def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, tokens, hidden) to (batch, tokens, size)."""
+        return super().forward(hidden)
+
+
+def unit_vectors(values: torch.Tensor) -> torch.Tensor:
+    """Centre the last axis on its mean and scale it to length one, in fp32."""
+    precise = values.float()
+    return F.normalize(precise - precise.mean(-1, keepdim=True), dim=-1)
+
+
+class CentroidClassifier(nn.Module):
+    """One centroid a state; the logits are scaled cosines."""
+
+    def __init__(self, size: int, num_states: int, scale: float):
+        super().__init__()
+        self.centroids = nn.Parameter(torch.randn(num_states, size))
+        self.scale = scale
+
+    def forward(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, tokens, size) to logits and similarities, each (batch, tokens, states)."""
+        with torch.autocast(embeddings.device.type, enabled=False):  # cosines in bf16 would tie
+            similarities = unit_vectors(embeddings) @ unit_vectors(self.centroids).T
+        return self.scale * similarities, similarities
+
+
+class StateHead(nn.Module):
+    """An encoder of hidden states and a classifier of what it makes of them."""
+
+    def __init__(self, config: SecondaryStructureConfig):
+        super().__init__()
+        num_states = len(get_alphabet(config.states))
+        is_direct = config.head == "linear" and not config.uses_centroids
+        size = num_states if is_direct else config.embedding_size
+        if config.head == "linear":
+            self.encoder: nn.Module = LinearEncoder(config.hidden_size, size, bias=is_direct)
+        else:
+            self.encoder = InceptionEncoder(
+                config.hidden_size, config.head_channels, config.head_depth, size, config.head_dropout
+            )
+        if config.uses_centroids:
+            self.classifier: nn.Module = CentroidClassifier(size, num_states, config.loss_scale)
+        elif is_direct:
+            self.classifier = nn.Identity()
+        else:
+            self.classifier = nn.Sequential(nn.ReLU(), nn.Linear(size, num_states, bias=False))
+
+    def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor) -> HeadOutput:
+        """Classify every token.
+
+        Args:
+            hidden: (batch, tokens, hidden) of the backbone.
+            residue_mask: (batch, tokens) bool, True where a token stands for a residue.
+        """
+        embeddings = self.encoder(hidden, residue_mask)
+        output = self.classifier(embeddings)
+        logits, similarities = output if isinstance(output, tuple) else (output, None)
+        return HeadOutput(logits.float(), similarities, embeddings)

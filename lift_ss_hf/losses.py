@@ -1,0 +1,58 @@
+"""What is minimised: cross entropy over labelled residues, with margins for rare states where asked.
+
+Cross entropy over scaled cosines is the normalised softmax of LIFT_SS (Yang et al. 2023, bioRxiv 2023.03.22.530066);
+margins are LDAM (Cao et al. 2019, arXiv:1906.07413).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from .states import IGNORE_INDEX
+
+LARGEST_MARGIN = 1.0  # of the rarest state, LIFT_SS
+
+
+def margins(class_counts: Sequence[int]) -> torch.Tensor:
+    """LDAM's margins: proportional to n^(-1/4), the rarest state's is 1.
+
+    A state that does not occur (P in an eight-state corpus) counts as one that occurs once.
+
+    Returns:
+        (states,) fp32.
+    """
+    raw = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1) ** -0.25
+    return raw * (LARGEST_MARGIN / raw.max())
+
+
+def residue_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    margin: torch.Tensor | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Cross entropy averaged over the labelled residues.
+
+    Args:
+        logits: (batch, tokens, states).
+        labels: (batch, tokens) int64, IGNORE_INDEX where there is nothing to learn.
+        margin: (states,) taken off the target's logit.
+        num_items_in_batch: labelled residues of the whole accumulated batch, as Trainer counts them; the loss is
+            then the sum divided by it, so micro-batches weigh by their residues. None: those of this batch.
+
+    Returns:
+        () fp32. 0 where no residue is labelled, never NaN.
+    """
+    logits, labels = logits.flatten(0, 1).float(), labels.flatten()
+    is_labelled = labels != IGNORE_INDEX
+    if margin is not None:
+        target = F.one_hot(labels.where(is_labelled, 0), logits.shape[-1]).to(logits.dtype)
+        logits = logits - target * margin.to(logits)
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    if num_items_in_batch is None:
+        num_items_in_batch = is_labelled.sum()
+    count = torch.as_tensor(num_items_in_batch, device=total.device)
+    return total / count.clamp(min=1)

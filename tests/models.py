@@ -1,0 +1,65 @@
+"""Tiny backbones with random weights, one of each family: 4 blocks, 32 wide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    EsmConfig,
+    EsmModel,
+    EsmTokenizer,
+    PreTrainedModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+FAMILIES = ("esm", "t5", "bert")
+ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
+
+
+def tiny_backbone(family: str, seed: int = 0, **changes: object) -> PreTrainedModel:
+    """A backbone in evaluation mode; `changes` go to its configuration."""
+    torch.manual_seed(seed)
+    if family == "esm":
+        settings = {"vocab_size": 33, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+        settings |= {"intermediate_size": 48, "position_embedding_type": "rotary", "token_dropout": True}
+        settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
+        settings |= {"pad_token_id": 1, "mask_token_id": 32, "max_position_embeddings": 1026}
+        return EsmModel(EsmConfig(**{**settings, **changes}), add_pooling_layer=False).eval()
+    if family == "bert":
+        settings = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+        settings |= {"intermediate_size": 48, "max_position_embeddings": 2048, "initializer_range": 0.2}
+        settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        return BertModel(BertConfig(**{**settings, **changes}), add_pooling_layer=False).eval()
+    settings = {"vocab_size": 30, "d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 48}
+    return T5EncoderModel(T5Config(**{**settings, **changes})).eval()
+
+
+def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
+    """Write a tiny backbone, and for ESM a tokenizer; returns the folder."""
+    tiny_backbone(family, **changes).save_pretrained(folder)
+    if family == "esm":
+        (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS))
+        EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
+    return str(folder)
+
+
+def batch_of_chains(family: str, lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random residues with the family's special tokens, padded on the right, and labels (some unresolved)."""
+    generator = torch.Generator().manual_seed(seed)
+    pad, leading, trailing = {"esm": (1, [0], [2]), "t5": (0, [], [1]), "bert": (0, [2], [3])}[family]
+    width = max(lengths) + len(leading) + len(trailing)
+    input_ids = torch.full((len(lengths), width), pad)
+    attention_mask = torch.zeros(len(lengths), width, dtype=torch.long)
+    labels = torch.full((len(lengths), width), -100)
+    for row, length in enumerate(lengths):
+        residues = torch.randint(5, 25, (length,), generator=generator)
+        input_ids[row, : length + width - max(lengths)] = torch.tensor([*leading, *residues.tolist(), *trailing])
+        attention_mask[row, : length + width - max(lengths)] = 1
+        states = torch.randint(0, 9, (length,), generator=generator)
+        states[::7] = -100
+        labels[row, len(leading) : len(leading) + length] = states
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
