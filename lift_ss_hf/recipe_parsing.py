@@ -44,7 +44,7 @@ def parse_recipe(
                 raise RecipeError(f"{argv[0]}: {_unknown(key, known)}")
         # Values of the file go through argparse like those of the flags, which come later and win.
         flags = [*_as_flags(settings), *argv[1:]]
-        parser.set_defaults(**{key: None for key, value in settings.items() if value is None})
+        parser.set_defaults(**{key: value for key, value in settings.items() if value is None or value == []})
     for flag in flags:
         name = flag.split("=")[0].lstrip("-").replace("-", "_")
         if flag.startswith("--") and name not in (*known, "help"):
@@ -92,8 +92,8 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 def _as_flags(settings: dict[str, Any]) -> list[str]:
     flags: list[str] = []
     for key, value in settings.items():
-        if value is None:
-            continue
+        if value is None or value == []:
+            continue  # argparse has no spelling for these: they became defaults
         flags.append(f"--{key}")
         if isinstance(value, list):
             flags += [str(item) for item in value]

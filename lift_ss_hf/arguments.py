@@ -1,0 +1,136 @@
+"""The arguments of a training recipe: what to train, on what, and how, as dataclasses for `--help` and YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+BUNDLED = "bundled"
+
+
+@dataclass
+class ModelArguments:
+    """The model: backbone, adapter, head, loss."""
+
+    _argument_group_name = "model"
+    backbone: str = field(default=BUNDLED, metadata={"help": "Hub id or folder of the backbone, or 'bundled'"})
+    backbone_revision: str | None = field(default=None, metadata={"help": "commit or tag of the backbone on the Hub"})
+    backbone_dtype: str = field(
+        default="float32", metadata={"help": "dtype of the frozen backbone: float32, bfloat16, float16"}
+    )
+    adapter: str | None = field(
+        default="bottleneck", metadata={"help": "adapter method; 'none' for feature extraction or full fine-tuning"}
+    )
+    adapter_options: str | None = field(
+        default=None,
+        metadata={"help": 'JSON of hyper-parameters that differ from the method\'s: {"reduction_factor": 16}'},
+    )
+    top_blocks: int | None = field(
+        default=None,
+        metadata={"help": "adapters in the top k blocks only (default: the top third, as LIFT_SS) [blocks]"},
+    )
+    leave_out: list[int] = field(
+        default_factory=list, metadata={"help": "or: numbers of the blocks without an adapter, 0 the lowest"}
+    )
+    freeze: str | None = field(
+        default="all", metadata={"help": "all: backbone frozen; none: full fine-tuning; n: the lowest n blocks frozen"}
+    )
+    block_mix: bool = field(default=False, metadata={"help": "give the head a learned mix of all blocks' outputs"})
+    head: str = field(default="lift_ss", metadata={"help": "lift_ss (inception) or linear"})
+    head_channels: int = field(default=1024, metadata={"help": "channels of the inception head"})
+    loss: str = field(default="centroid", metadata={"help": "centroid (normalised softmax), cross_entropy or ldam"})
+    states: str = field(default="q9", metadata={"help": "states to train on: q9, q8, q3 or q3_lift_ss"})
+    max_residues: int | None = field(
+        default=None, metadata={"help": "longer chains are windowed (default: the backbone's limit) [residues]"}
+    )
+
+
+@dataclass
+class CorpusArguments:
+    """The corpora: names of the catalogue, or paths of one's own."""
+
+    _argument_group_name = "corpora"
+    train: list[str] = field(
+        default_factory=lambda: ["sample"], metadata={"help": "training corpora (their train split), or paths"}
+    )
+    validation: list[str] = field(
+        default_factory=lambda: ["sample"], metadata={"help": "validation corpora (their validation split), or paths"}
+    )
+    validation_fraction: float = field(
+        default=0.0, metadata={"help": "without validation corpora: hold out this part of the training chains [fraction]"}
+    )
+    tests: list[str] = field(
+        default_factory=lambda: ["sample"], metadata={"help": "corpora to evaluate on (their test split), or paths"}
+    )
+    source: str | None = field(default=None, metadata={"help": "folder that holds the sources (else LIFT_SS_DATA_DIR)"})
+    train_fraction: float = field(default=1.0, metadata={"help": "use this part of the training chains [fraction]"})
+    max_train_residues: int | None = field(
+        default=None, metadata={"help": "leave out longer training chains, counted in the log [residues]"}
+    )
+    bootstrap: int = field(default=1000, metadata={"help": "resamples of the chains for the intervals of 95 percent"})
+
+
+# Why our defaults differ from those of transformers.TrainingArguments; --help shows the values.
+CHANGED_DEFAULTS = {
+    "output_dir": "runs/train_q8; transformers: trainer_output. Every run directory of ours lies below runs/.",
+    "learning_rate": "1e-3; transformers: 5e-5, meant for full fine-tuning. LIFT_SS trains adapters at 1e-3.",
+    "lr_scheduler_type": "constant; transformers: linear, which needs to know when to stop. LIFT_SS: constant.",
+    "weight_decay": "1e-3; transformers: 0. LIFT_SS: 1e-3, not on biases and norms.",
+    "num_train_epochs": "100; transformers: 3. An upper bound: early stopping ends it.",
+    "max_grad_norm": "0, no clipping; transformers: 1. LIFT_SS does not clip.",
+    "seed": "0; transformers: 42. LIFT_SS: 0.",
+    "eval_strategy": "epoch; transformers: no. The best epoch is kept by validation accuracy.",
+    "save_strategy": "epoch; transformers: steps. As eval_strategy, which keeping the best needs.",
+    "save_total_limit": "2; transformers: all. The best and the last: what a resumed run needs.",
+    "load_best_model_at_end": "true; transformers: false. LIFT_SS keeps the best epoch.",
+    "greater_is_better": "true. The metric is the validation accuracy at the level of `states`.",
+    "report_to": "tensorboard; transformers: all that is installed, which may be a service that asks for a login.",
+    "logging_steps": "20; transformers: 500, more than a small run has.",
+    "remove_unused_columns": "false. Batches are made of chains, not of a model's arguments.",
+    "per_device_train_batch_size": "1 batch of max_tokens_per_batch tokens; transformers: 8 chains of any length.",
+    "use_cpu": "true where no accelerator is found; transformers: false, and then refuses bf16 on a CPU.",
+    "dataloader_pin_memory": "false. Nothing to pin on a CPU, and little to gain for batches this small.",
+}
+
+
+@dataclass
+class RecipeTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with LIFT_SS's defaults; `CHANGED_DEFAULTS` gives the reason for each."""
+
+    _argument_group_name = "training (transformers.TrainingArguments)"
+    output_dir: str | None = field(default="runs/train_q8", metadata={"help": "the run's directory"})
+    max_tokens_per_batch: int = field(
+        default=8192,
+        metadata={"help": "chains of similar length share a batch up to this size, padding counted [tokens]"},
+    )
+    early_stopping_patience: int = field(
+        default=5, metadata={"help": "stop after this many evaluations without a better validation accuracy; 0: never"}
+    )
+    learning_rate: float = field(default=1e-3, metadata={"help": "of AdamW"})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "learning rate schedule"})
+    weight_decay: float = field(default=1e-3, metadata={"help": "not on biases and norms"})
+    num_train_epochs: float = field(default=100.0, metadata={"help": "at most [epochs]"})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "clip gradients; 0: not"})
+    seed: int = field(default=0, metadata={"help": "of weights, order and dropout"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, steps, epoch"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to save: no, steps, epoch"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best epoch"})
+    greater_is_better: bool | None = field(default=True, metadata={"help": "of metric_for_best_model"})
+    report_to: str = field(
+        default="tensorboard", metadata={"help": "tensorboard, trackio, ... or none"}
+    )
+    logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "leave it false"})
+    per_device_train_batch_size: int = field(
+        default=1, metadata={"help": "batches of max_tokens_per_batch; leave it 1"}
+    )
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
+
+    def __post_init__(self):
+        # Without an accelerator the Trainer refuses bf16, and DeepSpeed looks for a GPU, unless told so.
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        super().__post_init__()

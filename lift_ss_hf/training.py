@@ -1,0 +1,344 @@
+"""The main job: from corpora and a backbone to a scored, reloadable model, with the stock Trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import yaml
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, Trainer, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from .arguments import BUNDLED, CorpusArguments, ModelArguments, RecipeTrainingArguments
+from .backbones import read_backbone_config
+from .collator import ChainCollator, TokenBudgetBatches
+from .corpora import load_corpus
+from .corpora.loading import warn_if_crossed
+from .evaluation import LEVEL_TITLES, evaluate_corpora, levels_of, majority_accuracy
+from .modeling import MODELS, SecondaryStructureModel
+from .provenance import environment, load_training_chains, replacing, save_training_chains, write_json
+from .recipe_parsing import RecipeError
+from .states import IGNORE_INDEX, get_alphabet
+from .tokenization import ResidueTokenizer
+from .training_scores import compute_metrics, predicted_labels
+
+logger = logging.getLogger(__name__)
+
+MODEL_FOLDER = "model"
+ARGUMENTS_FILE = "recipe.yaml"
+UNTRAINED_FILE = "untrained.json"
+
+
+class LabelledChains(Dataset):
+    """A corpus as tokens and labels, ready for the collator.
+
+    Args:
+        corpus: rows with sequence and states.
+        tokenizer: of the backbone.
+        states: the alphabet of the labels.
+    """
+
+    def __init__(self, corpus: datasets.Dataset, tokenizer: ResidueTokenizer, states: str):
+        alphabet = get_alphabet(states)
+        self.items = [
+            {"input_ids": tokenizer.encode(sequence), "labels": tokenizer.align_labels(alphabet.encode(letters))}
+            for sequence, letters in zip(corpus["sequence"], corpus["states"], strict=True)
+        ]
+        self.lengths = [len(item["input_ids"]) for item in self.items]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self.items[index]
+
+    def class_counts(self, num_states: int) -> list[int]:
+        """Labelled residues of each state."""
+        labels = np.concatenate([item["labels"] for item in self.items])
+        return np.bincount(labels[labels != IGNORE_INDEX], minlength=num_states).tolist()
+
+    def sorted_by_length(self) -> LabelledChains:
+        """The same chains, longest first, so that batches in file order pad little."""
+        self.items = [self.items[i] for i in np.argsort(self.lengths)[::-1]]
+        self.lengths = [len(item["input_ids"]) for item in self.items]
+        return self
+
+
+def run_training(
+    model_arguments: ModelArguments, corpus_arguments: CorpusArguments, training: RecipeTrainingArguments
+) -> dict[str, Any]:
+    """Train, keep the best epoch, evaluate, and fill the run's directory.
+
+    The directory then holds `model/` (the artefact), `recipe.yaml` (all arguments), `environment.json`,
+    `corpora.json` (checksums), `metrics.json`, `results.md`, `figures/`, and the Trainer's checkpoints and logs.
+
+    Returns:
+        what `evaluate_corpora` measured, with the learning progress under `learnt`.
+
+    Raises:
+        ValueError: for whatever cannot be run, as early as it can be known.
+    """
+    out = Path(training.output_dir)
+    checkpoint = check_output_dir(out, training)
+    set_seed(training.seed)
+    train, validation = load_training_corpora(corpus_arguments)
+    tests = load_tests(corpus_arguments)
+    tokenizer, model, chains = _build(model_arguments, train)
+    with training.main_process_first(desc="run directory"):
+        if training.process_index == 0:
+            _write_origin(out, (model_arguments, corpus_arguments, training), train, validation, tests)
+    trainer = build_trainer(
+        model, tokenizer, chains, LabelledChains(validation, tokenizer, model.config.states), training
+    )
+    untrained = _untrained_start(trainer, out)
+    _add_early_stopping(trainer, training)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_world_process_zero():
+        save_training_chains(out / MODEL_FOLDER, train["sequence"])
+        tokenizer.save_pretrained(out / MODEL_FOLDER)
+    trainer.save_model(str(out / MODEL_FOLDER))
+    trained = trainer.evaluate()
+    trainer.accelerator.wait_for_everyone()
+    results = evaluate_corpora(
+        model,
+        tokenizer,
+        corpus_arguments.tests,
+        source=corpus_arguments.source,
+        out=out,
+        bootstrap=corpus_arguments.bootstrap,
+        max_tokens=training.max_tokens_per_batch,
+        training_chains=load_training_chains(out / MODEL_FOLDER),
+        model_name=out.name,
+    )
+    results["learnt"] = _learnt(model.config.states, validation["states"], untrained, trained)
+    if trainer.is_world_process_zero():
+        write_json(out / "metrics.json", results)
+        with replacing(out / "results.md") as part:
+            part.write_text(
+                (out / "results.md").read_text("utf-8") + "\n" + learnt_markdown(results["learnt"]), "utf-8"
+            )
+    return results
+
+
+def check_output_dir(out: Path, training: RecipeTrainingArguments) -> str | None:
+    """The checkpoint to go on from, None for a new run.
+
+    Raises:
+        RecipeError: if the directory holds another run, or there is no checkpoint to go on from.
+    """
+    wanted = training.resume_from_checkpoint
+    if not wanted:
+        if out.is_dir() and any(out.iterdir()) and not training.overwrite_output_dir:
+            raise RecipeError(
+                f"{out}: holds another run. Go on with it (--resume_from_checkpoint last), name another --output_dir, "
+                "or replace it (--overwrite_output_dir)."
+            )
+        return None
+    checkpoint = get_last_checkpoint(str(out)) if wanted == "last" and out.is_dir() else wanted
+    if checkpoint in (None, "last") or not Path(str(checkpoint)).is_dir():
+        raise RecipeError(f"{out}: no checkpoint to resume from (looked for {wanted}). Start it anew without --resume.")
+    return checkpoint
+
+
+def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """The training and the validation chains.
+
+    Raises:
+        RecipeError: if one of them is empty.
+        ValueError: for unknown or unreachable corpora.
+    """
+    for name in arguments.train:
+        warn_if_crossed(name, arguments.tests)
+    train = _load(arguments.train, "train", arguments.source)
+    if arguments.max_train_residues:
+        keep = [i for i, length in enumerate(train["num_residues"]) if length <= arguments.max_train_residues]
+        logger.info("left out %d of %d training chains as too long", len(train) - len(keep), len(train))
+        train = train.select(keep)
+    for name, lowest in (("train_fraction", 1e-9), ("validation_fraction", 0.0)):
+        if not lowest <= getattr(arguments, name) <= 1:
+            raise RecipeError(f"{name} is {getattr(arguments, name)}. Expected a fraction of at most 1.")
+    if arguments.train_fraction < 1:
+        train = train.shuffle(seed=0).select(range(max(1, round(arguments.train_fraction * len(train)))))
+    if arguments.validation:
+        return train, _load(arguments.validation, "validation", arguments.source)
+    num_held_out = round(arguments.validation_fraction * len(train))
+    if not 0 < num_held_out < len(train):
+        raise RecipeError("no validation chains. Name corpora (--validation NAME ...), or give --validation_fraction.")
+    train = train.shuffle(seed=0)
+    return train.select(range(num_held_out, len(train))), train.select(range(num_held_out))
+
+
+def _load(names: Sequence[str], split: str, source: str | None) -> datasets.Dataset:
+    """One split of several corpora, end to end."""
+    columns = ["id", "sequence", "states", "num_residues"]
+    parts = [load_corpus(name, split, data_dir=source).select_columns(columns) for name in names]
+    if not sum(map(len, parts)):
+        raise RecipeError(f"no {split} chains. Name corpora: --{split} NAME ...")
+    return datasets.concatenate_datasets(parts)
+
+
+def load_tests(arguments: CorpusArguments) -> dict[str, datasets.Dataset]:
+    """The test chains, loaded before training so that a wrong name costs nothing.
+
+    Raises:
+        RecipeError: if a training corpus is given as a test.
+    """
+    tests = {}
+    for name in arguments.tests:
+        tests[name] = load_corpus(name, "test", data_dir=arguments.source)
+        if name in arguments.train and Path(name).is_file():
+            raise RecipeError(f"{name} is given for training and as a test. Name another test.")
+    return tests
+
+
+def _build(
+    arguments: ModelArguments, train: datasets.Dataset
+) -> tuple[ResidueTokenizer, SecondaryStructureModel, LabelledChains]:
+    backbone = arguments.backbone
+    if backbone == BUNDLED:
+        from .assets import bundled_backbone
+
+        backbone = str(bundled_backbone())
+    config = read_backbone_config(backbone, revision=arguments.backbone_revision)
+    if config.model_type not in MODELS:
+        raise RecipeError(
+            f"{backbone}: {config.model_type} is no backbone. Choose one of: {', '.join(sorted(MODELS))}."
+        )
+    tokenizer = ResidueTokenizer.from_backbone(backbone, revision=arguments.backbone_revision)
+    chains = LabelledChains(train, tokenizer, arguments.states)
+    options: dict[str, Any] = {}
+    if arguments.loss == "ldam":
+        options["class_counts"] = chains.class_counts(len(get_alphabet(arguments.states)))
+    freeze = {"none": None, "all": "all"}.get(str(arguments.freeze).lower(), arguments.freeze)
+    adapter = None if str(arguments.adapter).lower() in ("none", "") else arguments.adapter
+    model = MODELS[config.model_type].from_backbone(
+        backbone,
+        revision=arguments.backbone_revision,
+        dtype=getattr(torch, arguments.backbone_dtype),
+        adapter=adapter,
+        adapter_options=json.loads(arguments.adapter_options) if arguments.adapter_options else None,
+        leave_out=arguments.leave_out or None,
+        top_blocks=arguments.top_blocks,
+        freeze=int(freeze) if str(freeze).isdigit() else freeze,
+        block_mix=arguments.block_mix,
+        head=arguments.head,
+        head_channels=arguments.head_channels,
+        loss=arguments.loss,
+        states=arguments.states,
+        max_residues=arguments.max_residues,
+        **options,
+    )
+    return tokenizer, model, chains
+
+
+def build_trainer(
+    model: SecondaryStructureModel,
+    tokenizer: ResidueTokenizer,
+    train: LabelledChains,
+    validation: LabelledChains,
+    training: RecipeTrainingArguments,
+) -> Trainer:
+    """The stock Trainer over token-budget batches."""
+    states = model.config.states
+    training.metric_for_best_model = training.metric_for_best_model or f"eval_{states}"
+    batches = TokenBudgetBatches(train, train.lengths, training.max_tokens_per_batch, training.seed)
+    logger.info(
+        "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
+    )
+    also = [level for level in levels_of(states, 9) if level != states]
+    return Trainer(
+        model=model,
+        args=training,
+        train_dataset=batches,
+        eval_dataset=validation.sorted_by_length(),
+        data_collator=ChainCollator(tokenizer.pad_token_id),
+        compute_metrics=compute_metrics(states, also=also),
+        preprocess_logits_for_metrics=predicted_labels,
+    )
+
+
+def _untrained_start(trainer: Trainer, out: Path) -> dict[str, float]:
+    """Scores on the validation chains before training; kept, since a resumed run cannot measure them again."""
+    path = out / UNTRAINED_FILE
+    if path.is_file():
+        return json.loads(path.read_text("utf-8"))
+    metrics = trainer.evaluate(metric_key_prefix="untrained")
+    if trainer.is_world_process_zero():
+        write_json(path, metrics)
+    return metrics
+
+
+def _add_early_stopping(trainer: Trainer, training: RecipeTrainingArguments) -> None:
+    if training.early_stopping_patience and training.load_best_model_at_end:
+        trainer.add_callback(EarlyStoppingCallback(training.early_stopping_patience))
+
+
+def _write_origin(
+    out: Path,
+    arguments: Sequence[Any],
+    train: datasets.Dataset,
+    validation: datasets.Dataset,
+    tests: dict[str, datasets.Dataset],
+) -> None:
+    """Write what the run was started with."""
+    settings: dict[str, Any] = {}
+    for part in arguments:
+        settings |= part.to_dict() if hasattr(part, "to_dict") else dataclasses.asdict(part)
+    for secret in ("hub_token", "push_to_hub_token"):
+        settings.pop(secret, None)
+    with replacing(out / ARGUMENTS_FILE) as part:
+        part.write_text(yaml.safe_dump(settings, sort_keys=True), "utf-8")
+    write_json(out / "environment.json", environment())
+    corpora = {"train": train, "validation": validation, **tests}
+    write_json(out / "corpora.json", {name: describe_corpus(corpus) for name, corpus in corpora.items()})
+
+
+def describe_corpus(corpus: datasets.Dataset) -> dict[str, Any]:
+    """Counts and checksum of what was really used."""
+    from hashlib import sha256
+
+    digest = sha256()
+    for sequence, states in zip(corpus["sequence"], corpus["states"], strict=True):
+        digest.update(f"{sequence}\n{states}\n".encode())
+    return {
+        "chains": len(corpus),
+        "residues": sum(corpus["num_residues"]),
+        "sha256_of_sequences_and_states": digest.hexdigest(),
+    }
+
+
+def _learnt(
+    states: str, references: Sequence[str], untrained: dict[str, float], trained: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """Validation accuracy: of the commonest state, of the untrained start, of the trained model."""
+    return {
+        level: {
+            "majority": majority_accuracy(references, level),
+            "untrained": untrained[f"untrained_{level}"],
+            "trained": trained[f"eval_{level}"],
+        }
+        for level in levels_of(states, 9)
+        if f"eval_{level}" in trained
+    }
+
+
+def learnt_markdown(learnt: dict[str, dict[str, float]]) -> str:
+    """The table that shows that something was learnt."""
+    lines = [
+        "## What was learnt (validation chains)",
+        "",
+        "| accuracy | commonest state | before training | after training |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for level, row in learnt.items():
+        cells = " | ".join(f"{100 * row[kind]:.1f}" for kind in ("majority", "untrained", "trained"))
+        lines.append(f"| {LEVEL_TITLES[level]} | {cells} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,29 @@
+#!/usr/bin/env python
+"""Train adapters and a head over a protein language model, and score the result.
+
+Without arguments: the bundled backbone on the bundled sample corpus, offline, minutes on two CPU cores.
+With a recipe:     accelerate launch recipes/train_q8.py recipes/esm2_650m/pisces.yaml --source DIR
+"""
+
+from pathlib import Path
+
+from accelerate import PartialState
+
+from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.command_line import run
+from lift_ss_hf.recipe_parsing import parse_recipe
+from lift_ss_hf.training import run_training
+
+
+def main() -> None:
+    """Parse, train, show the results."""
+    arguments = parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), __doc__ or "")
+    run_training(*arguments)
+    out = Path(arguments[-1].output_dir)
+    PartialState().print(
+        f"\n{(out / 'results.md').read_text('utf-8')}\nEverything is in {out}, the model in {out / 'model'}."
+    )
+
+
+if __name__ == "__main__":
+    run(main)
