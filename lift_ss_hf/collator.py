@@ -13,7 +13,7 @@ from .states import IGNORE_INDEX
 
 Features = Mapping[str, Any]  # input_ids and labels of one chain, 1-D of equal length
 
-BATCHES_IN_BUCKET = 8  # chains change partners within so many batches of similar length
+BATCHES_IN_BUCKET = 4  # chains change partners within so many batches of similar length
 
 
 class ChainCollator:

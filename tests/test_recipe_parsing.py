@@ -1,0 +1,83 @@
+"""YAML and flags together: flags win, wrong names are told with the closest, before anything is done."""
+
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from lift_ss_hf.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe, read_recipe
+
+RECIPES = sorted(Path(__file__).parents[1].joinpath("recipes").glob("*/*.yaml"))
+CLASSES = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+
+
+def parse(tmp_path, *argv, text=None):
+    if text is not None:
+        (tmp_path / "recipe.yaml").write_text(text)
+        argv = (str(tmp_path / "recipe.yaml"), *argv)
+    return parse_recipe(CLASSES, "Train.", [*argv, "--output_dir", str(tmp_path / "run")])
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
+    text = "adapter: lora\ntop_blocks: 3\ntests: [casp12, casp13]\nlearning_rate: 2.0e-4\nvalidation: []\n"
+    model, corpora, training = parse(tmp_path, "--top_blocks", "5", "--bf16", text=text)
+    assert (model.adapter, model.top_blocks, model.head) == ("lora", 5, "lift_ss")
+    assert (corpora.tests, corpora.validation, corpora.train) == (["casp12", "casp13"], [], ["sample"])
+    assert (training.learning_rate, training.bf16) == (2e-4, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1", r"recipe\.yaml: unknown argument 'learning_rat'\. Did you mean 'learning_rate'\?"),
+        ("- a\n- b", r"recipe\.yaml: expected `name: value` lines, found list"),
+        ("a: [1", r"recipe\.yaml: not YAML"),
+        ("seed: many", r"argument --seed: invalid int value: 'many'"),
+    ],
+)
+def test_bad_files_are_told_in_one_line(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        parse(tmp_path, text=text)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_flags_are_told_in_one_line(tmp_path):
+    with pytest.raises(RecipeError, match=r"unknown argument 'adaptor'\. Did you mean 'adapter'\?"):
+        parse(tmp_path, "--adaptor", "lora")
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml: no such recipe"):
+        parse_recipe(CLASSES, "Train.", ["nowhere.yaml"])
+
+
+def test_help_groups_the_arguments_and_tells_units(capsys):
+    with pytest.raises(SystemExit):
+        parse_recipe(CLASSES, "Train.", ["--help"])
+    text = capsys.readouterr().out
+    for heading in ("model:", "corpora:", "training (transformers.TrainingArguments):"):
+        assert heading in text
+    assert "[tokens]" in text
+    assert "(default: 8192)" in text
+
+
+def test_every_changed_default_has_its_reason(tmp_path):
+    ours, theirs = RecipeTrainingArguments(output_dir=str(tmp_path)), TrainingArguments(output_dir=str(tmp_path))
+    names = TrainingArguments.__dataclass_fields__
+    own_defaults = {
+        name: field.default for name, field in RecipeTrainingArguments.__dataclass_fields__.items() if name in names
+    }
+    changed = {name for name, value in own_defaults.items() if value != names[name].default}
+    assert changed - {"use_cpu"} == set(CHANGED_DEFAULTS) - {"use_cpu"}
+    assert theirs.learning_rate != ours.learning_rate
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_parses_and_states_its_needs(path, tmp_path):
+    if path.parent.name == "pretrain_mlm":
+        assert read_recipe(path)["max_steps"] > 0
+        return
+    model, corpora, _ = parse_recipe(CLASSES, "Train.", [str(path), "--output_dir", str(tmp_path)])
+    text = path.read_text()
+    for needed in ("# Hardware:", "Memory:", "# Leaves the paper:"):
+        assert needed in text
+    assert corpora.tests != ["sample"]
+    assert model.backbone != "bundled"
