@@ -173,7 +173,7 @@ def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
 
 
 def add_adapter(
-    backbone: nn.Module, name: str, options: Mapping[str, Any], leave_out: Sequence[int], num_blocks: int
+    backbone: Any, name: str, options: Mapping[str, Any], leave_out: Sequence[int], num_blocks: int
 ) -> None:
     """Put a named adapter into a backbone that is ready for adapters, and switch it on."""
     config = adapter_config(name, options, leave_out, backbone.config.hidden_size, num_blocks)
@@ -214,7 +214,7 @@ class PaddingFreeGate(nn.Linear):
         return torch.logit(mean, eps=1e-6).expand_as(gates).to(hidden.dtype)
 
 
-def merge_adapter(backbone: nn.Module) -> None:
+def merge_adapter(backbone: Any) -> None:
     """Merge a LoRA or IA3 adapter into the backbone's weights, in place, and take its modules out."""
     backbone.merge_adapter(ADAPTER_NAME)
     backbone.adapters_config.active_setup = None

@@ -1,136 +1,321 @@
-"""Saving and loading: one folder with `config.json` and `model.safetensors`, megabytes.
+"""Building a model from a backbone, saving what was trained, and loading it again.
 
-The file holds what was trained: adapter, head, centroids, unfrozen blocks. The backbone's frozen weights stay where
-they came from; the configuration has their name, commit and fingerprint.
+The base class of the models, apart from what they compute. Files are the concern of `storage`.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
-from transformers.dynamic_module_utils import get_relative_import_files
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from .backbones import fingerprint, get_family
+from .backbones import fingerprint, get_family, portable_name, read_backbone_config
 from .configuration import SecondaryStructureConfig
+from .storage import check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
 
-CODE_FOR_AUTO_CLASSES = {"AutoConfig": "configuration", "AutoModelForTokenClassification": "modeling"}
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to, which takes its place when all went well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's are private
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
+LEFT_OUT = 2 / 3  # fraction of the blocks, the lower ones, without an adapter: LIFT_SS leaves out 16 of 24
 
 
-def write_artefact(folder: Path, config: SecondaryStructureConfig, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write weights and configuration, each file whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    on_disk = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
-    with replacing(folder / SAFE_WEIGHTS_NAME) as temporary:
-        save_file(on_disk, temporary, metadata={"format": "pt"})
-    with replacing(folder / CONFIG_NAME) as temporary:
-        # in full: defaults of a later version must not change a model
-        temporary.write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+class ArtefactModel(PreTrainedModel):
+    """A model whose artefact leaves out the frozen weights of its backbone.
 
-
-def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
-    """Copy the modules a model needs into its folder, for `trust_remote_code=True`.
-
-    Returns:
-        The `auto_map` of the configuration.
+    Attributes:
+        backbone_names: names of the backbone's own weights.
+        frozen_names: those of them that stay out of the artefact.
+        second_names: further names of weights that have one already (tied embeddings).
+        by_family: the model class for each family of backbones.
     """
-    source = Path(str(sys.modules[type(model).__module__].__file__))
-    for path in [source, *map(Path, get_relative_import_files(source))]:
-        shutil.copyfile(path, folder / path.name)
-    classes = {"AutoConfig": type(model.config), "AutoModelForTokenClassification": type(model)}
-    return {auto: f"{CODE_FOR_AUTO_CLASSES[auto]}.{kind.__name__}" for auto, kind in classes.items()}
 
+    config: SecondaryStructureConfig
+    config_class: type[SecondaryStructureConfig] = SecondaryStructureConfig  # type: ignore[assignment]
+    base_model_prefix = "backbone"
+    by_family: ClassVar[dict[str, type[Any]]] = {}
+    backbone_names: frozenset[str]
+    frozen_names: frozenset[str]
+    second_names: frozenset[str]
 
-def read_weights(name: str | os.PathLike, **hub_options: Any) -> dict[str, torch.Tensor]:
-    """Read `model.safetensors` of a folder or a Hub repository.
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | os.PathLike,
+        adapter: str | None = "bottleneck",
+        head: str = "lift_ss",
+        loss: str = "centroid",
+        states: str = "q9",
+        leave_out: Sequence[int] | None = None,
+        top_blocks: int | None = None,
+        freeze: str | int | None = "all",
+        revision: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Put a new adapter and a new head on a pretrained backbone.
 
-    Raises:
-        ValueError: if there is none, or it is damaged.
-    """
-    try:
-        path = cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options)
-    except OSError as error:
-        raise ValueError(
-            f"there is no {SAFE_WEIGHTS_NAME} in {name}. Expected a folder or repository that save_pretrained wrote."
-        ) from error
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}). Fetch or write it again.") from error
+        The three regimes: adapter and head (the default), feature extraction (`adapter=None`), full fine-tuning
+        (`adapter=None, freeze=None`, or `freeze=n` to leave the lowest n blocks as they are).
 
+        Args:
+            name_or_path: Hub id or folder of the backbone. A folder is recorded as given.
+            adapter: a name of `adapter_methods.ADAPTERS`, or None.
+            head: `lift_ss` or `linear`.
+            loss: `centroid`, `ldam` or `cross_entropy`.
+            states: a name of `states.ALPHABETS`.
+            leave_out: numbers of the blocks without an adapter; by default the lower two thirds, as in LIFT_SS.
+            top_blocks: instead of `leave_out`: how many blocks, from the top, get an adapter.
+            freeze: `all`, None, or the number of lowest blocks to freeze.
+            revision: of the backbone on the Hub.
+            dtype: of the frozen weights in memory, fp32 by default; what is trained is fp32 in any case.
+            attn_implementation: `sdpa`, `eager`, ...
+            options: other arguments of `SecondaryStructureConfig` (head_channels, class_counts, max_residues, ...),
+                and where to fetch from: cache_dir, force_download, local_files_only, proxies, subfolder, token.
 
-def fetch_backbone(
-    config: SecondaryStructureConfig, artefact: str | os.PathLike, location: str | os.PathLike | None, **options: Any
-) -> PreTrainedModel:
-    """Load the backbone of an artefact.
-
-    Args:
-        config: of the artefact.
-        artefact: its folder; a backbone recorded with a relative path is also looked for from there.
-        location: where the backbone is, if not where the configuration says.
-        options: for `BackboneFamily.load`.
-
-    Raises:
-        ValueError: if it is not there.
-    """
-    name, revision = location, None
-    if name is None:
-        name, revision = config.backbone_name, config.backbone_revision
-        if name is None:
-            raise ValueError(f"the configuration in {artefact} names no backbone. Pass backbone=, a folder or Hub id.")
-        beside = Path(artefact) / name
-        if not Path(name).is_dir() and beside.is_dir():
-            name = beside
-    if Path(name).is_dir():
-        revision = None  # a commit is of the Hub
-    try:
-        family = get_family(config.backbone_config.model_type)
-        return family.load(os.fspath(name), revision=revision, **options)
-    except OSError as error:
-        raise ValueError(
-            f"cannot fetch the backbone {str(name)!r} of {artefact}: {_first_line(error)} "
-            "If it is somewhere else, pass backbone=, a folder or Hub id."
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def check_fingerprint(backbone: PreTrainedModel, config: SecondaryStructureConfig, location: object) -> None:
-    """Raise ValueError unless the backbone is the one that the configuration was written for."""
-    expected = config.backbone_fingerprint
-    found = fingerprint(backbone)
-    if expected is not None and found != expected:
-        raise ValueError(
-            f"the backbone at {location} is not the one this model was trained on: its fingerprint is {found}, "
-            f"expected {expected}. Pass backbone= the checkpoint {config.backbone_name!r}"
-            f"{f' at revision {config.backbone_revision}' if config.backbone_revision else ''}, unchanged."
+        Raises:
+            ValueError: for a backbone that is no encoder of the class's family, and what cannot be built on it.
+            TypeError: for an option that does not exist.
+        """
+        hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options} | {"revision": revision}
+        backbone_config = read_backbone_config(name_or_path, **hub)
+        model_class = cls._of_family(backbone_config.model_type)
+        name, commit = portable_name(name_or_path)
+        config = model_class.config_class(
+            backbone_config=backbone_config,
+            backbone_name=name,
+            backbone_revision=commit or getattr(backbone_config, "_commit_hash", None) or revision,
+            adapter=adapter,
+            head=head,
+            loss=loss,
+            states=states,
+            leave_out=_left_out(adapter, leave_out, top_blocks, backbone_config.num_hidden_layers),
+            freeze=freeze,
+            **_config_options(options),
         )
+        dtype = as_dtype(dtype)
+        backbone = get_family(backbone_config.model_type).load(
+            os.fspath(name_or_path), dtype=dtype, attn_implementation=attn_implementation, **hub
+        )
+        config.backbone_config, config.backbone_fingerprint = backbone.config, fingerprint(backbone)
+        return model_class(config, backbone)._set_precision(dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        backbone: str | os.PathLike | PreTrainedModel | None = None,
+        config: SecondaryStructureConfig | None = None,
+        revision: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Load what `save_pretrained` wrote, and the backbone it belongs to. Returns it in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder of the artefact.
+            args: unused; the Auto classes may pass some.
+            backbone: where the backbone is now, if not where the configuration says; or the backbone itself, without
+                adapters, which the model takes over. Either must be the one the model was trained on.
+            config: instead of the artefact's own.
+            revision: of the artefact on the Hub.
+            dtype: of the frozen weights in memory, fp32 by default; what was trained is fp32 in any case.
+            attn_implementation: `sdpa`, `eager`, ...
+            options: cache_dir, force_download, local_files_only, proxies, subfolder, token.
+
+        Raises:
+            ValueError: if a file is missing or damaged, or the backbone is not the one the model was trained on.
+        """
+        dtype = as_dtype(options.pop("torch_dtype", None) or dtype)  # the older name, which Auto classes pass on
+        hub = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
+        name = pretrained_model_name_or_path
+        if config is None:
+            config = cls.read_config(name, revision=revision, **hub)
+        cls._of_family(config.backbone_config.model_type)  # before anything large is fetched
+        weights = read_weights(name, revision=revision, **hub)
+        hub.pop("subfolder", None)  # of the artefact, not of the backbone
+        if config.includes_backbone:
+            backbone_config = copy.deepcopy(config.backbone_config)
+            if attn_implementation is not None:
+                backbone_config._attn_implementation = attn_implementation
+            backbone = get_family(backbone_config.model_type).build(backbone_config, initialise=False)
+        elif isinstance(backbone, PreTrainedModel):
+            check_fingerprint(backbone, config, "hand")
+        else:
+            hub |= {"dtype": dtype, "attn_implementation": attn_implementation}
+            backbone = fetch_backbone(config, name, backbone, **hub)
+        return cls._assemble(config, backbone, weights, name, dtype)
+
+    @classmethod
+    def _assemble(
+        cls,
+        config: SecondaryStructureConfig,
+        backbone: PreTrainedModel,
+        weights: Mapping[str, torch.Tensor],
+        name: str | os.PathLike,
+        dtype: torch.dtype | None,
+    ) -> Any:
+        """A model from its parts, which have been checked to belong together."""
+        model = cls._of_family(config.backbone_config.model_type)(config, backbone)
+        model._load_artefact(weights, name)
+        return model._set_precision(dtype)
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if family := cls.config_class.backbone_config_class.model_type:
+            cls.by_family.setdefault(family, cls)
+
+    @classmethod
+    def read_config(cls, name: str | os.PathLike, **hub: Any) -> SecondaryStructureConfig:
+        """The configuration of a saved model, in the class of its family.
+
+        Raises:
+            ValueError: if it is no model of ours, or of a newer format.
+        """
+        content, _ = SecondaryStructureConfig.get_config_dict(name, **hub)
+        config_classes = {model.config_class.model_type: model.config_class for model in cls.by_family.values()}
+        if content.get("model_type") not in config_classes:
+            raise ValueError(
+                f"{name} holds a model of type {content.get('model_type')!r}. Expected what save_pretrained wrote "
+                f"here: one of {', '.join(sorted(config_classes))}. To start from a backbone use from_backbone."
+            )
+        return config_classes[content["model_type"]].from_dict(content)
+
+    @classmethod
+    def _of_family(cls, model_type: str) -> type[Any]:
+        """The class for a backbone's family: this one, or from a base class the one that fits."""
+        fitting = cls.by_family[get_family(model_type).model_type]
+        if issubclass(cls, fitting):
+            return cls
+        if issubclass(fitting, cls):
+            return fitting
+        raise ValueError(f"the backbone is of type {model_type!r}: use {fitting.__name__}, not {cls.__name__}.")
+
+    def _load_artefact(self, weights: Mapping[str, torch.Tensor], name: str | os.PathLike) -> Any:
+        """Take over saved weights; every one must be there."""
+        needed = self._artefact_names(self.config.includes_backbone)
+        for problem, names in (("lacks", needed - set(weights)), ("does not know", set(weights) - needed)):
+            if names:
+                subject = "the file" if problem == "lacks" else "the configuration"
+                raise ValueError(
+                    f"the weights in {name} do not fit its configuration: {subject} {problem} {len(names)} weights, "
+                    f"the first is {min(names)}. Fetch or write both files again."
+                )
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"the weights in {name} do not fit its configuration: {error}") from error
+        return self
+
+    def _artefact_names(self, includes_backbone: bool) -> set[str]:
+        """Names of the weights that a saved artefact has: what is trained, or all, each once."""
+        return set(self.state_dict()) - (self.second_names if includes_backbone else self.frozen_names)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights. The backbone's frozen ones may be absent, as they are in checkpoints of Trainer."""
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        optional = self.frozen_names | self.second_names
+        result.missing_keys[:] = [key for key in result.missing_keys if key not in optional]
+        if strict and (result.missing_keys or result.unexpected_keys):
+            raise RuntimeError(f"missing weights: {result.missing_keys}; unexpected weights: {result.unexpected_keys}")
+        return result
+
+    def _set_precision(self, dtype: torch.dtype | None) -> Any:
+        """Hold what is frozen in `dtype`, and what is trained in fp32."""
+        for name, parameter in self.named_parameters():
+            is_frozen = name in self.frozen_names and parameter.is_floating_point()
+            parameter.data = parameter.data.to((dtype or torch.float32) if is_frozen else torch.float32)
+        return self
+
+    def save_pretrained(  # type: ignore[override]  # what transformers has more is in kwargs
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        include_backbone: bool | None = None,
+        include_code: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write `config.json` and `model.safetensors`: what was trained, not the backbone.
+
+        Args:
+            save_directory: folder, made where absent. Files are replaced whole.
+            is_main_process: write only if True.
+            state_dict: the weights, where they are not in the model (Trainer with DeepSpeed or FSDP passes them).
+            push_to_hub: also upload to the Hub.
+            include_backbone: write the backbone's weights too, for a copy that stands alone; None: if it was loaded
+                from such a copy, or an adapter was merged.
+            include_code: copy the source too, for `trust_remote_code=True` where the package is not installed; None:
+                if this model's own source came that way.
+            kwargs: others of transformers' method, which do not matter here; `repo_id` and the like for the Hub.
+
+        Raises:
+            ValueError: if `safe_serialization=False`, or the folder is a file.
+        """
+        if not kwargs.pop("safe_serialization", True):
+            raise ValueError("weights are written as safetensors only. Leave out safe_serialization=False.")
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ValueError(f"{folder} is a file. Give a folder to save_pretrained.")
+        if push_to_hub:
+            repository = kwargs.get("repo_id", folder.name)
+            self.push_to_hub(repository, include_backbone=include_backbone, include_code=include_code)
+        if not is_main_process:
+            return
+        config = copy.deepcopy(self.config)
+        config.includes_backbone = config.includes_backbone if include_backbone is None else include_backbone
+        if config.backbone_name is None and not config.includes_backbone:
+            raise ValueError(
+                "this model's backbone is in no checkpoint: it was merged with an adapter, or built with random "
+                "weights. Save with include_backbone=True."
+            )
+        config.architectures = [type(self).__name__]
+        folder.mkdir(parents=True, exist_ok=True)
+        came_as_code = type(self).__module__.startswith("transformers_modules.")
+        if came_as_code if include_code is None else include_code:
+            config.auto_map = copy_code(folder, self)
+        elif hasattr(config, "auto_map"):
+            del config.auto_map
+        names = self._artefact_names(config.includes_backbone)
+        state = self.state_dict() if state_dict is None else state_dict
+        write_artefact(folder, config, {name: state[name] for name in sorted(names)})
+
+
+def _left_out(
+    adapter: str | None, leave_out: Sequence[int] | None, top_blocks: int | None, num_blocks: int
+) -> Sequence[int]:
+    """The numbers of the blocks without an adapter, from the two ways to say it."""
+    if leave_out is not None and top_blocks is not None:
+        raise ValueError("leave_out and top_blocks say one thing in two ways. Give one of them.")
+    if top_blocks is not None:
+        if adapter is None:
+            raise ValueError("top_blocks was given without an adapter. To train the top k blocks freeze the others.")
+        if not 1 <= top_blocks <= num_blocks:
+            raise ValueError(f"top_blocks is {top_blocks}. Expected 1 to {num_blocks}, the depth of the backbone.")
+        return range(num_blocks - top_blocks)
+    if leave_out is not None:
+        return leave_out
+    return range(int(num_blocks * LEFT_OUT)) if adapter is not None else ()
+
+
+def _config_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that the configuration knows; PretrainedConfig would swallow a misspelt one."""
+    known = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}. Choose from: {', '.join(sorted(known | {*HUB_OPTIONS}))}.")
+    return dict(options)
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype by name or itself; None and "auto" are fp32."""
+    if isinstance(dtype, str) and dtype != "auto":
+        return getattr(torch, dtype)
+    return None if isinstance(dtype, str) else dtype

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import adapters
 import torch
@@ -33,7 +33,7 @@ class BackboneFamily:
     model_class: type[PreTrainedModel]
     num_leading = 1
     num_trailing = 1
-    build_options: dict[str, Any] = {"add_pooling_layer": False}  # a pooler is no part of a residue's state
+    build_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}  # a pooler is no part of a residue's state
 
     def check(self, config: PretrainedConfig) -> None:
         """Raise ValueError unless the configuration is an encoder's."""
@@ -75,31 +75,31 @@ class BackboneFamily:
             )
         return self._trim(backbone)
 
-    def _trim(self, backbone: PreTrainedModel) -> PreTrainedModel:
+    def _trim(self, backbone: Any) -> PreTrainedModel:
         return backbone
 
     def max_residues(self, config: PretrainedConfig) -> int | None:
         """Longest chain that the positions reach [residues]; None means no limit."""
         return None
 
-    def init_adapters(self, backbone: PreTrainedModel) -> None:
+    def init_adapters(self, backbone: Any) -> None:
         """Make the backbone ready for adapters, in place."""
         adapters.init(backbone)
 
-    def embeddings(self, backbone: PreTrainedModel) -> nn.Module:
+    def embeddings(self, backbone: Any) -> nn.Module:
         """The module below the first block."""
         return backbone.embeddings
 
-    def blocks(self, backbone: PreTrainedModel) -> nn.ModuleList:
+    def blocks(self, backbone: Any) -> nn.ModuleList:
         """The transformer blocks, from the bottom."""
         return backbone.encoder.layer
 
-    def embed(self, backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def embed(self, backbone: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(batch, tokens) to (batch, tokens, hidden): what goes into the first block."""
         return backbone.embeddings(input_ids=input_ids)
 
     def attention_inputs(
-        self, backbone: PreTrainedModel, attention_mask: torch.Tensor, prefix_length: int
+        self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int
     ) -> tuple[torch.Tensor, ...]:
         """What each block needs besides its input; computed once for all blocks.
 
@@ -117,11 +117,11 @@ class BackboneFamily:
         output = block(hidden, *inputs)
         return output[0] if isinstance(output, tuple) else output
 
-    def final_norm(self, backbone: PreTrainedModel) -> nn.Module | None:
+    def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block, where the architecture has one."""
         return None
 
-    def finish(self, backbone: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    def finish(self, backbone: Any, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, hidden) after the last block to the backbone's output."""
         norm = self.final_norm(backbone)
         return hidden if norm is None else norm(hidden)
@@ -139,7 +139,7 @@ class EsmFamily(BackboneFamily):
         if getattr(config, "is_folding_model", False):
             raise ValueError("the backbone is ESMFold, a folding model. Use the ESM-2 checkpoint it was built on.")
 
-    def _trim(self, backbone: PreTrainedModel) -> PreTrainedModel:
+    def _trim(self, backbone: Any) -> PreTrainedModel:
         del backbone.contact_head  # unused here, and an unused trainable module stops distributed training
         return backbone
 
@@ -147,13 +147,13 @@ class EsmFamily(BackboneFamily):
         """1022 for ESM-1b: 1026 positions less two for padding's number, `<cls>` and `<eos>`; none if rotary."""
         if config.position_embedding_type == "rotary":
             return None
-        return config.max_position_embeddings - (config.pad_token_id + 1) - 2
+        return config.max_position_embeddings - (int(config.pad_token_id or 0) + 1) - 2
 
-    def init_adapters(self, backbone: PreTrainedModel) -> None:
+    def init_adapters(self, backbone: Any) -> None:
         """Make the backbone ready for adapters, in place."""
         init_esm_adapters(backbone)
 
-    def embed(self, backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def embed(self, backbone: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(batch, tokens) to (batch, tokens, hidden).
 
         The mask goes along, which EsmModel of transformers 4.57 forgets: without it padding counts as residues when
@@ -161,7 +161,7 @@ class EsmFamily(BackboneFamily):
         """
         return backbone.embeddings(input_ids=input_ids, attention_mask=attention_mask)
 
-    def final_norm(self, backbone: PreTrainedModel) -> nn.Module | None:
+    def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block."""
         return backbone.encoder.emb_layer_norm_after
 
@@ -183,24 +183,24 @@ class T5Family(BackboneFamily):
     model_type = "t5"
     model_class = T5EncoderModel
     num_leading = 0
-    build_options: dict[str, Any] = {}
+    build_options: ClassVar[dict[str, Any]] = {}
 
-    def embeddings(self, backbone: PreTrainedModel) -> nn.Module:
+    def embeddings(self, backbone: Any) -> nn.Module:
         """The token embeddings."""
         return backbone.encoder.embed_tokens
 
-    def blocks(self, backbone: PreTrainedModel) -> nn.ModuleList:
+    def blocks(self, backbone: Any) -> nn.ModuleList:
         """The transformer blocks, from the bottom."""
         return backbone.encoder.block
 
-    def embed(self, backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def embed(self, backbone: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(batch, tokens) to (batch, tokens, hidden); dropout only where the embeddings are being trained."""
         embedding = backbone.encoder.embed_tokens
         hidden = embedding(input_ids)
         return backbone.encoder.dropout(hidden) if embedding.training else hidden
 
     def attention_inputs(
-        self, backbone: PreTrainedModel, attention_mask: torch.Tensor, prefix_length: int
+        self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int
     ) -> tuple[torch.Tensor, ...]:
         """The mask, the position bias with the mask in it, and the same with room for prefix keys.
 
@@ -209,7 +209,7 @@ class T5Family(BackboneFamily):
         """
         mask = backbone.get_extended_attention_mask(attention_mask, attention_mask.shape[:2])
         length = attention_mask.shape[-1]
-        bias = self.blocks(backbone)[0].layer[0].SelfAttention.compute_bias(length, length) + mask
+        bias = backbone.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length) + mask
         return mask, bias, nn.functional.pad(bias, (prefix_length, 0))
 
     def run_block(
@@ -219,11 +219,11 @@ class T5Family(BackboneFamily):
         mask, bias, prefixed_bias = inputs
         return block(hidden, mask, prefixed_bias if has_prefix else bias)[0]
 
-    def final_norm(self, backbone: PreTrainedModel) -> nn.Module | None:
+    def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block."""
         return backbone.encoder.final_layer_norm
 
-    def finish(self, backbone: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    def finish(self, backbone: Any, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, hidden) after the last block to the backbone's output."""
         return backbone.encoder.dropout(super().finish(backbone, hidden))
 
@@ -270,7 +270,7 @@ def restore_rotary_precision(backbone: nn.Module) -> None:
             module._seq_len_cached = None  # the tables of cosines and sines follow
 
 
-def fingerprint(backbone: PreTrainedModel) -> str:
+def fingerprint(backbone: Any) -> str:
     """Identify a backbone by its weights.
 
     SHA-256 over names, shapes and values of all parameters, sorted by name, values rounded to bfloat16: so it is the

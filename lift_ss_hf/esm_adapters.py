@@ -8,6 +8,7 @@ when adapters ships ESM.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from adapters.methods.bottleneck import BottleneckLayer
@@ -115,7 +116,7 @@ _WITH_ADAPTERS = {
 }
 
 
-def init_esm_adapters(model: EsmModel) -> None:
+def init_esm_adapters(model: Any) -> None:
     """Give an ESM encoder, in place, the methods and the places for adapters. Weights and their names stay."""
     for module in model.modules():
         module.__class__ = _WITH_ADAPTERS.get(type(module), type(module))

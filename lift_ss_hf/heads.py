@@ -7,6 +7,7 @@ Source of the inception head and the centroids: Yang et al. 2023, bioRxiv 2023.0
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -102,7 +103,7 @@ class InceptionEncoder(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         widths = [in_channels, *[channels] * depth]
-        self.inceptions = nn.ModuleList(Inception(a, b, dropout) for a, b in zip(widths, widths[1:], strict=False))
+        self.inceptions = nn.ModuleList(Inception(a, b, dropout) for a, b in itertools.pairwise(widths))
         self.convolution = nn.Conv1d(channels, FILTERS, KERNEL, padding=KERNEL // 2)
         self.projection = nn.Linear(FILTERS, size, bias=False)
 

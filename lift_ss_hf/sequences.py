@@ -1,11 +1,9 @@
-"""Residue strings: cleaning them before a tokenizer sees them, and windows over chains that are too long."""
+"""Residue strings: what stands for a residue, and cleaning before a tokenizer sees it."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +11,6 @@ STANDARD_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 # B, Z, J: one of two residues; O pyrrolysine, U selenocysteine; X any (IUPAC-IUB 1983).
 RARE_RESIDUES = "BJOUXZ"
 UNKNOWN_RESIDUE = "X"
-DEFAULT_OVERLAP = 256  # residues; at least 128 of context on either side of a cut
 
 
 class ResidueError(ValueError):
@@ -98,46 +95,3 @@ def clean_residues(sequence: str, replace: str = "") -> tuple[str, CleaningCount
     changed, counts = np.unique(upper[clean != upper], return_counts=True)
     replaced = {chr(code): int(count) for code, count in zip(changed, counts, strict=True)}
     return clean.tobytes().decode("ascii"), CleaningCounts(1, len(sequence), lower_case, replaced)
-
-
-class Window(NamedTuple):
-    """A stretch of a chain that is run by itself, and the part of it that is kept; 0-based, ends exclusive."""
-
-    start: int
-    stop: int
-    keep_start: int
-    keep_stop: int
-
-
-def plan_windows(length: int, max_residues: int | None, overlap: int | None = None) -> list[Window]:
-    """Cut a chain into overlapping windows; each residue is kept from the window it is farthest inside of.
-
-    Windows are of equal length and spread evenly, so they may overlap more than asked. Between two neighbours the
-    cut is in the middle of what they share; the chain's own ends are no edges.
-
-    Args:
-        length: residues of the chain.
-        max_residues: residues of the longest window; None means no limit.
-        overlap: residues that neighbours share at least; None means a quarter of a window, at most 256.
-
-    Raises:
-        ValueError: if windows that overlap so much would not advance.
-    """
-    if max_residues is None or length <= max_residues:
-        return [Window(0, length, 0, length)]
-    if overlap is None:
-        overlap = min(DEFAULT_OVERLAP, max_residues // 4)
-    if not 0 <= overlap < max_residues:
-        raise ValueError(
-            f"windows of {max_residues} residues cannot overlap by {overlap}. "
-            f"Choose a window_overlap from 0 to {max_residues - 1}."
-        )
-    count = -(-(length - overlap) // (max_residues - overlap))  # rounded up
-    starts = [round(i * (length - max_residues) / (count - 1)) for i in range(count)]
-    cuts = [0, *((a + max_residues + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), length]
-    return [Window(start, start + max_residues, *cuts[i : i + 2]) for i, start in enumerate(starts)]
-
-
-def max_overlap_residues(windows: Sequence[Window]) -> int:
-    """Residues run in more than one window: what windowing costs."""
-    return sum(window.stop - window.start - (window.keep_stop - window.keep_start) for window in windows)
