@@ -18,12 +18,11 @@ from transformers import EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import BUNDLED, CorpusArguments, ModelArguments, RecipeTrainingArguments
-from .backbones import read_backbone_config
 from .collator import ChainCollator, TokenBudgetBatches
 from .corpora import load_corpus
 from .corpora.loading import warn_if_crossed
 from .evaluation import LEVEL_TITLES, evaluate_corpora, levels_of, majority_accuracy
-from .modeling import MODELS, SecondaryStructureModel
+from .modeling import SecondaryStructureModel
 from .provenance import environment, load_training_chains, replacing, save_training_chains, write_json
 from .recipe_parsing import RecipeError
 from .states import IGNORE_INDEX, get_alphabet
@@ -47,10 +46,9 @@ class LabelledChains(Dataset):
     """
 
     def __init__(self, corpus: datasets.Dataset, tokenizer: ResidueTokenizer, states: str):
-        alphabet = get_alphabet(states)
         self.items = [
-            {"input_ids": tokenizer.encode(sequence), "labels": tokenizer.align_labels(alphabet.encode(letters))}
-            for sequence, letters in zip(corpus["sequence"], corpus["states"], strict=True)
+            tokenizer.encode_chain(sequence, letters, states, name)
+            for name, sequence, letters in zip(corpus["id"], corpus["sequence"], corpus["states"], strict=True)
         ]
         self.lengths = [len(item["input_ids"]) for item in self.items]
 
@@ -207,19 +205,14 @@ def _build(
         from .assets import bundled_backbone
 
         backbone = str(bundled_backbone())
-    config = read_backbone_config(backbone, revision=arguments.backbone_revision)
-    if config.model_type not in MODELS:
-        raise RecipeError(
-            f"{backbone}: {config.model_type} is no backbone. Choose one of: {', '.join(sorted(MODELS))}."
-        )
-    tokenizer = ResidueTokenizer.from_backbone(backbone, revision=arguments.backbone_revision)
+    tokenizer = ResidueTokenizer.from_pretrained(backbone, revision=arguments.backbone_revision)
     chains = LabelledChains(train, tokenizer, arguments.states)
     options: dict[str, Any] = {}
     if arguments.loss == "ldam":
         options["class_counts"] = chains.class_counts(len(get_alphabet(arguments.states)))
     freeze = {"none": None, "all": "all"}.get(str(arguments.freeze).lower(), arguments.freeze)
     adapter = None if str(arguments.adapter).lower() in ("none", "") else arguments.adapter
-    model = MODELS[config.model_type].from_backbone(
+    model = SecondaryStructureModel.from_backbone(
         backbone,
         revision=arguments.backbone_revision,
         dtype=getattr(torch, arguments.backbone_dtype),

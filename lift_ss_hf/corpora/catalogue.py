@@ -173,7 +173,8 @@ def crossed_tests(train: str, tests: Sequence[str]) -> list[str]:
     """Those of the tests that a training corpus must not be used for, since it holds their relatives.
 
     Args:
-        train: a corpus, with its configuration after a colon (`promod3:lt25id`).
+        train: a corpus, with its configuration after a colon (`promod3:lt25id`); of one that the catalogue does not
+            know nothing can be said, and nothing is returned.
         tests: names of test corpora; names the catalogue does not know are passed over.
 
     Returns:
@@ -181,7 +182,8 @@ def crossed_tests(train: str, tests: Sequence[str]) -> list[str]:
 
     Source: what LIFT_SS trained for which test; LIFT_SS's own sets share chains across that line.
     """
-    name = CorpusName.parse(train)
-    allowed = get_corpus(name.corpus).config(name.config).trains_for
-    known = load_catalogue()
+    name, known = CorpusName.parse(train), load_catalogue()
+    if name.corpus not in known:
+        return []
+    allowed = known[name.corpus].config(name.config).trains_for
     return [test for test in tests if CorpusName.parse(test).corpus in known and test not in allowed]
