@@ -19,9 +19,11 @@ from . import plots
 from .collator import ChainCollator, budget_batches
 from .corpora import load_catalogue, load_corpus
 from .corpora.catalogue import CorpusName
-from .provenance import count_duplicates, environment, replacing, write_json
+from .modeling import SecondaryStructureModel
+from .provenance import count_duplicates, environment, load_training_chains, replacing, write_json
 from .scoring import score
 from .states import ALPHABETS, IGNORE_INDEX, fold_index, get_alphabet, reduce_probabilities
+from .tokenization import ResidueTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +198,48 @@ def evaluate_corpora(
         with replacing(Path(out) / "results.md") as part:
             part.write_text(results_markdown(results), "utf-8")
     return results
+
+
+def evaluate_saved(
+    model: str,
+    corpora: Sequence[str],
+    *,
+    out: str | None = None,
+    source: str | None = None,
+    backbone: str | None = None,
+    split: str = "test",
+    bootstrap: int = 1000,
+    max_tokens: int = 16384,
+) -> str:
+    """Load a model and evaluate it; the table as Markdown. Arguments as for `evaluate_corpora`.
+
+    Args:
+        model: Hub id or folder.
+        corpora: test corpora, or paths.
+        out: where to write.
+        source: folder that holds the corpora.
+        backbone: where the backbone is, if not where the model says.
+        split: of each corpus.
+        bootstrap: resamples of the chains.
+        max_tokens: of a batch [tokens].
+
+    Raises:
+        ValueError: for a model or a corpus that cannot be loaded.
+    """
+    predictor = SecondaryStructureModel.from_pretrained(model, backbone=backbone).to(PartialState().device)
+    results = evaluate_corpora(
+        predictor,
+        ResidueTokenizer.from_pretrained(model, backbone=backbone),
+        corpora,
+        source=source,
+        split=split,
+        out=out,
+        bootstrap=bootstrap,
+        max_tokens=max_tokens,
+        training_chains=load_training_chains(model),
+        model_name=Path(model).name,
+    )
+    return results_markdown(results)
 
 
 def _draw(name: str, references: Sequence[str], predictions: Predictions, result: dict[str, Any], folder: Path) -> None:
