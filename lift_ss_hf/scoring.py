@@ -82,14 +82,11 @@ def score(
         "num_residues": int(counts.confusion.sum()),
     }
     if bootstrap:
-        for key, (low, high) in bootstrap_intervals(counts.chains, bootstrap, seed).items():
-            key = name if key == "accuracy" else key
+        for key, (low, high) in _named(bootstrap_intervals(counts.chains, bootstrap, seed), name).items():
             result |= {f"{key}_low": low, f"{key}_high": high}
     if per_chain:
         result["chain_num_residues"] = counts.chains[:, LABELLED].astype(int).tolist()
-        for key, values in ratios(counts.chains).items():
-            key = name if key == "accuracy" else key
-            result[f"chain_{key}"] = _plain(values)
+        result |= {f"chain_{key}": _plain(values) for key, values in _named(ratios(counts.chains), name).items()}
     return result
 
 
@@ -131,11 +128,9 @@ def compare(
         scored = ScoredChains(references, predictions, states, mode, source, f"predictions_{side}")
         sides[side] = tally_chains(scored).chains
     name = scored.alphabet.name
-    tested = paired_test(sides["a"], sides["b"], resamples, seed)
     scores = {side: pooled_scores(chains, name) for side, chains in sides.items()}
     result: dict[str, Any] = {}
-    for key, outcome in tested.items():
-        key = name if key == "accuracy" else key
+    for key, outcome in _named(paired_test(sides["a"], sides["b"], resamples, seed), name).items():
         result |= {
             f"{key}_a": scores["a"][key],
             f"{key}_b": scores["b"][key],
@@ -170,9 +165,13 @@ def tally_chains(scored: ScoredChains) -> Tally:
 
 
 def pooled_scores(chains: np.ndarray, name: str) -> dict[str, float]:
-    """Accuracy under its full name, sov99 and sov_refine of all chains together."""
-    pooled = ratios(chains.sum(axis=0))
-    return {name if key == "accuracy" else key: float(value) for key, value in pooled.items()}
+    """Accuracy under its full name, sov99 and sov_refine of all chains together [fraction]."""
+    return {key: float(value) for key, value in _named(ratios(chains.sum(axis=0)), name).items()}
+
+
+def _named(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """The same, with the accuracy under its full name: q9, q8, ..."""
+    return {name if key == "accuracy" else key: value for key, value in values.items()}
 
 
 def state_scores(counts: Tally, alphabet: Alphabet) -> dict[str, Any]:

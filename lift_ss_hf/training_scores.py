@@ -26,7 +26,7 @@ def accuracies(
 
     Args:
         labels: integers of any shape, IGNORE_INDEX where there is nothing to score.
-        predictions: integers of the same shape, or logits with one more axis of len(source).
+        predictions: integers of the same shape, or logits with one more axis of len(source). IGNORE_INDEX is wrong.
         states: the levels.
         source: the alphabet of labels and predictions.
 

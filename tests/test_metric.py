@@ -2,12 +2,14 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import evaluate
 import pytest
@@ -101,6 +103,23 @@ def test_the_space_has_what_the_ecosystem_expects():
     header = (Q8_SOV / "README.md").read_text().split("---")[1]
     for line in ("title: q8_sov", "sdk: gradio", "app_file: app.py", "- evaluate", "- metric"):
         assert line in header
+
+
+def test_the_page_of_the_space_scores_what_is_typed(monkeypatch):
+    # gradio itself draws the page and is no dependency of ours: what it is given is what is tested.
+    pages = []
+    gradio = SimpleNamespace(
+        **dict.fromkeys(("Textbox", "Dropdown", "Radio", "Code"), lambda *choices, **options: (choices, options)),
+        Interface=lambda **options: pages.append(options),
+    )
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    monkeypatch.syspath_prepend(str(Q8_SOV))
+    app = runpy.run_path(str(Q8_SOV / "app.py"))
+    monkeypatch.delitem(sys.modules, "states")
+    app["page"]()
+    answer = pages[0]["fn"]("\n".join(REFERENCES), "\n".join(PREDICTIONS), "q8", "compatible")
+    assert json.loads(answer) == score(REFERENCES, PREDICTIONS, "q8")
+    assert pages[0]["fn"]("HH", "H", "q8", "masked").startswith("error: chain 1: 2 reference states but 1 predicted")
 
 
 def test_the_module_names_every_file_it_needs():

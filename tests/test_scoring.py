@@ -106,7 +106,7 @@ def chain_pairs(draw):
 
 @pytest.mark.parametrize("mode", ["compatible", "masked"])
 @pytest.mark.parametrize("states", ALPHABETS)
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(pairs=chain_pairs())
 def test_agrees_with_the_second_implementation(states, mode, pairs):
     references, predictions = pairs

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import evaluate
 import gradio
+from states import ALPHABETS  # beside this file: a Space runs it as a script
 
-LEVELS = ["q9", "q8", "q3", "q3_lift_ss"]
 METRIC = evaluate.load(str(Path(__file__).with_name("q8_sov.py")))
 
 
@@ -29,7 +29,7 @@ def page() -> gradio.Interface:
         inputs=[
             gradio.Textbox(label="References: one chain a line, X where unresolved", value="HHHHHH", lines=4),
             gradio.Textbox(label="Predictions: the same chains", value="HHHLHH", lines=4),
-            gradio.Dropdown(LEVELS, label="Level", value="q8"),
+            gradio.Dropdown(list(ALPHABETS), label="Level", value="q8"),
             gradio.Radio(["compatible", "masked"], label="Unresolved residues", value="compatible"),
         ],
         outputs=gradio.Code(label="Scores [fraction]", language="json"),
