@@ -1,0 +1,129 @@
+"""A grid of training runs: resumable, one table and one figure at the end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from . import plots
+from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from .provenance import replacing
+from .recipe_parsing import RecipeError, parse_recipe, read_recipe
+from .training import run_training
+
+logger = logging.getLogger(__name__)
+
+
+def read_grid(path: str | Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """A sweep's file: `base` (settings of every run) and `grid` (name: list of values).
+
+    Raises:
+        RecipeError: if it is not of that form.
+    """
+    settings = read_recipe(path)
+    unknown = sorted(set(settings) - {"base", "grid"})
+    grid = settings.get("grid")
+    if unknown or not isinstance(grid, dict) or not grid or not all(isinstance(v, list) and v for v in grid.values()):
+        raise RecipeError(f"{path}: expected `base:` with settings and `grid:` with lists of values, found {settings}.")
+    return settings.get("base") or {}, grid
+
+
+def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
+    """Run every point of a grid that has not been run yet, go on with one that was killed, and sum up.
+
+    Writes `out/POINT/` (a run's directory each), `out/results.md` and, where the grid has `top_blocks`, the figure of
+    accuracy against the number of blocks with adapters.
+
+    Returns:
+        one row a point: its settings, and the scores of each corpus.
+
+    Raises:
+        RecipeError: for a wrong grid, before anything is run.
+    """
+    base, grid = read_grid(path)
+    out = Path(out)
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    parsed = [_parse_point(base | point, out / point_name(point)) for point in points]  # all are checked first
+    rows = []
+    for number, (point, arguments) in enumerate(zip(points, parsed, strict=True), start=1):
+        folder = out / point_name(point)
+        logger.info("point %d of %d: %s", number, len(points), point_name(point))
+        if not _is_finished(folder):
+            _, _, training = arguments
+            training.resume_from_checkpoint = "last" if folder.is_dir() and get_last_checkpoint(str(folder)) else None
+            training.overwrite_output_dir = True  # what a killed run left before its first checkpoint
+            run_training(*arguments)
+        rows.append(point | {"scores": _scores(json.loads((folder / "metrics.json").read_text("utf-8")))})
+        with replacing(out / "results.md") as part:
+            part.write_text(sweep_markdown(rows, list(grid)), "utf-8")
+    if "top_blocks" in grid:
+        for corpus in rows[0]["scores"]:
+            plots.save_figure(_figure(rows, corpus), out / f"blocks-{corpus.replace(':', '-').replace('/', '-')}.png")
+    return rows
+
+
+def point_name(point: Mapping[str, Any]) -> str:
+    """`adapter=lora,top_blocks=3`: the folder of a point."""
+    return ",".join(f"{key}={value}" for key, value in point.items())
+
+
+def _parse_point(settings: Mapping[str, Any], folder: Path) -> tuple[Any, ...]:
+    flags: list[str] = []
+    for key, value in settings.items():
+        flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+    return parse_recipe(classes, "", [*flags, "--output_dir", str(folder)])
+
+
+def _is_finished(folder: Path) -> bool:
+    path = folder / "metrics.json"
+    return path.is_file() and "learnt" in json.loads(path.read_text("utf-8"))
+
+
+def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        corpus: {level: scores[level] for level, scores in result["levels"].items()}
+        for corpus, result in results["corpora"].items()
+    }
+
+
+def sweep_markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
+    """One line a point; seeds are put together with mean and spread where the grid has them."""
+    keys = [name for name in names if name != "seed"]
+    corpora = list(rows[0]["scores"])
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    level = next(iter(rows[0]["scores"][corpora[0]]))
+    header = [*keys, "runs", *(f"{corpus} {level}, q3" for corpus in corpora)]
+    lines = ["# Sweep", "", "Accuracies in percent, mean ± standard deviation over seeds.", ""]
+    lines += [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+    for values, group in groups.items():
+        cells = [*map(str, values), str(len(group))]
+        for corpus in corpora:
+            shown = [_mean_and_spread([row["scores"][corpus].get(lv) for row in group]) for lv in (level, "q3")]
+            cells.append(", ".join(shown))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean_and_spread(values: list[float | None]) -> str:
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return "–"
+    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
+
+
+def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
+    curves: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        curve = curves.setdefault(str(row.get("adapter", "adapter")), {})
+        curve.setdefault(int(row["top_blocks"]), []).append(row["scores"][corpus]["q3"])
+    return plots.plot_blocks(curves, title=f"{corpus}, Q3 (P→C)")

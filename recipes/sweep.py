@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""Train every point of a grid (adapters x top blocks x seeds), resumable, and draw accuracy against blocks."""
+
+import argparse
+
+from lift_ss_hf.command_line import run
+from lift_ss_hf.sweeping import run_sweep
+
+
+def main() -> None:
+    """Parse, sweep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("grid", metavar="GRID.yaml", help="`base:` settings of every run, `grid:` name: [values]")
+    parser.add_argument("--out", metavar="DIR", default="runs/sweep", help="default: runs/sweep")
+    args = parser.parse_args()
+    run_sweep(args.grid, args.out)
+    print(f"The table and the figures are in {args.out}.")
+
+
+if __name__ == "__main__":
+    run(main)
