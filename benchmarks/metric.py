@@ -27,7 +27,7 @@ from lift_ss_hf.segments import tally
 # CPU seconds of LIFT_SS's SOV.pl (SOV_refine.pl of Liu & Wang 2018) on Test2016 against a jittered copy, measured
 # when the metric was planned; not run here, since its licence is GPL-2.
 PERL_SECONDS = 1.32
-REPEATS = 15
+REPEATS = 40
 GROWTH = (1_000, 10_000, 100_000)  # [chains]
 
 

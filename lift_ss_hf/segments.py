@@ -64,6 +64,7 @@ class _Stretches:
     length: np.ndarray
 
     def __getitem__(self, chosen: np.ndarray) -> _Stretches:
+        """Those at these indices (a mask would be searched three times)."""
         return _Stretches(self.chain[chosen], self.state[chosen], self.length[chosen])
 
 
@@ -74,16 +75,20 @@ class _Overlaps:
     Attributes:
         stretches: (overlaps,) with the reference's state; the length is minov.
         predicted_state: (overlaps,).
+        matched: indices of the overlaps whose segments are of one state.
         segment: (overlaps,) index of the reference segment.
         segments: the reference's segments.
-        predicted_length: (overlaps,) length of the whole predicted segment.
+        predicted_segment: (overlaps,) index of the predicted segment.
+        predicted_lengths: of the predicted segments.
     """
 
     stretches: _Stretches
     predicted_state: np.ndarray
+    matched: np.ndarray
     segment: np.ndarray
     segments: _Stretches
-    predicted_length: np.ndarray
+    predicted_segment: np.ndarray
+    predicted_lengths: np.ndarray
 
 
 def tally(reference: np.ndarray, prediction: np.ndarray, lengths: np.ndarray, num_states: int) -> Tally:
@@ -108,14 +113,13 @@ def tally(reference: np.ndarray, prediction: np.ndarray, lengths: np.ndarray, nu
     """
     overlaps = _cut(reference, prediction, lengths)
     sov = _sov(overlaps, lengths, num_states)
-    by_state, segments = overlaps.stretches, overlaps.segments
-    cell = by_state.state * num_states + overlaps.predicted_state
-    confusion = np.bincount(cell, by_state.length, (num_states + 1) * num_states).astype(np.int64)
-    agreed = by_state[by_state.state == overlaps.predicted_state]
-    resolved = segments[segments.state < num_states]
+    stretches, segments, matched = overlaps.stretches, overlaps.segments, overlaps.matched
+    cell = stretches.state * num_states + overlaps.predicted_state
+    confusion = np.bincount(cell, stretches.length, (num_states + 1) * num_states).astype(np.int64)
+    resolved_length = np.where(segments.state < num_states, segments.length, 0)
     chains = [
-        np.bincount(agreed.chain, agreed.length, len(lengths)),
-        np.bincount(resolved.chain, resolved.length, len(lengths)),
+        np.bincount(stretches.chain[matched], stretches.length[matched], len(lengths)),
+        np.bincount(segments.chain, resolved_length, len(lengths)),
         *sov.sum(axis=2),
     ]
     return Tally(confusion.reshape(-1, num_states)[:num_states], sov.sum(axis=1), np.stack(chains, axis=1))
@@ -128,15 +132,18 @@ def _cut(reference: np.ndarray, prediction: np.ndarray, lengths: np.ndarray) -> 
     starts = np.flatnonzero(reference_starts | prediction_starts)
     chain = np.repeat(np.arange(len(lengths)), np.diff(np.searchsorted(starts, offsets)))
     state = reference[starts].astype(np.intp)
+    predicted_state = prediction[starts].astype(np.intp)
     # Which overlaps are the first of their reference segment, and of their predicted segment.
     opens, opens_predicted = reference_starts[starts], prediction_starts[starts]
-    predicted_lengths = np.diff(starts[opens_predicted], append=offsets[-1])
+    opening = np.flatnonzero(opens)
     return _Overlaps(
         _Stretches(chain, state, np.diff(starts, append=offsets[-1])),
-        prediction[starts].astype(np.intp),
+        predicted_state,
+        np.flatnonzero(state == predicted_state),
         np.cumsum(opens) - 1,
-        _Stretches(chain[opens], state[opens], np.diff(starts[opens], append=offsets[-1])),
-        predicted_lengths[np.cumsum(opens_predicted) - 1],
+        _Stretches(chain[opening], state[opening], np.diff(starts[opening], append=offsets[-1])),
+        np.cumsum(opens_predicted) - 1,
+        np.diff(starts[np.flatnonzero(opens_predicted)], append=offsets[-1]),
     )
 
 
@@ -160,9 +167,9 @@ def _delta_all(segments: _Stretches, lengths: np.ndarray, num_states: int) -> np
 def _sov(overlaps: _Overlaps, lengths: np.ndarray, num_states: int) -> np.ndarray:
     """(3, chains, S) sums of SOV'99 and of SOV_refine, and their N."""
     segments, num_chains = overlaps.segments, len(lengths)
-    matched = np.flatnonzero(overlaps.stretches.state == overlaps.predicted_state)
-    pairs, segment = overlaps.stretches[matched], overlaps.segment[matched]
-    minov, length, predicted_length = pairs.length, segments.length[segment], overlaps.predicted_length[matched]
+    pairs, segment = overlaps.stretches[overlaps.matched], overlaps.segment[overlaps.matched]
+    minov, length = pairs.length, segments.length[segment]
+    predicted_length = overlaps.predicted_lengths[overlaps.predicted_segment[overlaps.matched]]
     maxov = length + predicted_length - minov
     weight = length / maxov
     delta = np.minimum(np.minimum(maxov - minov, minov), np.minimum(length, predicted_length) // 2)
@@ -171,7 +178,7 @@ def _sov(overlaps: _Overlaps, lengths: np.ndarray, num_states: int) -> np.ndarra
 
     without_pair = segments.state < num_states
     without_pair[segment] = False
-    alone = segments[without_pair]
+    alone = segments[np.flatnonzero(without_pair)]
 
     def sums(stretches: _Stretches, values: np.ndarray) -> np.ndarray:
         """(chains, S) sums of the values."""
