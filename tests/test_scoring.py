@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from itertools import groupby
 from pathlib import Path
 
@@ -405,3 +407,13 @@ def test_the_memory_beyond_the_input_does_not_grow_with_the_number_of_pairs():
     # Ten times the chains: the sums of each chain (a few dozen bytes) grow, the pairs of segments (kilobytes) do not.
     few, many = peak(1000), peak(10_000)
     assert many - few < 9000 * 400 / 2, f"{few} to {many} bytes"
+
+
+def test_scoring_needs_numpy_only():
+    heavy = ("torch", "transformers", "datasets", "evaluate", "adapters", "pandas", "scipy", "sklearn")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); "
+        "from lift_ss_hf.scoring import score; print(score(['HHHHHH'], ['HHHLHH'])['sov99'])"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert finished.stdout.strip() == str(7 / 12), finished.stderr
