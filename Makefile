@@ -31,7 +31,7 @@ style: $(STAMP)  ## repair what the linter can repair
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## run the benchmarks that README's numbers come from
-	$(BIN)/python benchmarks/metric.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/metric.py
 
 clean:  ## remove the virtual environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

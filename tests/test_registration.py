@@ -1,0 +1,49 @@
+"""The Auto classes know our models once the package is imported, in whatever order; importing it stays cheap."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHECK = (
+    "assert AutoConfig.for_model('esm_secondary_structure').model_type == 'esm_secondary_structure'; "
+    "from lift_ss_hf.configuration import EsmSecondaryStructureConfig as C; "
+    "assert AutoModelForTokenClassification._model_mapping[C].__name__ == 'EsmForSecondaryStructure'"
+)
+TRANSFORMERS = "from transformers import AutoConfig, AutoModelForTokenClassification"
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        f"import lift_ss_hf; {TRANSFORMERS}",
+        f"{TRANSFORMERS}; import lift_ss_hf",
+        f"import lift_ss_hf; import adapters; {TRANSFORMERS}",
+        f"from lift_ss_hf.modeling import EsmForSecondaryStructure; {TRANSFORMERS}",
+    ],
+)
+def test_auto_classes_know_the_models(imports):
+    run(f"{imports}; {CHECK}")
+
+
+def test_importing_the_package_imports_no_torch():
+    heavy = "{'torch', 'transformers', 'datasets', 'matplotlib'}"
+    assert run(f"import sys, lift_ss_hf, lift_ss_hf.scoring; print({heavy} & {{*sys.modules}})").strip() == "set()"
+
+
+def test_public_names_are_there_and_listed():
+    code = "import lift_ss_hf; [getattr(lift_ss_hf, n) for n in lift_ss_hf.__all__]; assert 'score' in dir(lift_ss_hf)"
+    run(code)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    import lift_ss_hf
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lift_ss_hf.nothing
