@@ -59,7 +59,7 @@ class CorpusArguments:
         default_factory=lambda: ["sample"], metadata={"help": "validation corpora (their validation split), or paths"}
     )
     validation_fraction: float = field(
-        default=0.0, metadata={"help": "without validation corpora: hold out this part of the training chains [fraction]"}
+        default=0.0, metadata={"help": "without validation corpora: training chains to hold out instead [fraction]"}
     )
     tests: list[str] = field(
         default_factory=lambda: ["sample"], metadata={"help": "corpora to evaluate on (their test split), or paths"}

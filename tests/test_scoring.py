@@ -143,8 +143,9 @@ def recorded_pairs():
     return lines[1::3], lines[2::3]
 
 
-# What SOV.pl of LIFT_SS computes for tests/data/sov_pairs.txt, at its default mode; printed with more digits than it
-# does, and SOV_refine, which it computes a chain, summed the way it sums SOV'99. Recorded with Perl 5.
+# What the formulas of LIFT_SS's SOV.pl give for tests/data/sov_pairs.txt at its default mode: recorded from a condensed
+# retyping of it in Perl 5 that prints twelve digits, and sums SOV_refine, which the original computes a chain, the way
+# it sums SOV'99. Not from the untouched program.
 RECORDED = {
     "q9": {
         "q9": 0.802395209581,
