@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,11 +12,14 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a command line and leave with its exit status.
 
     An error that its user can mend (ValueError, OSError and what derives from them) becomes one line on standard
-    error and status 2, an interruption status 130. Anything else is our bug, and keeps its traceback.
+    error and status 2, an interruption status 130. Anything else is our bug, and keeps its traceback. What the
+    package logs is shown, by the first of several processes only.
 
     Args:
         main: returns the exit status, None for success.
     """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger(__package__).setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
         status = main() or 0
     except BrokenPipeError:
