@@ -2,7 +2,7 @@
 
 Everything that adapts is the `adapters` library's; here are the names, the widths that fit a backbone, and the
 workarounds. Hyper-parameters are LIFT_SS's (Yang et al. 2023, bioRxiv 2023.03.22.530066) where it has the method,
-the library's own otherwise (dora, loreft, noreft, direft).
+the library's own otherwise (dora, noreft).
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ import torch
 from adapters.composition import parse_composition
 from adapters.configuration import (
     ConfigUnion,
-    DiReftConfig,
     DoRAConfig,
     IA3Config,
     LoRAConfig,
-    LoReftConfig,
     NoReftConfig,
     ParBnConfig,
     PrefixTuningConfig,
@@ -28,6 +26,7 @@ from adapters.configuration import (
 )
 from adapters.context import ForwardContext
 from adapters.methods.prefix_tuning import PrefixTuningLayer
+from adapters.methods.prompt_tuning import PromptTuningLayer
 from torch import nn
 
 ADAPTER_NAME = "secondary_structure"  # in the names of the weights; a change is a change of format
@@ -95,9 +94,9 @@ ADAPTERS: Mapping[str, AdapterMethod] = {
         ]
     ),
     "dora": AdapterMethod([(DoRAConfig, {})]),
-    "loreft": AdapterMethod([(LoReftConfig, {})]),
+    # Acts on the first tokens of a chain alone. LoReFT and DiReFT are left out: the diagonal of torch's orthogonal
+    # parametrisation must stay exactly -1 or 1, and the first step with weight decay makes their projection zero.
     "noreft": AdapterMethod([(NoReftConfig, {})]),
-    "direft": AdapterMethod([(DiReftConfig, {})]),
 }
 
 
@@ -185,8 +184,10 @@ def add_adapter(
         # other name, in `adapter_down`, is the one it runs. Drop when adapters registers it once.
         if "adapter_norm_before" in module._modules and "adapter_down" in module._modules:
             module._modules.pop("adapter_norm_before")
-        if isinstance(module, PrefixTuningLayer):  # every block registers the one pool again: the same refusal
-            object.__setattr__(module, "pool", module._modules.pop("pool"))
+        # The same refusal: every block registers the one pool again, and prompt tuning the token embeddings.
+        for kind, again in ((PrefixTuningLayer, "pool"), (PromptTuningLayer, "base_model_embeddings")):
+            if isinstance(module, kind):
+                object.__setattr__(module, again, module._modules.pop(again))
         for gate in _gates_of(module):
             gate.__class__ = PaddingFreeGate
 

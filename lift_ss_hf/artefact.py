@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedModel
 
-from .backbones import fingerprint, get_family, portable_name, read_backbone_config
+from .backbones import fingerprint, first_line, get_family, portable_name, read_backbone_config
 from .configuration import SecondaryStructureConfig
 from .storage import check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
 
@@ -146,6 +147,7 @@ class ArtefactModel(PreTrainedModel):
                 backbone_config._attn_implementation = attn_implementation
             backbone = get_family(backbone_config.model_type).build(backbone_config, initialise=False)
         elif isinstance(backbone, PreTrainedModel):
+            backbone = get_family(config.backbone_config.model_type).trim(backbone)
             check_fingerprint(backbone, config, "hand")
         else:
             hub |= {"dtype": dtype, "attn_implementation": attn_implementation}
@@ -176,9 +178,12 @@ class ArtefactModel(PreTrainedModel):
         """The configuration of a saved model, in the class of its family.
 
         Raises:
-            ValueError: if it is no model of ours, or of a newer format.
+            ValueError: if there is none, or it is no model of ours, or of a newer format.
         """
-        content, _ = SecondaryStructureConfig.get_config_dict(name, **hub)
+        try:
+            content, _ = SecondaryStructureConfig.get_config_dict(name, **hub)
+        except (OSError, HFValidationError) as error:
+            raise ValueError(f"cannot read the model {str(name)!r}: {first_line(error)}") from error
         config_classes = {model.config_class.model_type: model.config_class for model in cls.by_family.values()}
         if content.get("model_type") not in config_classes:
             raise ValueError(
@@ -197,21 +202,18 @@ class ArtefactModel(PreTrainedModel):
             return fitting
         raise ValueError(f"the backbone is of type {model_type!r}: use {fitting.__name__}, not {cls.__name__}.")
 
-    def _load_artefact(self, weights: Mapping[str, torch.Tensor], name: str | os.PathLike) -> Any:
+    def _load_artefact(self, weights: Mapping[str, torch.Tensor], name: str | os.PathLike) -> None:
         """Take over saved weights; every one must be there."""
-        needed = self._artefact_names(self.config.includes_backbone)
-        for problem, names in (("lacks", needed - set(weights)), ("does not know", set(weights) - needed)):
-            if names:
-                subject = "the file" if problem == "lacks" else "the configuration"
-                raise ValueError(
-                    f"the weights in {name} do not fit its configuration: {subject} {problem} {len(names)} weights, "
-                    f"the first is {min(names)}. Fetch or write both files again."
-                )
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(f"the weights in {name} do not fit its configuration: {error}") from error
-        return self
+        names = self._artefact_names(self.config.includes_backbone)
+        problem = f"the weights in {name} do not fit its configuration: "
+        for lack, surplus, subject in ((names, weights, "file lacks"), (weights, names, "configuration does not know")):
+            if missing := sorted(set(lack) - set(surplus)):
+                raise ValueError(f"{problem}the {subject} {len(missing)} weights, the first is {missing[0]}.")
+        for key, tensor in self.state_dict().items():
+            if key in names and weights[key].shape != tensor.shape:
+                found, expected = tuple(weights[key].shape), tuple(tensor.shape)
+                raise ValueError(f"{problem}{key} has shape {found}, expected {expected}.")
+        self.load_state_dict(weights)
 
     def _artefact_names(self, includes_backbone: bool) -> set[str]:
         """Names of the weights that a saved artefact has: what is trained, or all, each once."""

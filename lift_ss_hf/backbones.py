@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import adapters
 import torch
+from huggingface_hub.errors import HFValidationError
 from torch import nn
 from transformers import AutoConfig, BertModel, EsmModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
 from transformers.modeling_utils import no_init_weights
@@ -33,7 +34,7 @@ class BackboneFamily:
     model_class: type[PreTrainedModel]
     num_leading = 1
     num_trailing = 1
-    build_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}  # a pooler is no part of a residue's state
+    build_options: ClassVar[dict[str, Any]] = {"add_pooling_layer": False}
 
     def check(self, config: PretrainedConfig) -> None:
         """Raise ValueError unless the configuration is an encoder's."""
@@ -47,9 +48,9 @@ class BackboneFamily:
         """A backbone with random weights, or uninitialised ones that are about to be loaded."""
         self.check(config)
         if initialise:
-            return self._trim(self.model_class(config, **self.build_options))
+            return self.trim(self.model_class(config, **self.build_options))
         with no_init_weights():
-            return self._trim(self.model_class(config, **self.build_options))
+            return self.trim(self.model_class(config, **self.build_options))
 
     def load(self, name: str, dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
         """A backbone with the weights of a checkpoint.
@@ -73,9 +74,12 @@ class BackboneFamily:
                 f"the checkpoint {name} lacks {len(missing)} weights of its encoder, the first is {missing[0]}. "
                 "Use a complete checkpoint of an encoder."
             )
-        return self._trim(backbone)
+        return self.trim(backbone)
 
-    def _trim(self, backbone: Any) -> PreTrainedModel:
+    def trim(self, backbone: Any) -> Any:
+        """Take out, in place, what is no part of a residue's hidden state: unused weights stop distributed training."""
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None
         return backbone
 
     def max_residues(self, config: PretrainedConfig) -> int | None:
@@ -139,9 +143,11 @@ class EsmFamily(BackboneFamily):
         if getattr(config, "is_folding_model", False):
             raise ValueError("the backbone is ESMFold, a folding model. Use the ESM-2 checkpoint it was built on.")
 
-    def _trim(self, backbone: Any) -> PreTrainedModel:
-        del backbone.contact_head  # unused here, and an unused trainable module stops distributed training
-        return backbone
+    def trim(self, backbone: Any) -> Any:
+        """Take out, in place, the pooler and the contact head."""
+        if hasattr(backbone, "contact_head"):
+            del backbone.contact_head
+        return super().trim(backbone)
 
     def max_residues(self, config: PretrainedConfig) -> int | None:
         """1022 for ESM-1b: 1026 positions less two for padding's number, `<cls>` and `<eos>`; none if rotary."""
@@ -245,14 +251,21 @@ def get_family(model_type: str) -> BackboneFamily:
     return FAMILIES[model_type]
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, as far as one line goes."""
+    return str(error).strip().split("\n")[0]
+
+
 def read_backbone_config(name: str | os.PathLike, **options: Any) -> PretrainedConfig:
     """The configuration of a checkpoint that can be a backbone.
 
     Raises:
-        ValueError: if it is no encoder of a known family.
-        OSError: if there is no such checkpoint.
+        ValueError: if there is no such checkpoint, or it is no encoder of a known family.
     """
-    config = AutoConfig.from_pretrained(name, **options)
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
+    except (OSError, HFValidationError) as error:  # the latter for a folder that is not there
+        raise ValueError(f"cannot fetch the backbone {str(name)!r}: {first_line(error)}") from error
     get_family(config.model_type).check(config)
     return config
 

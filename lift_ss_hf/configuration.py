@@ -13,6 +13,7 @@ from transformers import BertConfig, EsmConfig, PretrainedConfig, T5Config
 
 from .adapter_methods import check_adapter
 from .states import ALPHABETS, get_alphabet
+from .windows import plan_windows
 
 FORMAT_VERSION = 1  # raised when an older package could no longer read what is written
 
@@ -52,7 +53,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         states: a name of `states.ALPHABETS`; the order of the logits.
         max_residues: longest chain run whole [residues]; None means what the backbone can. Longer ones are windowed.
         window_overlap: residues that neighbouring windows share; None means a quarter of a window, at most 256.
-        temperature: logits are divided by it before probabilities are reported (calibration).
+        calibration_temperature: logits are divided by it before probabilities are reported (`temperature` itself is
+            a generation parameter to transformers, which overwrites it).
         includes_backbone: the saved artefact holds the backbone's weights too.
         format_version: of the artefact.
 
@@ -86,7 +88,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         states: str = "q9",
         max_residues: int | None = None,
         window_overlap: int | None = None,
-        temperature: float = 1.0,
+        calibration_temperature: float = 1.0,
         includes_backbone: bool = False,
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
@@ -114,7 +116,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.states = states
         self.max_residues = max_residues
         self.window_overlap = window_overlap
-        self.temperature = temperature
+        self.calibration_temperature = calibration_temperature
         self.includes_backbone = includes_backbone
         self.format_version = format_version
         self._check()
@@ -124,6 +126,13 @@ class SecondaryStructureConfig(PretrainedConfig):
         super().__init__(
             id2label=dict(enumerate(letters)), label2id={letter: i for i, letter in enumerate(letters)}, **kwargs
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a dictionary, without the folders that transformers notes down: they are of one machine."""
+        content = super().to_dict()
+        for part in (content, content.get("backbone_config", {})):
+            part.pop("_name_or_path", None)
+        return content
 
     @property
     def hidden_size(self) -> int:
@@ -194,7 +203,7 @@ class SecondaryStructureConfig(PretrainedConfig):
             "head_depth": self.head_depth >= 1,
             "embedding_size": self.embedding_size >= 2,
             "loss_scale": self.loss_scale > 0,
-            "temperature": self.temperature > 0,
+            "calibration_temperature": self.calibration_temperature > 0,
             "max_residues": self.max_residues is None or self.max_residues >= 1,
         }
         for name, holds in bounds.items():
@@ -204,6 +213,8 @@ class SecondaryStructureConfig(PretrainedConfig):
             raise ValueError(f"head_dropout is {self.head_dropout}. Expected a fraction of at least 0 and less than 1.")
         if self.head_channels < 4 or self.head_channels % 4:
             raise ValueError(f"head_channels is {self.head_channels}. Expected a multiple of 4: halves of halves.")
+        if self.max_residues is not None:
+            plan_windows(self.max_residues + 1, self.max_residues, self.window_overlap)  # says what is wrong
         self._check_counts()
 
     def _check_counts(self) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from adapters.context import ForwardContext
@@ -43,6 +43,13 @@ from .configuration import (
 from .heads import StateHead
 from .losses import margins, residue_loss
 from .windows import WindowBatch, cut_batch
+
+if TYPE_CHECKING:
+    # With `trust_remote_code` and a local folder, transformers 4.57 copies only the modules that this file names, not
+    # those that they name in turn. Drop when it does.
+    from .esm_adapters import init_esm_adapters  # noqa: F401
+    from .states import get_alphabet  # noqa: F401
+    from .storage import read_weights  # noqa: F401
 
 
 @dataclass
@@ -160,10 +167,8 @@ class SecondaryStructureModel(ArtefactModel):
                 frozen.add(f"{self.base_model_prefix}.{name}")
         for name, parameter in canonical.items():
             parameter.requires_grad_(f"{self.base_model_prefix}.{name}" not in frozen)
-        parameters_and_buffers = {**canonical, **dict(self.backbone.named_buffers())}
-        self.second_names = frozenset(
-            f"{self.base_model_prefix}.{name}" for name in own_names if name not in parameters_and_buffers
-        )
+        first_names = {name for name, _ in [*self.named_parameters(), *self.named_buffers()]}
+        self.second_names = frozenset(set(self.state_dict()) - first_names)
         self.backbone_names = frozenset(f"{self.base_model_prefix}.{name}" for name in own_names)
         self.frozen_names = frozenset(frozen)
 
@@ -396,7 +401,7 @@ class SecondaryStructureModel(ArtefactModel):
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Calibrated probabilities of the states: softmax of logits over the temperature; the last axis sums to 1."""
-        return (logits.float() / self.config.temperature).softmax(-1)
+        return (logits.float() / self.config.calibration_temperature).softmax(-1)
 
     def parameter_summary(self) -> dict[str, dict[str, int]]:
         """Count parameters by part.

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from .backbones import fingerprint, get_family
+from .backbones import fingerprint, first_line, get_family
 from .configuration import SecondaryStructureConfig
 
 CODE_FOR_AUTO_CLASSES = {"AutoConfig": "configuration", "AutoModelForTokenClassification": "modeling"}
@@ -76,7 +77,7 @@ def read_weights(name: str | os.PathLike, **hub_options: Any) -> dict[str, torch
     """
     try:
         path = cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options)
-    except OSError as error:
+    except (OSError, HFValidationError) as error:
         raise ValueError(
             f"there is no {SAFE_WEIGHTS_NAME} in {name}. Expected a folder or repository that save_pretrained wrote."
         ) from error
@@ -106,9 +107,9 @@ def fetch_backbone(
     name, revision = find_backbone(name, revision, artefact)
     try:
         backbone = get_family(config.backbone_config.model_type).load(name, revision=revision, **options)
-    except OSError as error:
+    except (OSError, HFValidationError) as error:
         raise ValueError(
-            f"cannot fetch the backbone {str(name)!r} of {artefact}: {_first_line(error)} "
+            f"cannot fetch the backbone {str(name)!r} of {artefact}: {first_line(error)} "
             "If it is somewhere else, pass backbone=, a folder or Hub id."
         ) from error
     check_fingerprint(backbone, config, name)
@@ -141,8 +142,8 @@ def read_backbone_location(
     """
     try:
         content, _ = PretrainedConfig.get_config_dict(name, **hub_options)
-    except OSError as error:
-        raise ValueError(f"cannot read a configuration in {name}: {_first_line(error)}") from error
+    except (OSError, HFValidationError) as error:
+        raise ValueError(f"cannot read a configuration in {name}: {first_line(error)}") from error
     places: list[tuple[str, str | None]] = [(os.fspath(name), hub_options.get("revision"))]
     if "backbone_config" not in content:
         return content.get("model_type", ""), places
@@ -151,10 +152,6 @@ def read_backbone_location(
     elif content.get("backbone_name"):
         places.append(find_backbone(content["backbone_name"], content.get("backbone_revision"), name))
     return content["backbone_config"]["model_type"], places
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def check_fingerprint(backbone: PreTrainedModel, config: SecondaryStructureConfig, location: object) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .backbones import get_family
+from .backbones import first_line, get_family
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleaningCounts, clean_residues
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
 from .storage import read_backbone_location
@@ -61,20 +62,21 @@ class ResidueTokenizer:
     def _fill_table(self, model_type: str) -> None:
         vocabulary = self.stock.get_vocab()
 
-        def token_id(residue: str) -> int | None:
-            return vocabulary.get(WORD_START + residue, vocabulary.get(residue))
-
-        missing = [residue for residue in STANDARD_RESIDUES + UNKNOWN_RESIDUE if token_id(residue) is None]
+        residues = STANDARD_RESIDUES + RARE_RESIDUES
+        tokens: dict[str, Any] = {}  # by residue; None where there is none
+        for residue in residues:
+            tokens[residue] = vocabulary.get(WORD_START + residue, vocabulary.get(residue))
+        missing = [residue for residue in STANDARD_RESIDUES + UNKNOWN_RESIDUE if tokens[residue] is None]
         if missing:
             raise ValueError(
                 f"the tokenizer has no token for {', '.join(missing)}: it is no tokenizer of protein residues. "
                 "Use the one that belongs to the backbone."
             )
-        lacking = {residue for residue in RARE_RESIDUES if token_id(residue) is None}
+        lacking = {residue for residue in RARE_RESIDUES if tokens[residue] is None}
         self.replaced = "".join(sorted({*REPLACED[model_type], *lacking}))
         self._table = np.zeros(256, dtype=np.int64)  # by byte of a clean residue
-        for residue in set(STANDARD_RESIDUES + RARE_RESIDUES) - set(self.replaced):
-            self._table[ord(residue)] = token_id(residue)
+        for residue in set(residues) - set(self.replaced):
+            self._table[ord(residue)] = tokens[residue]
 
     @classmethod
     def from_pretrained(
@@ -96,8 +98,8 @@ class ResidueTokenizer:
             try:
                 stock = AutoTokenizer.from_pretrained(place, **{**options, "revision": revision or "main"})
                 return cls(stock, model_type)
-            except (OSError, KeyError) as error:
-                reasons.append(f"{place}: {str(error).strip().splitlines()[0]}")
+            except (OSError, KeyError, HFValidationError) as error:
+                reasons.append(f"{place}: {first_line(error)}")
         raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

@@ -1,0 +1,100 @@
+import pytest
+import torch
+from models import batch_of_chains, save_tiny_backbone
+
+from lift_ss_hf.ensemble import Ensemble, share_weights
+from lift_ss_hf.modeling import SecondaryStructureModel
+
+
+def save_models(tmp_path, options):
+    """One folder for each of `options`, over one backbone."""
+    backbone = save_tiny_backbone(tmp_path / "backbone", "esm")
+    names = []
+    for number, option in enumerate(options):
+        torch.manual_seed(number)
+        model = SecondaryStructureModel.from_backbone(backbone, **{"head_channels": 16, **option})
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        names.append(str(tmp_path / f"model_{number}"))
+        model.save_pretrained(names[-1])
+    return names
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{}, {}, {}],
+        [{"max_residues": 12}, {"max_residues": 12}],
+        [{"adapter": "lora"}, {"adapter": "mam", "leave_out": [0]}, {"adapter": None}],
+        [{"block_mix": True}, {"block_mix": True}],
+    ],
+)
+def test_similarities_are_averaged(tmp_path, options):
+    names = save_models(tmp_path, options)
+    batch = batch_of_chains("esm", [20, 7])
+    inputs = batch["input_ids"], batch["attention_mask"]
+    with torch.no_grad():
+        alone = [SecondaryStructureModel.from_pretrained(name)(*inputs, return_similarities=True) for name in names]
+        found = Ensemble.from_pretrained(names).eval()(*inputs)
+    expected = torch.stack([output.similarities for output in alone]).mean(0)
+    torch.testing.assert_close(found.similarities, expected)
+    torch.testing.assert_close(found.logits, 18 * expected)
+
+
+def test_without_centroids_log_probabilities_are_averaged(tmp_path):
+    names = save_models(tmp_path, [{"loss": "cross_entropy"}] * 2)
+    batch = batch_of_chains("esm", [20, 7])
+    with torch.no_grad():
+        alone = [SecondaryStructureModel.from_pretrained(name)(batch["input_ids"]).logits for name in names]
+        found = Ensemble.from_pretrained(names)(batch["input_ids"])
+    torch.testing.assert_close(found.logits, torch.stack(alone).log_softmax(-1).mean(0))
+    assert found.similarities is None
+
+
+def test_the_backbone_is_in_memory_and_run_once(tmp_path):
+    ensemble = Ensemble.from_pretrained(save_models(tmp_path, [{}, {}, {}]))
+    storages = [{p.data_ptr() for n, p in m.named_parameters() if n in m.frozen_names} for m in ensemble.models]
+    assert storages[0] == storages[1] == storages[2]
+    trained = [{p.data_ptr() for p in m.parameters() if p.requires_grad} for m in ensemble.models]
+    assert not trained[0] & trained[1]
+    runs = []
+    for model in ensemble.models:
+        for block in model.family.blocks(model.backbone):
+            block.register_forward_hook(lambda *_: runs.append(1))
+    ensemble(batch_of_chains("esm", [9])["input_ids"])
+    assert len(runs) == 2 + 3 * 2  # the two frozen blocks once, the two with adapters for each model
+
+
+def test_models_that_do_not_fit_together(tmp_path):
+    names = save_models(tmp_path, [{}, {"states": "q3"}, {"loss_scale": 5.0}, {"loss": "cross_entropy"}])
+    for other, attribute in zip(names[1:], ("states", "loss_scale", "uses_centroids"), strict=True):
+        with pytest.raises(ValueError, match=f"must have the same {attribute}, found"):
+            Ensemble.from_pretrained([names[0], other])
+    with pytest.raises(ValueError, match="at least one model"):
+        Ensemble([])
+    t5 = SecondaryStructureModel.from_backbone(save_tiny_backbone(tmp_path / "t5", "t5"), head="linear")
+    with pytest.raises(ValueError, match="of one family, found EsmForSecondaryStructure, T5ForSecondaryStructure"):
+        Ensemble([SecondaryStructureModel.from_pretrained(names[0]), t5])
+
+
+def test_models_over_different_backbones(tmp_path):
+    (name,) = save_models(tmp_path, [{}])
+    other = save_tiny_backbone(tmp_path / "other", "esm", initializer_range=0.3)
+    tuned = SecondaryStructureModel.from_backbone(other, head="linear")
+    tuned.save_pretrained(tmp_path / "tuned")
+    with pytest.raises(ValueError, match="must share one frozen backbone, but these were trained on different ones"):
+        Ensemble.from_pretrained([name, tmp_path / "tuned"])
+    first, second = SecondaryStructureModel.from_pretrained(name), tuned
+    ids = batch_of_chains("esm", [9])["input_ids"]
+    expected = first(ids, return_similarities=True).similarities + second(ids, return_similarities=True).similarities
+    torch.testing.assert_close(Ensemble([first, second])(ids).similarities, expected / 2)
+
+
+def test_shared_weights_are_the_same_tensors(tmp_path):
+    backbone = SecondaryStructureModel.from_backbone(save_tiny_backbone(tmp_path, "esm"), adapter=None).backbone
+    twin = share_weights(backbone)
+    assert twin is not backbone
+    assert all(a is b for a, b in zip(backbone.parameters(), twin.parameters(), strict=True))
+    assert all(a is not b for a, b in zip(backbone.modules(), twin.modules(), strict=True))
