@@ -7,10 +7,9 @@ numpy only. The models are known to transformers' Auto classes from the import o
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
-from .on_import import call_on_import
+from .registration import register_on_use
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -53,16 +52,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
 
 
-def _register() -> None:
-    importlib.import_module(".registration", __name__).register()
-
-
-def _register_unless_underway() -> None:
-    # Our models import transformers in their turn: then they are registered when they are complete.
-    if f"{__name__}.modeling" not in sys.modules:
-        _register()
-
-
-# Whoever imports this package and then uses an Auto class finds our models there; who does not, pays nothing.
-call_on_import(f"{__name__}.modeling", _register)
-call_on_import("transformers.models.auto.modeling_auto", _register_unless_underway)
+register_on_use()

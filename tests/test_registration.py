@@ -24,6 +24,7 @@ def run(code):
     [
         f"import lift_ss_hf; {TRANSFORMERS}",
         f"{TRANSFORMERS}; import lift_ss_hf",
+        f"import lift_ss_hf; from transformers import BertModel; {TRANSFORMERS}",
         f"import lift_ss_hf; import adapters; {TRANSFORMERS}",
         f"from lift_ss_hf.modeling import EsmForSecondaryStructure; {TRANSFORMERS}",
     ],
@@ -40,6 +41,14 @@ def test_importing_the_package_imports_no_torch():
 def test_public_names_are_there_and_listed():
     code = "import lift_ss_hf; [getattr(lift_ss_hf, n) for n in lift_ss_hf.__all__]; assert 'score' in dir(lift_ss_hf)"
     run(code)
+
+
+def test_the_announced_types_are_those_of_the_configurations():
+    from lift_ss_hf import configuration as c
+    from lift_ss_hf.registration import MODEL_TYPES
+
+    families = (c.EsmSecondaryStructureConfig, c.T5SecondaryStructureConfig, c.BertSecondaryStructureConfig)
+    assert tuple(family.model_type for family in families) == MODEL_TYPES
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():
