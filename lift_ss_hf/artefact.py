@@ -141,18 +141,21 @@ class ArtefactModel(PreTrainedModel):
         cls._of_family(config.backbone_config.model_type)  # before anything large is fetched
         weights = read_weights(name, revision=revision, **hub)
         hub.pop("subfolder", None)  # of the artefact, not of the backbone
+        base: Any = backbone
+        if config.includes_backbone and backbone is not None:
+            raise ValueError(f"{name} holds its backbone. Leave out backbone=.")
         if config.includes_backbone:
             backbone_config = copy.deepcopy(config.backbone_config)
             if attn_implementation is not None:
                 backbone_config._attn_implementation = attn_implementation
-            backbone = get_family(backbone_config.model_type).build(backbone_config, initialise=False)
+            base = get_family(backbone_config.model_type).build(backbone_config, initialise=False)
         elif isinstance(backbone, PreTrainedModel):
-            backbone = get_family(config.backbone_config.model_type).trim(backbone)
-            check_fingerprint(backbone, config, "hand")
+            base = get_family(config.backbone_config.model_type).trim(backbone)
+            check_fingerprint(base, config, "hand")
         else:
             hub |= {"dtype": dtype, "attn_implementation": attn_implementation}
-            backbone = fetch_backbone(config, name, backbone, **hub)
-        return cls._assemble(config, backbone, weights, name, dtype)
+            base = fetch_backbone(config, name, backbone, **hub)
+        return cls._assemble(config, base, weights, name, dtype)
 
     @classmethod
     def _assemble(

@@ -21,6 +21,8 @@ from transformers.models.esm.modeling_esm import RotaryEmbedding
 
 from .esm_adapters import init_esm_adapters
 
+ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
+
 
 class BackboneFamily:
     """How one architecture is loaded and run. Has no state; the backbone is always passed in.
@@ -63,6 +65,9 @@ class BackboneFamily:
         Raises:
             ValueError: if the checkpoint lacks weights of the encoder.
         """
+        attention = options.get("attn_implementation")
+        if attention not in (None, *ATTENTION):
+            raise ValueError(f"unknown attn_implementation {attention!r}. Choose one of: {', '.join(ATTENTION)}.")
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         backbone, report = self.model_class.from_pretrained(
@@ -216,7 +221,7 @@ class T5Family(BackboneFamily):
         mask = backbone.get_extended_attention_mask(attention_mask, attention_mask.shape[:2])
         length = attention_mask.shape[-1]
         bias = backbone.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length) + mask
-        return mask, bias, nn.functional.pad(bias, (prefix_length, 0))
+        return mask, bias, nn.functional.pad(bias, (prefix_length, 0)) if prefix_length else bias
 
     def run_block(
         self, block: nn.Module, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool

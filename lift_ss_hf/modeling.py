@@ -97,7 +97,6 @@ class SecondaryStructureModel(ArtefactModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True  # Trainer passes num_items_in_batch
     _supports_sdpa = True
-    _supports_flash_attn = True
     _no_split_modules = ["EsmLayer", "BertLayer", "T5Block"]  # noqa: RUF012  transformers' own form
     margin: torch.Tensor | None
 

@@ -54,7 +54,7 @@ def edit_json(folder, **changes):
 
 
 def test_the_artefact_is_small_and_whole(saved):
-    assert sorted(os.listdir(saved)) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     names = set(load_file(saved / "model.safetensors"))
     assert all(".adapters.secondary_structure." in name or name.startswith("head.") for name in names)
     assert {name.split(".")[3] for name in names if name.startswith("backbone")} == {"2", "3"}  # blocks with adapters
@@ -87,7 +87,7 @@ def test_nothing_is_left_of_a_write_that_failed(saved, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         model.save_pretrained(saved)
     assert (saved / "model.safetensors").read_bytes() == before
-    assert sorted(os.listdir(saved)) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_ways_to_save_that_are_refused(saved, tmp_path):
@@ -95,7 +95,7 @@ def test_ways_to_save_that_are_refused(saved, tmp_path):
     with pytest.raises(ValueError, match="safetensors only"):
         model.save_pretrained(tmp_path / "x", safe_serialization=False)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="is a file. Give a folder"):
+    with pytest.raises(ValueError, match=r"is a file\. Give a folder"):
         model.save_pretrained(tmp_path / "file")
     model.save_pretrained(tmp_path / "not_main", is_main_process=False)
     assert not (tmp_path / "not_main").exists()
@@ -138,9 +138,9 @@ def test_missing_damaged_and_foreign_files(saved, tmp_path):
     (saved / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"there is no model\.safetensors in"):
         EsmForSecondaryStructure.from_pretrained(saved)
-    with pytest.raises(ValueError, match="holds a model of type 'esm'.*use from_backbone"):
+    with pytest.raises(ValueError, match=r"holds a model of type 'esm'.*use from_backbone"):
         EsmForSecondaryStructure.from_pretrained(tmp_path / "backbone")
-    with pytest.raises(ValueError, match="cannot read the model .*nothing_here"):
+    with pytest.raises(ValueError, match=r"cannot read the model .*nothing_here"):
         EsmForSecondaryStructure.from_pretrained(tmp_path / "nothing_here")
 
 
@@ -156,6 +156,12 @@ def test_weights_that_do_not_fit_the_configuration(saved):
         ValueError, match=r"do not fit its configuration: head\.enc.* has shape \(8, 32, 1\), expected \(16, 32, 1\)"
     ):
         EsmForSecondaryStructure.from_pretrained(saved)
+
+
+def test_a_backbone_for_a_copy_that_has_its_own_is_refused(saved, tmp_path):
+    EsmForSecondaryStructure.from_pretrained(saved).save_pretrained(tmp_path / "alone", include_backbone=True)
+    with pytest.raises(ValueError, match=r"alone holds its backbone\. Leave out backbone="):
+        EsmForSecondaryStructure.from_pretrained(tmp_path / "alone", backbone=tmp_path / "backbone")
 
 
 def test_a_newer_format_is_refused(saved):
@@ -292,7 +298,7 @@ def test_remote_code_without_the_package(family, tmp_path):
     model = new_model(save_tiny_backbone(tmp_path / "backbone", family), adapter="unipelt")
     folder = tmp_path / "model"
     model.save_pretrained(folder, include_code=True)
-    assert "modeling.py" in os.listdir(folder)
+    assert (folder / "modeling.py").is_file()
     save_file(batch_of_chains(family, [9, 5]), folder / "batch.safetensors")
     root = str(Path(__file__).parents[1])
     script = textwrap.dedent(REMOTE).replace("ROOT", repr(root)).replace("FOLDER", repr(str(folder)))
@@ -300,7 +306,6 @@ def test_remote_code_without_the_package(family, tmp_path):
     environment.pop("PYTHONPATH", None)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
     assert torch.equal(load_file(folder / "logits.safetensors")["logits"], logits(model, family))
-    EsmForSecondaryStructure if family == "esm" else None
     model.save_pretrained(folder)  # without code again: no reference to it is left behind
     assert "auto_map" not in read_json(folder)
 

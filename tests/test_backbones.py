@@ -14,12 +14,12 @@ def stock_output(backbone, batch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["eager", None])
 def test_block_by_block_equals_the_forward_of_transformers(family, attention, tmp_path):
-    if (family, attention) == ("t5", "sdpa"):
-        pytest.skip("T5 of transformers 4.57 has eager attention only")
     name = save_tiny_backbone(tmp_path, family)
     model = SecondaryStructureModel.from_backbone(name, adapter=None, head="linear", attn_implementation=attention)
+    if attention is None:  # the default is the fast one, where there is one
+        assert model.backbone.config._attn_implementation == ("eager" if family == "t5" else "sdpa")
     batch = batch_of_chains(family, [12, 5, 20])
     kept = batch["attention_mask"] > 0
     expected = stock_output(tiny_backbone(family), batch)
@@ -51,6 +51,25 @@ def test_the_stock_forward_of_the_backbone_runs_the_adapter_too(family, adapter,
     kept = batch["attention_mask"] > 0
     expected = stock_output(model.backbone, batch)
     torch.testing.assert_close(model.hidden_states(batch["input_ids"], batch["attention_mask"])[kept], expected[kept])
+
+
+@pytest.mark.parametrize("adapter", [None, "lora_ff", "ia3", "bottleneck", "mam"])
+def test_gated_feed_forward_as_in_ankh(adapter, tmp_path):
+    name = save_tiny_backbone(tmp_path, "t5", feed_forward_proj="gated-gelu")
+    model = SecondaryStructureModel.from_backbone(name, adapter=adapter, head="linear")
+    batch = batch_of_chains("t5", [12, 5])
+    model(**batch).loss.backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    if adapter is None:
+        expected = stock_output(tiny_backbone("t5", feed_forward_proj="gated-gelu"), batch)
+        kept = batch["attention_mask"] > 0
+        found = model.hidden_states(batch["input_ids"], batch["attention_mask"])
+        torch.testing.assert_close(found[kept], expected[kept])
+
+
+def test_attention_that_takes_other_masks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown attn_implementation 'flex_attention'\. Choose one of: eager, sdpa"):
+        SecondaryStructureModel.from_backbone(save_tiny_backbone(tmp_path, "esm"), attn_implementation="flex_attention")
 
 
 def test_a_prefix_without_weight_leaves_t5_as_it_was(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import FAMILIES, batch_of_chains, save_tiny_backbone
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lift_ss_hf.adapter_methods import ADAPTERS
 from lift_ss_hf.configuration import HEADS, LOSSES
@@ -87,10 +87,7 @@ def reloaded(folder) -> dict[str, torch.Tensor]:
         build_model(folder, *case).save_pretrained(folder / case_name(case))
     (folder / "cases.json").write_text(json.dumps(list(map(case_name, CASES))))
     for family in FAMILIES:
-        from safetensors.torch import save_file
-
-        batch = batch_of_chains(family, [9, 5])
-        save_file(batch, folder / f"{family}.safetensors")
+        save_file(batch_of_chains(family, [9, 5]), folder / f"{family}.safetensors")
     subprocess.run([sys.executable, "-c", RELOAD, str(folder)], check=True)
     return load_file(folder / "logits.safetensors")
 

@@ -121,7 +121,7 @@ def test_it_is_found_with_the_model_or_with_its_backbone(tmp_path):
     stock = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert isinstance(stock, EsmTokenizer)
     assert stock("MKTAYIAK")["input_ids"] == expected
-    with pytest.raises(ValueError, match="cannot read a configuration in .*nowhere"):
+    with pytest.raises(ValueError, match=r"cannot read a configuration in .*nowhere"):
         ResidueTokenizer.from_pretrained(tmp_path / "nowhere")
 
 
@@ -131,5 +131,5 @@ def test_tokenizers_that_do_not_fit_are_refused(stock):
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"the": 0, "<pad>": 1})))
     words.pad_token = "<pad>"
     words.build_inputs_with_special_tokens = lambda tokens: [0, *tokens, 0]
-    with pytest.raises(ValueError, match="no token for A, C, D, .*: it is no tokenizer of protein residues"):
+    with pytest.raises(ValueError, match=r"no token for A, C, D, .*: it is no tokenizer of protein residues"):
         ResidueTokenizer(words, "esm")

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,7 +27,7 @@ def test_every_residue_is_kept_once_from_the_window_it_is_farthest_inside_of(len
     for window in windows:
         assert window.stop - window.start == min(length, max_residues)
         assert 0 <= window.start <= window.keep_start < window.keep_stop <= window.stop <= length
-    for left, right in zip(windows, windows[1:], strict=False):
+    for left, right in itertools.pairwise(windows):
         least = overlap if overlap is not None else min(256, max_residues // 4)
         assert left.stop - right.start >= least
         # as far from the left one's end as from the right one's start, to one residue
