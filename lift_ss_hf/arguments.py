@@ -133,4 +133,8 @@ class RecipeTrainingArguments(TrainingArguments):
         # Without an accelerator the Trainer refuses bf16, and DeepSpeed looks for a GPU, unless told so.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        chosen = self.metric_for_best_model
         super().__post_init__()
+        # transformers puts the loss where None stood; ours is the accuracy at the level of the model's states, which
+        # only the trainer knows.
+        self.metric_for_best_model = chosen

@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, Trainer, set_seed
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import BUNDLED, CorpusArguments, ModelArguments, RecipeTrainingArguments
@@ -103,6 +104,9 @@ def run_training(
         save_training_chains(out / MODEL_FOLDER, train["sequence"])
         tokenizer.save_pretrained(out / MODEL_FOLDER)
     trainer.save_model(str(out / MODEL_FOLDER))
+    if trainer.is_world_process_zero():
+        # The Trainer pickles its arguments beside a model; they are in recipe.yaml, and no pickle goes to the Hub.
+        (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
     trained = trainer.evaluate()
     trainer.accelerator.wait_for_everyone()
     results = evaluate_corpora(

@@ -1,0 +1,219 @@
+"""The main job, really run on a tiny backbone: it learns, repeats, resumes, and says early what cannot be."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from models import save_tiny_backbone
+
+from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.corpora.chains import Chain
+from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.modeling import SecondaryStructureModel
+from lift_ss_hf.provenance import count_duplicates, load_training_chains
+from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe
+from lift_ss_hf.tokenization import ResidueTokenizer
+from lift_ss_hf.training import LabelledChains, build_trainer, load_training_corpora, run_training
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "train_q8.py"
+HELIX, STRAND = set("AELKMQR"), set("VIYFWTC")
+
+
+def make_chains(number, seed):
+    """Chains whose states follow from their residues, so that there is something to learn."""
+    rng = random.Random(seed)
+    for index in range(number):
+        sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(20, 60)))
+        states = "".join("H" if r in HELIX else "E" if r in STRAND else "P" if r == "P" else "L" for r in sequence)
+        yield Chain(f"s{seed}_{index}", sequence, "X" + states[1:])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, number, seed in (("train", 48, 0), ("validation", 10, 1), ("test", 10, 2)):
+        write_three_line(make_chains(number, seed), folder / f"{name}.txt")
+    save_tiny_backbone(folder / "backbone", "esm")
+    return folder
+
+
+def flags(data, out, *more):
+    return [
+        *("--backbone", str(data / "backbone"), "--head", "linear", "--loss", "cross_entropy", "--top_blocks", "2"),
+        *("--train", str(data / "train.txt"), "--validation", str(data / "validation.txt")),
+        *("--tests", str(data / "test.txt"), "--bootstrap", "20", "--output_dir", str(out)),
+        *("--max_tokens_per_batch", "512", "--learning_rate", "1e-2", "--num_train_epochs", "15"),
+        *("--report_to", "none", "--disable_tqdm", "True", *more),
+    ]
+
+
+def train(data, out, *more):
+    return run_training(
+        *parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), "", flags(data, out, *more))
+    )
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first"
+    return out, train(data, out)
+
+
+def scores(results):
+    return {name: levels["levels"]["q9"]["q9"] for name, levels in results["corpora"].items()} | results["learnt"]["q9"]
+
+
+def test_it_learns_more_than_the_commonest_state_and_its_own_start(run):
+    _, results = run
+    learnt = results["learnt"]["q9"]
+    assert learnt["trained"] > learnt["majority"] + 0.05
+    assert learnt["trained"] > learnt["untrained"]
+
+
+def test_the_best_epoch_by_validation_accuracy_is_kept(run):
+    out, results = run
+    history = [
+        json.loads(path.read_text())["log_history"] for path in sorted(out.glob("checkpoint-*/trainer_state.json"))
+    ]
+    accuracies = [entry["eval_q9"] for entries in history for entry in entries if "eval_q9" in entry]
+    assert results["learnt"]["q9"]["trained"] == max(accuracies)
+
+
+def test_the_run_directory_holds_everything(run, data):
+    out, results = run
+    for name in ("recipe.yaml", "environment.json", "corpora.json", "metrics.json", "results.md"):
+        assert (out / name).stat().st_size > 0
+    assert len(list((out / "figures").glob("*.png"))) == 4
+    assert json.loads((out / "metrics.json").read_text())["learnt"] == results["learnt"]
+    corpora = json.loads((out / "corpora.json").read_text())
+    assert (corpora["train"]["chains"], corpora["validation"]["chains"]) == (48, 10)
+    assert len(corpora["train"]["sha256_of_sequences_and_states"]) == 64
+    assert not list((out / "model").glob("*.bin"))  # no pickle beside a model
+    assert "What was learnt" in (out / "results.md").read_text()
+
+
+def test_the_model_reloads_and_knows_what_it_was_trained_on(run, data):
+    out, _ = run
+    model = SecondaryStructureModel.from_pretrained(out / "model")
+    tokenizer = ResidueTokenizer.from_pretrained(out / "model")
+    sequence = "AEELKKMGGPPVVIIYY"
+    with torch.no_grad():
+        logits = model(torch.from_numpy(tokenizer.encode(sequence))[None]).logits[0, tokenizer.residue_slice()]
+    assert logits.shape == (len(sequence), 9)
+    known = load_training_chains(out / "model")
+    train_sequences = [chain.sequence for chain in make_chains(48, 0)]
+    assert count_duplicates(known, [*train_sequences, sequence]) == 48
+    assert count_duplicates(None, [sequence]) is None
+
+
+def test_the_report_counts_chains_that_were_trained_on(data, tmp_path):
+    write_three_line([*make_chains(3, 0), *make_chains(2, 2)], tmp_path / "leaky.txt")
+    results = train(data, tmp_path / "run", "--num_train_epochs", "1", "--tests", str(tmp_path / "leaky.txt"))
+    assert [result["duplicates_in_training"] for result in results["corpora"].values()] == [3]
+
+
+def test_one_seed_gives_one_result(run, data, tmp_path):
+    assert scores(train(data, tmp_path / "again")) == scores(run[1])
+
+
+def command(data, out, *more):
+    return [sys.executable, str(RECIPE), *flags(data, out, *more)]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp_path):
+    out = tmp_path / "killed"
+    with subprocess.Popen(command(data, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while not list(out.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (out / "metrics.json").exists(), "it was finished before it could be killed"
+    resumed = subprocess.run(
+        command(data, out, "--resume_from_checkpoint", "last"), capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert scores(json.loads((out / "metrics.json").read_text())) == scores(run[1])
+
+
+def test_accumulation_weighs_residues_not_batches(data, tmp_path):
+    """One step over all chains equals one step over the same chains in uneven parts."""
+    weights = []
+    for max_tokens, parts in ((4096, 1), (200, None)):
+        torch.manual_seed(0)
+        model = SecondaryStructureModel.from_backbone(
+            data / "backbone", top_blocks=2, head="linear", loss="cross_entropy"
+        )
+        tokenizer = ResidueTokenizer.from_pretrained(data / "backbone")
+        rows = [chain.row() for chain in make_chains(12, 3)]
+        rows[0]["states"] = "X" * len(rows[0]["states"])  # a chain that weighs nothing
+        chains = LabelledChains(datasets.Dataset.from_list(rows), tokenizer, "q9")
+        arguments = RecipeTrainingArguments(
+            output_dir=str(tmp_path), max_tokens_per_batch=max_tokens, max_steps=1, learning_rate=0.1, optim="sgd",
+            eval_strategy="no", save_strategy="no", load_best_model_at_end=False, report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = build_trainer(model, tokenizer, chains, chains, arguments)
+        arguments.gradient_accumulation_steps = parts or len(trainer.train_dataset)
+        assert (len(trainer.train_dataset) > 2) == (parts is None)
+        trainer.train()
+        weights.append({name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad})
+    for name, whole in weights[0].items():
+        assert torch.allclose(whole, weights[1][name], atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tests", "casp99"], "unknown corpus 'casp99'. Did you mean casp1"),
+        (["--train", "casp12"], "casp12 has no split 'train'. Choose one of: test"),
+        (["--train_fraction", "0"], "train_fraction is 0.0"),
+        (["--validation_fraction", "2"], "validation_fraction is 2.0"),
+        (["--adapter", "bottlenec"], "unknown adapter 'bottlenec'"),
+        (["--head", "mlp"], "unknown head 'mlp'. Choose one of: lift_ss, linear"),
+        (["--states", "q7"], "unknown state set 'q7'"),
+        (["--backbone", "nobody/nothing"], "nobody/nothing"),
+        (["--learning_rat", "1"], "unknown argument 'learning_rat'. Did you mean 'learning_rate'?"),
+    ],
+)
+def test_what_cannot_be_run_is_told_before_anything_is_written(data, tmp_path, more, message):
+    with pytest.raises(ValueError) as error:
+        train(data, tmp_path / "run", *more)
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_that_is_the_training_file_is_refused(data, tmp_path):
+    with pytest.raises(RecipeError, match=r"train\.txt is given for training and as a test"):
+        train(data, tmp_path / "run", "--tests", str(data / "train.txt"))
+
+
+def test_another_run_is_never_overwritten_unasked(run, data, tmp_path):
+    out, _ = run
+    with pytest.raises(RecipeError, match=r"holds another run\. Go on with it \(--resume_from_checkpoint last\)"):
+        train(data, out)
+    with pytest.raises(RecipeError, match="no checkpoint to resume from"):
+        train(data, tmp_path / "new", "--resume_from_checkpoint", "last")
+
+
+def test_the_command_line_ends_in_one_line_not_a_traceback(data, tmp_path):
+    done = subprocess.run(command(data, tmp_path / "run", "--tests", "casp99"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: unknown corpus 'casp99'")
+    assert "Traceback" not in done.stderr
+
+
+def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
+    arguments = CorpusArguments(train=[str(data / "train.txt")], validation=[], validation_fraction=0.25)
+    chains, held_out = load_training_corpora(arguments)
+    assert (len(chains), len(held_out)) == (36, 12)
+    assert not set(chains["id"]) & set(held_out["id"])
+    arguments.validation_fraction = 0.0
+    with pytest.raises(RecipeError, match="no validation chains"):
+        load_training_corpora(arguments)
