@@ -253,7 +253,8 @@ def _draw(name: str, references: Sequence[str], predictions: Predictions, result
                 state: {metric: scores[f"{metric}_{state}"] for metric in ("recall", "precision", "f1")}
                 for state in scores["letters"]
             },
-            title=title,
+            dict(zip(scores["letters"], map(sum, scores["confusion_matrix"]), strict=True)),
+            title,
         ),
         "length": plots.plot_accuracy_by_length(
             [len(states) for states in references], scores[f"chain_{level}"], title=title
