@@ -123,7 +123,7 @@ class RecipeTrainingArguments(TrainingArguments):
         default="tensorboard", metadata={"help": "tensorboard, trackio, ... or none"}
     )
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "leave it false"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "leave it false"})
     per_device_train_batch_size: int = field(
         default=1, metadata={"help": "batches of max_tokens_per_batch; leave it 1"}
     )

@@ -24,7 +24,8 @@ def read_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file.")
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    name, parts = None, []
+    name: str | None = None
+    parts: list[str] = []
     with opener(path, "rt", encoding="utf-8") as file:  # type: ignore[operator]
         for number, line in enumerate(file, start=1):
             if line.startswith(">"):

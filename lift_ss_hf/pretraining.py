@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -203,11 +204,14 @@ class PretrainingTrainer(Trainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Batches come from the dataset; accelerate gives each process its own."""
-        return self.accelerator.prepare(torch.utils.data.DataLoader(self.train_dataset, batch_size=None))
+        return self._loader(self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset=None) -> torch.utils.data.DataLoader:
         """As for training."""
-        return self.accelerator.prepare(torch.utils.data.DataLoader(eval_dataset or self.eval_dataset, batch_size=None))
+        return self._loader(eval_dataset or self.eval_dataset)
+
+    def _loader(self, batches: Any) -> torch.utils.data.DataLoader:
+        return self.accelerator.prepare(torch.utils.data.DataLoader(batches, batch_size=None))
 
 
 def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: TrainingArguments) -> dict[str, float]:
@@ -235,5 +239,5 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
     loss = trainer.evaluate()["eval_loss"]
     trainer.save_model()
     if trainer.is_world_process_zero():
-        save_tokenizer(training.output_dir)
+        save_tokenizer(str(training.output_dir))
     return {"model": math.exp(loss), **baseline_perplexities(train, validation)}

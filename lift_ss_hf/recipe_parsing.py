@@ -18,7 +18,7 @@ class RecipeError(ValueError):
 
 
 def parse_recipe(
-    argument_classes: Sequence[type], description: str, argv: Sequence[str] | None = None
+    argument_classes: Sequence[Any], description: str, argv: Sequence[str] | None = None
 ) -> tuple[Any, ...]:
     """Parse `[CONFIG.yaml] [--argument value ...]` into one instance of each class.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import multiprocessing
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -50,16 +52,18 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
     base, grid = read_grid(path)
     out = Path(out)
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    parsed = [_parse_point(base | point, out / point_name(point)) for point in points]  # all are checked first
+    for point in points:
+        _parse_point(base | point, out / point_name(point))  # all are checked before the first is run
     rows = []
-    for number, (point, arguments) in enumerate(zip(points, parsed, strict=True), start=1):
+    for number, point in enumerate(points, start=1):
         folder = out / point_name(point)
         logger.info("point %d of %d: %s", number, len(points), point_name(point))
         if not _is_finished(folder):
-            _, _, training = arguments
-            training.resume_from_checkpoint = "last" if folder.is_dir() and get_last_checkpoint(str(folder)) else None
-            training.overwrite_output_dir = True  # what a killed run left before its first checkpoint
-            run_training(*arguments)
+            # In a process of its own: what transformers and accelerate keep for a process, precision above all, must
+            # not pass from one point to the next.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+                process.submit(_run_point, base | point, folder).result()
         rows.append(point | {"scores": _scores(json.loads((folder / "metrics.json").read_text("utf-8")))})
         with replacing(out / "results.md") as part:
             part.write_text(sweep_markdown(rows, list(grid)), "utf-8")
@@ -80,6 +84,14 @@ def _parse_point(settings: Mapping[str, Any], folder: Path) -> tuple[Any, ...]:
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
     return parse_recipe(classes, "", [*flags, "--output_dir", str(folder)])
+
+
+def _run_point(settings: Mapping[str, Any], folder: Path) -> None:
+    arguments = _parse_point(settings, folder)
+    training = arguments[-1]
+    training.resume_from_checkpoint = "last" if folder.is_dir() and get_last_checkpoint(str(folder)) else None
+    training.overwrite_output_dir = True  # what a killed run left before its first checkpoint
+    run_training(*arguments)
 
 
 def _is_finished(folder: Path) -> bool:

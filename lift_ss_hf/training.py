@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -66,9 +67,10 @@ class LabelledChains(Dataset):
 
     def sorted_by_length(self) -> LabelledChains:
         """The same chains, longest first, so that batches in file order pad little."""
-        self.items = [self.items[i] for i in np.argsort(self.lengths)[::-1]]
-        self.lengths = [len(item["input_ids"]) for item in self.items]
-        return self
+        chains = copy.copy(self)
+        chains.items = sorted(self.items, key=lambda item: -len(item["input_ids"]))
+        chains.lengths = [len(item["input_ids"]) for item in chains.items]
+        return chains
 
 
 def run_training(
@@ -85,7 +87,7 @@ def run_training(
     Raises:
         ValueError: for whatever cannot be run, as early as it can be known.
     """
-    out = Path(training.output_dir)
+    out = Path(str(training.output_dir))
     checkpoint = check_output_dir(out, training)
     set_seed(training.seed)
     train, validation = load_training_corpora(corpus_arguments)
@@ -224,7 +226,7 @@ def _build(
         adapter_options=json.loads(arguments.adapter_options) if arguments.adapter_options else None,
         leave_out=arguments.leave_out or None,
         top_blocks=arguments.top_blocks,
-        freeze=int(freeze) if str(freeze).isdigit() else freeze,
+        freeze=int(str(freeze)) if str(freeze).isdigit() else freeze,
         block_mix=arguments.block_mix,
         head=arguments.head,
         head_channels=arguments.head_channels,

@@ -24,3 +24,13 @@ def shared_esm2(shared_corpora) -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real ESM-2 8M in backbones/esm2_t6_8M beside LIFT_SS_DATA_DIR")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def accelerate_environment():
+    """TrainingArguments(bf16=True) sets a variable for all that comes after it in the process: take it back."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    os.environ.update(before)

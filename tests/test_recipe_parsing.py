@@ -6,9 +6,12 @@ import pytest
 from transformers import TrainingArguments
 
 from lift_ss_hf.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
-from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe, read_recipe
+from lift_ss_hf.pretraining import EncoderArguments, SequenceArguments
+from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe
+from lift_ss_hf.sweeping import read_grid
 
-RECIPES = sorted(Path(__file__).parents[1].joinpath("recipes").glob("*/*.yaml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(path for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("pretrain_mlm", "sweeps"))
 CLASSES = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
 
 
@@ -72,12 +75,27 @@ def test_every_changed_default_has_its_reason(tmp_path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_parses_and_states_its_needs(path, tmp_path):
-    if path.parent.name == "pretrain_mlm":
-        assert read_recipe(path)["max_steps"] > 0
-        return
     model, corpora, _ = parse_recipe(CLASSES, "Train.", [str(path), "--output_dir", str(tmp_path)])
     text = path.read_text()
     for needed in ("# Hardware:", "Memory:", "# Leaves the paper:"):
         assert needed in text
     assert corpora.tests != ["sample"]
     assert model.backbone != "bundled"
+
+
+def test_the_other_recipes_parse_too():
+    for path in FOLDER.glob("pretrain_mlm/*.yaml"):
+        shape, _, training = parse_recipe((EncoderArguments, SequenceArguments, TrainingArguments), "", [str(path)])
+        assert shape.hidden_size % shape.num_attention_heads == 0
+        assert training.max_steps > 0
+    for path in FOLDER.glob("sweeps/*.yaml"):
+        base, grid = read_grid(path)
+        for name in (*base, *grid):
+            assert any(name in arguments.__dataclass_fields__ for arguments in CLASSES), name
+
+
+@pytest.mark.parametrize("text", ["grid: 3", "base: {}", "grid: {seed: []}", "grid: {seed: [1]}\nbade: {}"])
+def test_a_wrong_grid_is_told(tmp_path, text):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"grid\.yaml: expected `base:` with settings and `grid:`"):
+        read_grid(tmp_path / "grid.yaml")

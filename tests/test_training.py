@@ -165,7 +165,7 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         trainer.train()
         weights.append({name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad})
     for name, whole in weights[0].items():
-        assert torch.allclose(whole, weights[1][name], atol=1e-5), name
+        assert torch.allclose(whole, weights[1][name], atol=1e-5), (name, (whole - weights[1][name]).abs().max())
 
 
 @pytest.mark.parametrize(
