@@ -84,13 +84,16 @@ def test_exact_duplicates_are_whole_chains_letter_by_letter():
 
 
 @needs_mmseqs
-def test_homologues_are_told_for_each_test_set():
+def test_homologues_are_told_for_each_test_set_and_no_file_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     sequences = [chain.sequence for chain in TRAIN]
-    found = homologues(sequences, {"one": ["A" * 50, relative(KINASE, 0.3)], "two": [CRO], "three": ["W" * 40]})
+    tests = {"one": ["A" * 50, relative(KINASE, 0.3)], "two": [CRO, KINASE], "three": ["W" * 40]}
+    found = homologues(sequences, tests)
     assert found["one"].train == {1, 2} and found["one"].test == {1}  # the piece has 25 residues
     assert 0.6 < found["one"].highest_identity < 1
-    assert (found["two"].train, found["two"].test, found["two"].highest_identity) == ({0}, {0}, 1.0)
+    assert (found["two"].train, found["two"].test, found["two"].highest_identity) == ({0, 1, 2}, {0, 1}, 1.0)
     assert found["three"] == Homologues(set(), set(), None)
+    assert not list(tmp_path.iterdir())
 
 
 @needs_mmseqs
@@ -98,23 +101,15 @@ def test_homologues_are_told_for_each_test_set():
     "settings", [{"min_identity": 0.95}, {"min_aligned": 250}, {"max_evalue": 1e-200}], ids=lambda s: next(iter(s))
 )
 def test_each_threshold_counts(settings):
-    sequences, tests = [relative(KINASE, 0.2)], {"one": [KINASE]}
-    assert homologues(sequences, tests)["one"].train == {0}
-    assert not homologues(sequences, tests, SearchSettings(**settings))["one"].train
+    # Found with the defaults, in the test above.
+    assert not homologues([relative(KINASE, 0.2)], {"one": [KINASE]}, SearchSettings(**settings))["one"].train
 
 
 @needs_mmseqs
 def test_places_are_right_beyond_the_first_chunk(monkeypatch):
     monkeypatch.setattr("lift_ss_hf.corpora.leakage.CHUNK", 2)
-    found = homologues([CRO, CRO, "W" * 40, KINASE, KINASE], {"one": [KINASE]})
-    assert found["one"].train == {3, 4}
-
-
-@needs_mmseqs
-def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    homologues([CRO], {"one": [CRO]})
-    assert not list(tmp_path.iterdir())
+    found = homologues([CRO, "W" * 40, CRO, KINASE], {"one": [KINASE]})
+    assert found["one"].train == {3}
 
 
 def test_without_mmseqs_the_search_says_what_to_install(monkeypatch):
