@@ -190,6 +190,8 @@ def add_adapter(
                 object.__setattr__(module, again, module._modules.pop(again))
         for gate in _gates_of(module):
             gate.__class__ = PaddingFreeGate
+    if hasattr(backbone, "prompt_tuning"):
+        backbone._tied_weights_keys = None  # adapters had declared the second name of the embeddings
 
 
 def _gates_of(module: nn.Module) -> list[nn.Linear]:

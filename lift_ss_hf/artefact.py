@@ -128,7 +128,7 @@ class ArtefactModel(PreTrainedModel):
             revision: of the artefact on the Hub.
             dtype: of the frozen weights in memory, fp32 by default; what was trained is fp32 in any case.
             attn_implementation: `sdpa`, `eager`, ...
-            options: cache_dir, force_download, local_files_only, proxies, subfolder, token.
+            options: cache_dir, force_download, local_files_only, proxies, subfolder, token, output_loading_info.
 
         Raises:
             ValueError: if a file is missing or damaged, or the backbone is not the one the model was trained on.
@@ -155,7 +155,10 @@ class ArtefactModel(PreTrainedModel):
         else:
             hub |= {"dtype": dtype, "attn_implementation": attn_implementation}
             base = fetch_backbone(config, name, backbone, **hub)
-        return cls._assemble(config, base, weights, name, dtype)
+        model = cls._assemble(config, base, weights, name, dtype)
+        if options.get("output_loading_info"):  # anything missing would have been an error
+            return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+        return model
 
     @classmethod
     def _assemble(
@@ -256,13 +259,14 @@ class ArtefactModel(PreTrainedModel):
             state_dict: the weights, where they are not in the model (Trainer with DeepSpeed or FSDP passes them).
             push_to_hub: also upload to the Hub.
             include_backbone: write the backbone's weights too, for a copy that stands alone; None: if it was loaded
-                from such a copy, or an adapter was merged.
+                from such a copy, or its backbone is in no checkpoint (random weights, or an adapter merged).
             include_code: copy the source too, for `trust_remote_code=True` where the package is not installed; None:
                 if this model's own source came that way.
             kwargs: others of transformers' method, which do not matter here; `repo_id` and the like for the Hub.
 
         Raises:
-            ValueError: if `safe_serialization=False`, or the folder is a file.
+            ValueError: if `safe_serialization=False`, the folder is a file, or a backbone that is in no checkpoint is
+                left out.
         """
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("weights are written as safetensors only. Leave out safe_serialization=False.")
@@ -275,8 +279,10 @@ class ArtefactModel(PreTrainedModel):
         if not is_main_process:
             return
         config = copy.deepcopy(self.config)
-        config.includes_backbone = config.includes_backbone if include_backbone is None else include_backbone
-        if config.backbone_name is None and not config.includes_backbone:
+        if include_backbone is None:
+            include_backbone = config.includes_backbone or config.backbone_name is None
+        config.includes_backbone = include_backbone
+        if config.backbone_name is None and not include_backbone:
             raise ValueError(
                 "this model's backbone is in no checkpoint: it was merged with an adapter, or built with random "
                 "weights. Save with include_backbone=True."

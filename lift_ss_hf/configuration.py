@@ -237,6 +237,7 @@ class EsmSecondaryStructureConfig(SecondaryStructureConfig):
 
     model_type = "esm_secondary_structure"
     backbone_config_class = EsmConfig
+    sub_configs = {"backbone_config": EsmConfig}  # noqa: RUF012  transformers' own form
 
 
 class T5SecondaryStructureConfig(SecondaryStructureConfig):
@@ -244,6 +245,7 @@ class T5SecondaryStructureConfig(SecondaryStructureConfig):
 
     model_type = "t5_secondary_structure"
     backbone_config_class = T5Config
+    sub_configs = {"backbone_config": T5Config}  # noqa: RUF012  transformers' own form
 
 
 class BertSecondaryStructureConfig(SecondaryStructureConfig):
@@ -251,3 +253,4 @@ class BertSecondaryStructureConfig(SecondaryStructureConfig):
 
     model_type = "bert_secondary_structure"
     backbone_config_class = BertConfig
+    sub_configs = {"backbone_config": BertConfig}  # noqa: RUF012  transformers' own form

@@ -131,7 +131,6 @@ class SecondaryStructureModel(ArtefactModel):
         merge_adapter(self.backbone)
         config = self.config
         config.adapter, config.adapter_options, config.leave_out = None, {}, []
-        config.includes_backbone = True
         config.backbone_name = config.backbone_revision = config.backbone_fingerprint = None
         self._freeze({name.removeprefix(f"{self.base_model_prefix}.") for name in self.backbone_names})
         return self.eval()
@@ -352,7 +351,7 @@ class SecondaryStructureModel(ArtefactModel):
         prefix: list[torch.Tensor] | None = None,
         return_similarities: bool = False,
         return_embeddings: bool = False,
-        output_hidden_states: bool = False,
+        return_hidden_state: bool = False,
         return_dict: bool | None = None,
     ) -> SecondaryStructureOutput | tuple:
         """Predict the states of a batch of chains.
@@ -366,7 +365,7 @@ class SecondaryStructureModel(ArtefactModel):
             prefix: what `frozen_prefix` returned for these tokens; they need not be given then.
             return_similarities: also return the cosines with the centroids.
             return_embeddings: also return what the classifier saw.
-            output_hidden_states: also return the backbone's output, as `last_hidden_state`.
+            return_hidden_state: also return the backbone's output, as `last_hidden_state`.
             return_dict: False returns a tuple.
 
         Raises:
@@ -389,7 +388,7 @@ class SecondaryStructureModel(ArtefactModel):
             logits=output.logits,
             similarities=output.similarities if return_similarities else None,
             embeddings=output.embeddings if return_embeddings else None,
-            last_hidden_state=hidden if output_hidden_states else None,
+            last_hidden_state=hidden if return_hidden_state else None,
         )
         return result.to_tuple() if return_dict is False else result
 
@@ -437,6 +436,7 @@ class T5ForSecondaryStructure(SecondaryStructureModel):
     """Over the encoders of ProtT5 and Ankh."""
 
     config_class = T5SecondaryStructureConfig  # type: ignore[assignment]
+    _tied_weights_keys = ["backbone.encoder.embed_tokens.weight"]  # noqa: RUF012  transformers' own form
 
 
 class BertForSecondaryStructure(SecondaryStructureModel):

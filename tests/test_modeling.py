@@ -287,7 +287,7 @@ def test_outputs_that_were_asked_for(backbones):
     assert list(model(**batch)) == ["loss", "logits"]
     assert list(model(batch["input_ids"])) == ["logits"]  # the mask comes from the padding
     torch.testing.assert_close(model(batch["input_ids"]).logits, model(**batch).logits)
-    full = model(**batch, return_similarities=True, return_embeddings=True, output_hidden_states=True)
+    full = model(**batch, return_similarities=True, return_embeddings=True, return_hidden_state=True)
     assert full.similarities.shape == (2, 11, 9)
     assert full.embeddings.shape == full.last_hidden_state.shape == (2, 11, 32)
     head = model.head(full.last_hidden_state, model.residue_mask(batch["attention_mask"]))
