@@ -112,6 +112,20 @@ def test_of_several_models_the_first_is_taken(mkdssp, tmp_path):
     assert result.chains[0].states == label_structure(STRUCTURES / "1A8O.cif.gz", mkdssp).chains[0].states
 
 
+@needs_mkdssp
+def test_a_chain_that_is_left_out_still_bonds_to_the_others(mkdssp, tmp_path):
+    text = gzip.decompress((STRUCTURES / "2BEG.pdb.gz").read_bytes()).decode()
+    lines = [line for line in text.split("\n") if not (line.startswith("SEQRES") and line[11] != "A")]
+    (tmp_path / "2beg.pdb").write_text("\n".join(lines))
+    whole = label_structure(STRUCTURES / "2BEG.pdb.gz", mkdssp).chains[0]
+    result = label_structure(tmp_path / "2beg.pdb", mkdssp, min_residues=30)
+    assert [(entry.chain, entry.reason) for entry in result.skipped] == [
+        (name, "shorter than 30 residues") for name in "BCDE"
+    ]
+    (chain,) = result.chains
+    assert chain.states == whole.states and "EEEE" in chain.states  # the strands pair with chain B
+
+
 def edited(path, edit):
     """1orc, changed as a text."""
     path.write_text(edit(gzip.decompress((STRUCTURES / "1orc.pdb.gz").read_bytes()).decode()))

@@ -15,10 +15,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,11 +79,19 @@ class LabelledStructure:
 
 @dataclass(frozen=True)
 class Polymer:
-    """One protein chain: `monomers` is the full sequence, `residues` maps 0-based positions in it to coordinates."""
+    """One protein chain.
+
+    Attributes:
+        name: of the chain in the file.
+        monomers: the full sequence.
+        residues: coordinates by 0-based position in it.
+        is_wanted: False for a chain that is only there because others may have hydrogen bonds to it.
+    """
 
     name: str
     monomers: list[str]
     residues: dict[int, gemmi.Residue]
+    is_wanted: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,8 +126,8 @@ class Mkdssp:
         told = subprocess.run([self.program, "--version"], capture_output=True, text=True)
         return next(iter((told.stdout + told.stderr).splitlines()), "mkdssp")
 
-    def run(self, document: gemmi.cif.Document) -> dict[tuple[str, int], str]:
-        """States by label_asym_id and label_seq_id (1-based), for the residues that have one.
+    def run(self, document: gemmi.cif.Document) -> dict[str, dict[int, str]]:
+        """For each label_asym_id the states by label_seq_id (1-based), for the residues that have one.
 
         Raises:
             StructureError: if mkdssp fails; with its last words.
@@ -141,7 +149,11 @@ class Mkdssp:
             except (OSError, RuntimeError, ValueError) as error:
                 raise StructureError(f"what mkdssp wrote cannot be read: {' '.join(str(error).split())}") from None
         table = block.find("_dssp_struct_summary.", ["label_asym_id", "label_seq_id", "secondary_structure"])
-        return {(row.str(0), int(row[1])): row.str(2) or COIL for row in table if row[2] != "?"}
+        states: dict[str, dict[int, str]] = defaultdict(dict)
+        for row in table:
+            if row[2] != "?":
+                states[row.str(0)][int(row[1])] = row.str(2) or COIL
+        return states
 
 
 def _gemmi():
@@ -213,12 +225,13 @@ def label_structure(path: Path, mkdssp: Mkdssp, min_residues: int = 20) -> Label
     try:
         structure = _read_structure(path, result.changes)
         polymers = list(_polymers(structure, path, min_residues, result))
-        if polymers:
+        if any(polymer.is_wanted for polymer in polymers):
             states = mkdssp.run(_document(polymers))
             name = _entry_name(structure, path)
             for number, polymer in enumerate(polymers):
-                own = {position: state for (asym, position), state in states.items() if asym == _asym_id(number)}
-                _add_chain(f"{name}_{polymer.name}", polymer, own, path, structure.resolution or None, result)
+                if polymer.is_wanted:
+                    own = states.get(_asym_id(number), {})
+                    _add_chain(f"{name}_{polymer.name}", polymer, own, path, structure.resolution or None, result)
     except StructureError as error:
         result.skipped.append(Skipped(str(path), "", error.reason, error.is_error))
     except CorpusError as error:  # a letter of mkdssp's that is no state: one file's trouble, not everyone's
@@ -254,7 +267,7 @@ def _entry_name(structure: gemmi.Structure, path: Path) -> str:
 def _polymers(
     structure: gemmi.Structure, path: Path, min_residues: int, result: LabelledStructure
 ) -> Iterator[Polymer]:
-    """The protein chains of the first model; what is left out goes to the result.
+    """The protein chains of the first model, those too that are not wanted; the reasons go to the result.
 
     Raises:
         StructureError: if there is no protein.
@@ -279,6 +292,7 @@ def _polymers(
                     raise StructureError(f"shorter than {min_residues} residues", is_error=False)
             except StructureError as error:
                 result.skipped.append(Skipped(str(path), chain.name, error.reason, error.is_error))
+                yield replace(_observed(chain.name, span), is_wanted=False)
                 continue
             if not entity.full_sequence:
                 result.changes["chains without a full sequence (SEQRES), their gaps unknown"] += 1
@@ -294,11 +308,10 @@ def _polymer(name: str, span: gemmi.ResidueSpan, entity: gemmi.Entity) -> Polyme
         StructureError: if they do not fit on it.
     """
     gemmi = _gemmi()
-    residues = list(span.first_conformer())
     if not entity.full_sequence:
-        return Polymer(name, [residue.name for residue in residues], dict(enumerate(residues)))
+        return _observed(name, span)
     observed = {}
-    for residue in residues:
+    for residue in span.first_conformer():
         position = residue.label_seq
         if position is None or not 0 < position <= len(entity.full_sequence):
             raise StructureError(f"{residue.name} {residue.seqid} is not in the full sequence")
@@ -310,6 +323,12 @@ def _polymer(name: str, span: gemmi.ResidueSpan, entity: gemmi.Entity) -> Polyme
         observed[position - 1] = residue
     # Where a position may be one of several residues (microheterogeneity), the first that the file names.
     return Polymer(name, [gemmi.Entity.first_mon(item) for item in entity.full_sequence], observed)
+
+
+def _observed(name: str, span: gemmi.ResidueSpan) -> Polymer:
+    """The chain with nothing but its observed residues."""
+    residues = list(span.first_conformer())
+    return Polymer(name, [residue.name for residue in residues], dict(enumerate(residues)))
 
 
 def _document(polymers: Sequence[Polymer]) -> gemmi.cif.Document:
