@@ -16,11 +16,12 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from . import plots
+from .atomic import replacing
 from .collator import ChainCollator, budget_batches
 from .corpora import load_catalogue, load_corpus
 from .corpora.catalogue import CorpusName
 from .modeling import SecondaryStructureModel
-from .provenance import count_duplicates, environment, load_training_chains, replacing, write_json
+from .provenance import count_duplicates, environment, load_training_chains, write_json
 from .scoring import score
 from .states import ALPHABETS, IGNORE_INDEX, fold_index, get_alphabet, reduce_probabilities
 from .tokenization import ResidueTokenizer

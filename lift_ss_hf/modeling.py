@@ -47,6 +47,7 @@ from .windows import WindowBatch, cut_batch
 if TYPE_CHECKING:
     # With `trust_remote_code` and a local folder, transformers 4.57 copies only the modules that this file names, not
     # those that they name in turn. Drop when it does.
+    from .atomic import replacing  # noqa: F401
     from .esm_adapters import init_esm_adapters  # noqa: F401
     from .states import get_alphabet  # noqa: F401
     from .storage import read_weights  # noqa: F401
@@ -436,7 +437,7 @@ class T5ForSecondaryStructure(SecondaryStructureModel):
     """Over the encoders of ProtT5 and Ankh."""
 
     config_class = T5SecondaryStructureConfig  # type: ignore[assignment]
-    _tied_weights_keys = ["backbone.encoder.embed_tokens.weight"]  # noqa: RUF012  transformers' own form
+    _tied_weights_keys = ["backbone.encoder.embed_tokens.weight"]  # type: ignore[assignment]  # noqa: RUF012
 
 
 class BertForSecondaryStructure(SecondaryStructureModel):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .provenance import replacing
+from .atomic import replacing
 from .states import Q3, STATE_MEANINGS
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,11 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 
+from .atomic import replacing
 from .version import __version__
 
 PACKAGES = ("torch", "transformers", "adapters", "datasets", "accelerate", "deepspeed", "numpy")
 TRAINING_CHAINS = "training_chains.safetensors"
-
-
-@contextmanager
-def replacing(path: str | Path):
-    """A path to write to that takes the place of `path` if all goes well, and vanishes if not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.incomplete{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

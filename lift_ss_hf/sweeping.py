@@ -16,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from . import plots
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
-from .provenance import replacing
+from .atomic import replacing
 from .recipe_parsing import RecipeError, parse_recipe, read_recipe
 from .training import run_training
 

@@ -20,12 +20,13 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import BUNDLED, CorpusArguments, ModelArguments, RecipeTrainingArguments
+from .atomic import replacing
 from .collator import ChainCollator, TokenBudgetBatches
 from .corpora import load_corpus
 from .corpora.loading import warn_if_crossed
 from .evaluation import LEVEL_TITLES, evaluate_corpora, levels_of, majority_accuracy
 from .modeling import SecondaryStructureModel
-from .provenance import environment, load_training_chains, replacing, save_training_chains, write_json
+from .provenance import environment, load_training_chains, save_training_chains, write_json
 from .recipe_parsing import RecipeError
 from .states import IGNORE_INDEX, get_alphabet
 from .tokenization import ResidueTokenizer

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import datasets
 import pyarrow.parquet as pq
 import yaml
 
+from ..atomic import replacing_folder
 from ..states import STATE_MEANINGS, UNRESOLVED
 from ..version import __version__
 from .building import BASE_FEATURES, SplitCounts
@@ -100,7 +98,7 @@ def write_corpus(
         raise CorpusError(f"{folder}: nothing to write ({empty} has no chains).")
     if folder.exists() and any(folder.iterdir()) and not (folder / "data").is_dir():
         raise CorpusError(f"{folder}: holds something that is no corpus. Name another folder, or remove it.")
-    with _replacing(folder) as part:
+    with replacing_folder(folder) as part:
         (part / "data").mkdir()
         sizes = {}
         for split in splits:
@@ -113,24 +111,6 @@ def write_corpus(
             sizes[split.config, split.name] = (table.data.nbytes, path.stat().st_size)
         assert features is not None
         (part / "README.md").write_text(_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
-
-
-@contextmanager
-def _replacing(folder: Path):
-    """A new folder beside `folder`, that takes its place if all goes well and vanishes if not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.incomplete")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        yield part
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _file_name(split: Split) -> str:
