@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from adapters.context import ForwardContext
@@ -43,14 +43,6 @@ from .configuration import (
 from .heads import StateHead
 from .losses import margins, residue_loss
 from .windows import WindowBatch, cut_batch
-
-if TYPE_CHECKING:
-    # With `trust_remote_code` and a local folder, transformers 4.57 copies only the modules that this file names, not
-    # those that they name in turn. Drop when it does.
-    from .atomic import replacing  # noqa: F401
-    from .esm_adapters import init_esm_adapters  # noqa: F401
-    from .states import get_alphabet  # noqa: F401
-    from .storage import read_weights  # noqa: F401
 
 
 @dataclass
@@ -280,7 +272,9 @@ class SecondaryStructureModel(ArtefactModel):
             attention_mask = windows.attention_mask
         with self._precision(), torch.set_grad_enabled(trains):
             hidden = self.family.embed(self.backbone, input_ids, attention_mask)
-            return self._run_blocks([hidden], attention_mask, 0, self.lowest_trained_block)
+            outputs = self._run_blocks([hidden], attention_mask, 0, self.lowest_trained_block)
+        # detached, because `enable_input_require_grads` makes even frozen embeddings ask for gradients
+        return outputs if trains else [output.detach() for output in outputs]
 
     def trained_blocks(self, prefix: list[torch.Tensor], attention_mask: torch.Tensor) -> torch.Tensor:
         """Run the blocks from the lowest trained one on, and the backbone's last norm; stitch windows.

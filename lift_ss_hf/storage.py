@@ -7,7 +7,6 @@ they came from; the configuration has their name, commit and fingerprint.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .atomic import replacing
@@ -47,7 +46,14 @@ def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
     """
     source = Path(str(sys.modules[type(model).__module__].__file__))
     for path in [source, *map(Path, get_relative_import_files(source))]:
-        shutil.copyfile(path, folder / path.name)
+        code = path.read_text(encoding="utf-8")
+        if path.stem in CODE_FOR_AUTO_CLASSES.values():
+            # Of a local folder transformers 4.57 fetches the modules that these name, not those named in turn.
+            # Drop when it does.
+            indirect = {Path(name).stem for name in get_relative_import_files(path)} - {*get_relative_imports(path)}
+            lines = [f"    from .{module} import *\n" for module in sorted(indirect)]
+            code += "".join(["\n\nif False:  # names what transformers shall fetch\n", *lines] if lines else [])
+        (folder / path.name).write_text(code, encoding="utf-8")
     classes = {"AutoConfig": type(model.config), "AutoModelForTokenClassification": type(model)}
     return {auto: f"{CODE_FOR_AUTO_CLASSES[auto]}.{kind.__name__}" for auto, kind in classes.items()}
 

@@ -79,6 +79,7 @@ def test_backward_stops_at_the_lowest_trained_block(backbones, family, checkpoin
         model = new_model(backbones[family], top_blocks=top_blocks, head="linear").train()
         if checkpointing:
             model.gradient_checkpointing_enable()
+            model.enable_input_require_grads()  # as many do for checkpointing; it must not reach the blocks
         below: list[torch.Tensor] = []
 
         def keep(_, args, out, below=below):
