@@ -257,15 +257,15 @@ class ArtefactModel(PreTrainedModel):
             save_directory: folder, made where absent. Files are replaced whole.
             is_main_process: write only if True.
             state_dict: the weights, where they are not in the model (Trainer with DeepSpeed or FSDP passes them).
-            push_to_hub: also upload to the Hub.
+            push_to_hub: refused; the method of that name uploads.
             include_backbone: write the backbone's weights too, for a copy that stands alone; None: if it was loaded
                 from such a copy, or its backbone is in no checkpoint (random weights, or an adapter merged).
             include_code: copy the source too, for `trust_remote_code=True` where the package is not installed; None:
                 if this model's own source came that way.
-            kwargs: others of transformers' method, which do not matter here; `repo_id` and the like for the Hub.
+            kwargs: others of transformers' method, which do not matter here.
 
         Raises:
-            ValueError: if `safe_serialization=False`, the folder is a file, or a backbone that is in no checkpoint is
+            ValueError: if `safe_serialization=False`, `push_to_hub=True`, the folder is a file, or a backbone that is in no checkpoint is
                 left out.
         """
         if not kwargs.pop("safe_serialization", True):
@@ -274,8 +274,7 @@ class ArtefactModel(PreTrainedModel):
         if folder.is_file():
             raise ValueError(f"{folder} is a file. Give a folder to save_pretrained.")
         if push_to_hub:
-            repository = kwargs.get("repo_id", folder.name)
-            self.push_to_hub(repository, include_backbone=include_backbone, include_code=include_code)
+            raise ValueError("save_pretrained writes files only. To upload call push_to_hub(repo_id) of the model.")
         if not is_main_process:
             return
         config = copy.deepcopy(self.config)
@@ -327,6 +326,9 @@ def _config_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A dtype by name or itself; None and "auto" are fp32."""
-    if isinstance(dtype, str) and dtype != "auto":
-        return getattr(torch, dtype)
-    return None if isinstance(dtype, str) else dtype
+    if dtype is None or dtype == "auto":
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"unknown dtype {dtype!r}. Choose one of: bfloat16, float16, float32.")
+    return found

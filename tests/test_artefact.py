@@ -94,6 +94,8 @@ def test_ways_to_save_that_are_refused(saved, tmp_path):
     model = EsmForSecondaryStructure.from_pretrained(saved)
     with pytest.raises(ValueError, match="safetensors only"):
         model.save_pretrained(tmp_path / "x", safe_serialization=False)
+    with pytest.raises(ValueError, match=r"To upload call push_to_hub\(repo_id\)"):
+        model.save_pretrained(tmp_path / "x", push_to_hub=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"is a file\. Give a folder"):
         model.save_pretrained(tmp_path / "file")
@@ -212,6 +214,11 @@ def test_loading_in_half_precision_keeps_what_was_trained(saved, dtype):
             assert torch.equal(found, wanted), name
     model.save_pretrained(saved)
     assert torch.equal(logits(EsmForSecondaryStructure.from_pretrained(saved)), logits(expected))
+
+
+def test_an_unknown_dtype_is_refused(saved):
+    with pytest.raises(ValueError, match=r"unknown dtype 'bf16'\. Choose one of: bfloat16, float16, float32"):
+        EsmForSecondaryStructure.from_pretrained(saved, dtype="bf16")
 
 
 # ---- with the backbone, merged -----------------------------------------------------------------------------------
