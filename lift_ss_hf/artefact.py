@@ -265,8 +265,8 @@ class ArtefactModel(PreTrainedModel):
             kwargs: others of transformers' method, which do not matter here.
 
         Raises:
-            ValueError: if `safe_serialization=False`, `push_to_hub=True`, the folder is a file, or a backbone that is in no checkpoint is
-                left out.
+            ValueError: if `safe_serialization=False`, `push_to_hub=True`, the folder is a file, or a backbone that is
+                in no checkpoint is left out.
         """
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("weights are written as safetensors only. Leave out safe_serialization=False.")
