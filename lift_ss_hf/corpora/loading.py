@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 
+from ..assets import sample_corpus
 from .building import corpus_features, read_source
 from .catalogue import CorpusName, SourceFile, crossed_tests, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Part of the cache's key: raise it whenever a reader gives other rows than before.
 READER_VERSION = "1.0.0"
+
+BUNDLED = "sample"  # the corpus in the package, drawn by dataset_scripts/sample.py
 
 
 class PsspCorpusBuilder(datasets.GeneratorBasedBuilder):
@@ -82,7 +85,7 @@ def load_corpus(
 
     Args:
         name: `casp12`, `pisces25`, ...; a configuration follows a colon: `promod3:lt25id`. Or the path of a built
-            corpus (a folder), or of a file that `read_chains` reads, which is one split.
+            corpus (a folder), or of a file that `read_chains` reads, which is one split. `sample` is bundled.
         split: `train`, `validation`, `test`, a slice (`test[:10]`) or a sum of them; None for all.
         data_dir: a folder that holds the sources; else LIFT_SS_DATA_DIR, the cache, and the network.
         cache_dir: the datasets cache; the library's own by default.
@@ -97,7 +100,7 @@ def load_corpus(
         CorpusError: for bad data.
     """
     if is_own_corpus(name):
-        return _load_own(Path(name), split, cache_dir)
+        return _load_own(sample_corpus() if name == BUNDLED else Path(name), split, cache_dir)
     corpus = CorpusName.parse(name)
     splits = get_corpus(corpus.corpus).config(corpus.config).splits
     warn_if_crossed(name, tests)
@@ -108,8 +111,8 @@ def load_corpus(
 
 
 def is_own_corpus(name: str) -> bool:
-    """Whether a name stands for a folder or file of the user's, not for the catalogue's corpus."""
-    return name not in load_catalogue() and Path(name).exists()
+    """Whether a name stands for the bundled sample or a folder or file of the user's, not for a catalogued corpus."""
+    return name == BUNDLED or (name not in load_catalogue() and Path(name).exists())
 
 
 def _load_split(name: str, split: str, data_dir: str | Path | None, cache_dir: str | Path | None) -> datasets.Dataset:
