@@ -39,7 +39,10 @@ class ModelArguments:
     )
     block_mix: bool = field(default=False, metadata={"help": "give the head a learned mix of all blocks' outputs"})
     head: str = field(default="lift_ss", metadata={"help": "lift_ss (inception) or linear"})
-    head_channels: int = field(default=1024, metadata={"help": "channels of the inception head"})
+    head_channels: int | None = field(
+        default=None,
+        metadata={"help": "channels of the inception head (default: the backbone's width, at most LIFT_SS's 1024)"},
+    )
     loss: str = field(default="centroid", metadata={"help": "centroid (normalised softmax), cross_entropy or ldam"})
     states: str = field(default="q9", metadata={"help": "states to train on: q9, q8, q3 or q3_lift_ss"})
     max_residues: int | None = field(

@@ -21,7 +21,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import BUNDLED, CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
+from .backbones import read_backbone_config
 from .collator import ChainCollator, TokenBudgetBatches
+from .configuration import LIFT_SS_CHANNELS
 from .corpora import load_corpus
 from .corpora.loading import warn_if_crossed
 from .evaluation import LEVEL_TITLES, evaluate_corpora, levels_of, majority_accuracy
@@ -214,7 +216,8 @@ def _build(
         backbone = str(bundled_backbone())
     tokenizer = ResidueTokenizer.from_pretrained(backbone, revision=arguments.backbone_revision)
     chains = LabelledChains(train, tokenizer, arguments.states)
-    options: dict[str, Any] = {}
+    width = read_backbone_config(backbone, revision=arguments.backbone_revision).hidden_size
+    options: dict[str, Any] = {"head_channels": arguments.head_channels or min(width, LIFT_SS_CHANNELS)}
     if arguments.loss == "ldam":
         options["class_counts"] = chains.class_counts(len(get_alphabet(arguments.states)))
     freeze = {"none": None, "all": "all"}.get(str(arguments.freeze).lower(), arguments.freeze)
@@ -230,7 +233,6 @@ def _build(
         freeze=int(str(freeze)) if str(freeze).isdigit() else freeze,
         block_mix=arguments.block_mix,
         head=arguments.head,
-        head_channels=arguments.head_channels,
         loss=arguments.loss,
         states=arguments.states,
         max_residues=arguments.max_residues,
