@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .metrics import load_q8_sov as load_q8_sov
     from .modeling import BertForSecondaryStructure as BertForSecondaryStructure
     from .modeling import EsmForSecondaryStructure as EsmForSecondaryStructure
+    from .modeling import SecondaryStructureModel as SecondaryStructureModel
     from .modeling import T5ForSecondaryStructure as T5ForSecondaryStructure
     from .scoring import compare as compare
     from .scoring import score as score
@@ -30,6 +31,7 @@ _MODULES = {
     "Ensemble": "ensemble",
     "EsmForSecondaryStructure": "modeling",
     "ResidueTokenizer": "tokenization",
+    "SecondaryStructureModel": "modeling",
     "T5ForSecondaryStructure": "modeling",
     "compare": "scoring",
     "compute_metrics": "training_scores",
