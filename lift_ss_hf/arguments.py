@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-BUNDLED = "bundled"
+from .backbones import BUNDLED
 
 
 @dataclass

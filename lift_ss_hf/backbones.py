@@ -7,6 +7,7 @@ trained one cost no gradient work and can be left to a cache. A test holds both 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from transformers.models.esm.modeling_esm import RotaryEmbedding
 
 from .esm_adapters import init_esm_adapters
 
+BUNDLED = "bundled"  # name of the backbone that comes with the package
 ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
 
 
@@ -71,7 +73,7 @@ class BackboneFamily:
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         backbone, report = self.model_class.from_pretrained(
-            name, dtype=loading_dtype, output_loading_info=True, **self.build_options, **options
+            locate(name), dtype=loading_dtype, output_loading_info=True, **self.build_options, **options
         )
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("contact_head"))
         if missing:
@@ -268,7 +270,7 @@ def read_backbone_config(name: str | os.PathLike, **options: Any) -> PretrainedC
         ValueError: if there is no such checkpoint, or it is no encoder of a known family.
     """
     try:
-        config = AutoConfig.from_pretrained(name, **options)
+        config = AutoConfig.from_pretrained(locate(name), **options)
     except (OSError, HFValidationError) as error:  # the latter for a folder that is not there
         raise ValueError(f"cannot fetch the backbone {str(name)!r}: {first_line(error)}") from error
     get_family(config.model_type).check(config)
@@ -304,11 +306,27 @@ def fingerprint(backbone: Any) -> str:
     return f"sha256-bf16:{digest.hexdigest()}"
 
 
+def locate(name: str | os.PathLike) -> str:
+    """Where a backbone's files are: for `bundled` the folder in the package, else the name itself.
+
+    Raises:
+        ValueError: if the package is not installed, as it may be where a model runs its own code.
+    """
+    if name != BUNDLED:
+        return os.fspath(name)
+    spec = importlib.util.find_spec("lift_ss_hf")
+    if spec is None or spec.origin is None:
+        raise ValueError(f"the backbone {BUNDLED!r} comes with the package lift_ss_hf. Install it, or pass backbone=.")
+    return str(Path(spec.origin).with_name("assets") / "backbone")
+
+
 def portable_name(name: str | os.PathLike) -> tuple[str, str | None]:
-    """The Hub id and commit of a folder in the Hub's cache; any other name as it was given.
+    """The Hub id and commit of a folder in the Hub's cache, `bundled`; any other name as it was given.
 
     A folder elsewhere is recorded as given: pass a relative one if the artefact shall travel with it.
     """
+    if name == BUNDLED:
+        return BUNDLED, None
     parts = Path(name).parts
     if len(parts) >= 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return parts[-3].removeprefix("models--").replace("--", "/"), parts[-1]

@@ -21,7 +21,7 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .atomic import replacing
-from .backbones import fingerprint, first_line, get_family
+from .backbones import fingerprint, first_line, get_family, locate
 from .configuration import SecondaryStructureConfig
 
 CODE_FOR_AUTO_CLASSES = {"AutoConfig": "configuration", "AutoModelForTokenClassification": "modeling"}
@@ -107,6 +107,7 @@ def fetch_backbone(
 
 def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str | os.PathLike) -> tuple[str, str | None]:
     """Where a backbone is that a configuration names: as it says, or beside the artefact; and its revision."""
+    name = locate(name)
     if Path(name).is_dir():
         return os.fspath(name), None  # a revision is of the Hub
     beside = Path(artefact) / name
@@ -129,6 +130,7 @@ def read_backbone_location(
     Raises:
         ValueError: if there is no configuration.
     """
+    name = locate(name)
     try:
         content, _ = PretrainedConfig.get_config_dict(name, **hub_options)
     except (OSError, HFValidationError) as error:

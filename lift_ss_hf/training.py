@@ -19,7 +19,7 @@ from transformers import EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from .arguments import BUNDLED, CorpusArguments, ModelArguments, RecipeTrainingArguments
+from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
 from .backbones import read_backbone_config
 from .collator import ChainCollator, TokenBudgetBatches
@@ -210,10 +210,6 @@ def _build(
     arguments: ModelArguments, train: datasets.Dataset
 ) -> tuple[ResidueTokenizer, SecondaryStructureModel, LabelledChains]:
     backbone = arguments.backbone
-    if backbone == BUNDLED:
-        from .assets import bundled_backbone
-
-        backbone = str(bundled_backbone())
     tokenizer = ResidueTokenizer.from_pretrained(backbone, revision=arguments.backbone_revision)
     chains = LabelledChains(train, tokenizer, arguments.states)
     width = read_backbone_config(backbone, revision=arguments.backbone_revision).hidden_size

@@ -393,3 +393,14 @@ def test_the_real_esm2_8m_loads_and_its_artefact_is_small(shared_esm2, tmp_path)
     stock = AutoTokenizer.from_pretrained(tmp_path)
     assert stock(ubiquitin)["input_ids"] == input_ids[0].tolist()
     assert model.parameter_summary()["total"]["frozen"] > 7_000_000
+
+
+def test_over_the_bundled_backbone_no_path_of_this_machine_is_written(tmp_path):
+    model = SecondaryStructureModel.from_backbone("bundled", head="linear").eval()
+    model.save_pretrained(tmp_path)
+    assert read_json(tmp_path)["backbone_name"] == "bundled"
+    assert str(Path(__file__).parents[1]) not in (tmp_path / "config.json").read_text()
+    ids = torch.from_numpy(ResidueTokenizer.from_pretrained(tmp_path).encode("MKVLAAGIVG"))[None]
+    with torch.no_grad():
+        again = SecondaryStructureModel.from_pretrained(tmp_path)
+        assert torch.equal(again(ids).logits, model(ids).logits)

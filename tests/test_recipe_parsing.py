@@ -59,7 +59,7 @@ def test_help_groups_the_arguments_and_tells_units(capsys):
     for heading in ("model:", "corpora:", "training (transformers.TrainingArguments):"):
         assert heading in text
     assert "[tokens]" in text
-    assert "(default: 8192)" in text
+    assert "(default: 2048)" in text
 
 
 def test_every_changed_default_has_its_reason(tmp_path):
