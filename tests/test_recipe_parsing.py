@@ -55,7 +55,7 @@ def test_bad_flags_are_told_in_one_line(tmp_path):
 def test_help_groups_the_arguments_and_tells_units(capsys):
     with pytest.raises(SystemExit):
         parse_recipe(CLASSES, "Train.", ["--help"])
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     for heading in ("model:", "corpora:", "training (transformers.TrainingArguments):"):
         assert heading in text
     assert "[tokens]" in text
