@@ -105,7 +105,7 @@ class RecipeTrainingArguments(TrainingArguments):
     _argument_group_name = "training (transformers.TrainingArguments)"
     output_dir: str | None = field(default="runs/train_q8", metadata={"help": "the run's directory"})
     max_tokens_per_batch: int = field(
-        default=8192,
+        default=2048,
         metadata={"help": "chains of similar length share a batch up to this size, padding counted [tokens]"},
     )
     early_stopping_patience: int = field(
