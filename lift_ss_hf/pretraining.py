@@ -21,6 +21,7 @@ from transformers import EsmConfig, EsmForMaskedLM, EsmTokenizer, Trainer, Train
 from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
 from .fasta import read_fasta
+from .sequences import STANDARD_RESIDUES
 from .states import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ VOCABULARY = [
     *("<null_1>", "<mask>"),
 ]
 CLS, EOS, UNK, MASK = (VOCABULARY.index(token) for token in ("<cls>", "<eos>", "<unk>", "<mask>"))
-AMINO_ACIDS = np.array([VOCABULARY.index(residue) for residue in "ACDEFGHIKLMNPQRSTVWY"])
+AMINO_ACIDS = np.array([VOCABULARY.index(residue) for residue in STANDARD_RESIDUES])
 RESIDUE_TOKENS = np.full(256, UNK, dtype=np.uint8)
 for _token, _letter in enumerate(VOCABULARY):
     if len(_letter) == 1:

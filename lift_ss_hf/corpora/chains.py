@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..sequences import RARE_RESIDUES, STANDARD_RESIDUES
 from ..states import COIL_SPELLINGS, UNRESOLVED, UnknownStateError, normalise_states
 
-# The twenty amino acids, and what the PDB and UniProt write for others: B D/N, J I/L, O pyrrolysine,
-# U selenocysteine, Z E/Q, X any. All are kept as the source has them.
-RESIDUES = "ACDEFGHIKLMNPQRSTVWYBJOUXZ"
+RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES  # all are kept as the source has them
 
 # 1abc_A, 7p4r_AAA, 2bl8A, 5H7KA: PDB code, then the chain.
 PDB_CHAIN = re.compile(r"([0-9][A-Za-z0-9]{3})_?([A-Za-z0-9]+)")
