@@ -122,9 +122,7 @@ class RecipeTrainingArguments(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best epoch"})
     greater_is_better: bool | None = field(default=True, metadata={"help": "of metric_for_best_model"})
-    report_to: str = field(
-        default="tensorboard", metadata={"help": "tensorboard, trackio, ... or none"}
-    )
+    report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, ... or none"})
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "leave it false"})
     per_device_train_batch_size: int = field(
