@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Sums depend on how they are split: what is compared bit for bit with another process needs equally many threads.
+# Set before torch is imported; the processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test of the default run may reach for the network
 
 
