@@ -82,6 +82,8 @@ def test_a_corpus_of_ones_own_loads_by_its_path(tmp_path):
     write_corpus(tmp_path / "mine", [Split.of("train", chains)], CardFacts("Mine", "Two chains.", "unknown"))
     own = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
     assert own.to_list() == [chain.row() for chain in chains]
+    # one split serves for any: a filtered set is written as train, and used for validation
+    assert load_corpus(str(tmp_path / "mine"), "validation", cache_dir=tmp_path / "cache").to_list() == own.to_list()
     (tmp_path / "mine.txt").write_bytes(TEXT)
     assert load_corpus(str(tmp_path / "mine.txt"))["id"][:] == ["1abc_A", "2xyz_B"]
     (tmp_path / "empty").mkdir()

@@ -12,7 +12,7 @@ import datasets
 
 from ..assets import sample_corpus
 from .building import corpus_features, read_source
-from .catalogue import CorpusName, SourceFile, crossed_tests, get_corpus, load_catalogue
+from .catalogue import SPLIT_ORDER, CorpusName, SourceFile, crossed_tests, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
 from .readers import read_chains
 from .sources import find_source
@@ -85,7 +85,7 @@ def load_corpus(
 
     Args:
         name: `casp12`, `pisces25`, ...; a configuration follows a colon: `promod3:lt25id`. Or the path of a built
-            corpus (a folder), or of a file that `read_chains` reads, which is one split. `sample` is bundled.
+            corpus (a folder), or of a file that `read_chains` reads; what is one split serves for any. `sample` is bundled.
         split: `train`, `validation`, `test`, a slice (`test[:10]`) or a sum of them; None for all.
         data_dir: a folder that holds the sources; else LIFT_SS_DATA_DIR, the cache, and the network.
         cache_dir: the datasets cache; the library's own by default.
@@ -137,8 +137,11 @@ def _load_own(path: Path, split: str | None, cache_dir: str | Path | None) -> da
     if path.is_dir():
         if not (path / "README.md").is_file():
             raise CorpusError(f"{path}: no built corpus (no README.md in it). Build one, or name a file of chains.")
+        available = datasets.get_dataset_split_names(str(path))
+        if len(available) == 1 and split in SPLIT_ORDER:
+            split = available[0]  # as a file is: what is one split serves for any
         return datasets.load_dataset(str(path), split=split, cache_dir=None if cache_dir is None else str(cache_dir))
-    if split not in (None, "train", "test", "validation"):
+    if split is not None and split not in SPLIT_ORDER:
         raise ValueError(f"{path} is one file: it has no split {split!r}.")
     chains: list[Chain] = list(read_chains(path))
     return datasets.Dataset.from_list([chain.row() for chain in chains])
