@@ -85,7 +85,8 @@ def load_corpus(
 
     Args:
         name: `casp12`, `pisces25`, ...; a configuration follows a colon: `promod3:lt25id`. Or the path of a built
-            corpus (a folder), or of a file that `read_chains` reads; what is one split serves for any. `sample` is bundled.
+            corpus (a folder), or of a file that `read_chains` reads; what is one split serves for any. Or `sample`,
+            which is bundled.
         split: `train`, `validation`, `test`, a slice (`test[:10]`) or a sum of them; None for all.
         data_dir: a folder that holds the sources; else LIFT_SS_DATA_DIR, the cache, and the network.
         cache_dir: the datasets cache; the library's own by default.
