@@ -59,7 +59,7 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(
-    model: Any, tokenizer: Any, sequences: Sequence[str], max_tokens: int = 16384, quiet: bool = False
+    model: Any, tokenizer: Any, sequences: Sequence[str], max_tokens: int = 2048, quiet: bool = False
 ) -> Predictions:
     """Predict the states of chains, in batches of similar length; several processes share the batches.
 
@@ -149,7 +149,7 @@ def evaluate_corpora(
     split: str = "test",
     out: str | Path | None = None,
     bootstrap: int = 1000,
-    max_tokens: int = 16384,
+    max_tokens: int = 2048,
     training_chains: np.ndarray | None = None,
     model_name: str = "",
 ) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def evaluate_saved(
     backbone: str | None = None,
     split: str = "test",
     bootstrap: int = 1000,
-    max_tokens: int = 16384,
+    max_tokens: int = 2048,
 ) -> str:
     """Load a model and evaluate it; the table as Markdown. Arguments as for `evaluate_corpora`.
 
