@@ -21,7 +21,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", metavar="NAME", help="where the backbone is, if not where the model says")
     parser.add_argument("--split", default="test", help="of each corpus (default: test)")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for the intervals (default: 1000)")
-    parser.add_argument("--max_tokens", type=int, default=2048, help="of a batch (default: 2048, best on a CPU; raise it on a GPU)")
+    parser.add_argument(
+        "--max_tokens", type=int, default=2048, help="of a batch (default: 2048, best on a CPU; raise it on a GPU)"
+    )
     return parser.parse_args()
 
 
