@@ -130,6 +130,13 @@ def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):
     with pytest.raises(CorpusError, match=r"thesis: holds something that is no corpus"):
         write_corpus(other, [Split.of("train", CHAINS)], FACTS)
     assert (other / "chapter1.tex").exists()
+    (other / "data").mkdir()  # a project has such a folder too
+    (folder / "data" / "notes.txt").write_text("mine")
+    for kept in (other, folder):
+        with pytest.raises(CorpusError, match="holds something that is no corpus"):
+            write_corpus(kept, [Split.of("train", CHAINS)], FACTS)
+    assert (other / "chapter1.tex").exists()
+    assert (folder / "data" / "notes.txt").exists()
 
 
 def test_a_failed_write_leaves_the_old_corpus_whole(tmp_path):

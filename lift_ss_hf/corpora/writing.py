@@ -96,7 +96,7 @@ def write_corpus(
     if not splits or any(not split.chains for split in splits):
         empty = ", ".join(split.name for split in splits if not split.chains) or "no split"
         raise CorpusError(f"{folder}: nothing to write ({empty} has no chains).")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "data").is_dir():
+    if folder.exists() and not _is_replaceable(folder):
         raise CorpusError(f"{folder}: holds something that is no corpus. Name another folder, or remove it.")
     with replacing_folder(folder) as part:
         (part / "data").mkdir()
@@ -111,6 +111,21 @@ def write_corpus(
             sizes[split.config, split.name] = (table.data.nbytes, path.stat().st_size)
         assert features is not None
         (part / "README.md").write_text(_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, or holds a corpus of ours and nothing else: what is replaced is removed."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return True
+    card = folder / "README.md"
+    return (
+        names == {"README.md", "data"}
+        and "dataset_info:" in card.read_text("utf-8", errors="replace")
+        and all(path.suffix == ".parquet" for path in (folder / "data").iterdir())
+    )
 
 
 def _file_name(split: Split) -> str:
