@@ -84,6 +84,14 @@ def test_a_corpus_of_ones_own_loads_by_its_path(tmp_path):
     assert own.to_list() == [chain.row() for chain in chains]
     # one split serves for any: a filtered set is written as train, and used for validation
     assert load_corpus(str(tmp_path / "mine"), "validation", cache_dir=tmp_path / "cache").to_list() == own.to_list()
+    changed = [Chain("a", "MKV", "HHX"), Chain("b", "AC", "EE")]  # of the same size: the card says nothing new
+    write_corpus(tmp_path / "mine", [Split.of("train", changed)], CardFacts("Mine", "Two chains.", "unknown"))
+    again = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
+    assert again["states"][:] == ["HHX", "EE"]
+    parquet = next((tmp_path / "mine" / "data").iterdir())
+    parquet.write_bytes(parquet.read_bytes()[:-30])
+    with pytest.raises(CorpusError, match="not a whole parquet file"):
+        load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
     (tmp_path / "mine.txt").write_bytes(TEXT)
     assert load_corpus(str(tmp_path / "mine.txt"))["id"][:] == ["1abc_A", "2xyz_B"]
     (tmp_path / "empty").mkdir()

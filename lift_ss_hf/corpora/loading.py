@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -141,11 +142,23 @@ def _load_own(path: Path, split: str | None, cache_dir: str | Path | None) -> da
         available = datasets.get_dataset_split_names(str(path))
         if len(available) == 1 and split in SPLIT_ORDER:
             split = available[0]  # as a file is: what is one split serves for any
-        return datasets.load_dataset(str(path), split=split, cache_dir=None if cache_dir is None else str(cache_dir))
+        # The library's cache of a local folder does not look into its files: a corpus written anew needs a new place.
+        base = Path(cache_dir or datasets.config.HF_DATASETS_CACHE)
+        return datasets.load_dataset(str(path), split=split, cache_dir=str(base / "lift_ss_hf" / _digest(path)))
     if split is not None and split not in SPLIT_ORDER:
         raise ValueError(f"{path} is one file: it has no split {split!r}.")
     chains: list[Chain] = list(read_chains(path))
     return datasets.Dataset.from_list([chain.row() for chain in chains])
+
+
+def _digest(folder: Path) -> str:
+    """Checksum of a built corpus's files, each of which must be whole."""
+    digest = hashlib.sha256()
+    for file in sorted((folder / "data").glob("*.parquet")):
+        for _ in read_chains(file):
+            pass
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def warn_if_crossed(train: str, tests: Sequence[str]) -> list[str]:
