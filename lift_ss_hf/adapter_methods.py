@@ -224,5 +224,9 @@ def merge_adapter(backbone: Any) -> None:
     for module in backbone.modules():
         loras = getattr(module, "loras", None)
         if loras is not None and ADAPTER_NAME in loras:
+            change = loras[ADAPTER_NAME]
+            if change.composition_mode == "scale" and module.bias is not None:
+                # adapters 1.3.0 scales the weight alone, but the layer's whole output was scaled. Drop when it does.
+                module.bias.data = change.com(module.bias.data, change.delta_w.data.flatten())
             del loras[ADAPTER_NAME]
             module.merged = None

@@ -21,21 +21,30 @@ ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-"
 
 
 def tiny_backbone(family: str, seed: int = 0, **changes: object) -> PreTrainedModel:
-    """A backbone in evaluation mode; `changes` go to its configuration."""
+    """A backbone in evaluation mode, no bias zero and no norm one; `changes` go to its configuration."""
     torch.manual_seed(seed)
+    backbone = _untrained_backbone(family, **changes)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.dim() == 1:  # what initialisation leaves at 0 or 1 would hide mistakes with it
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return backbone.eval()
+
+
+def _untrained_backbone(family: str, **changes: object) -> PreTrainedModel:
     if family == "esm":
         settings = {"vocab_size": 33, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
         settings |= {"intermediate_size": 48, "position_embedding_type": "rotary", "token_dropout": True}
         settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
         settings |= {"pad_token_id": 1, "mask_token_id": 32, "max_position_embeddings": 1026}
-        return EsmModel(EsmConfig(**{**settings, **changes}), add_pooling_layer=False).eval()
+        return EsmModel(EsmConfig(**{**settings, **changes}), add_pooling_layer=False)
     if family == "bert":
         settings = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
         settings |= {"intermediate_size": 48, "max_position_embeddings": 2048, "initializer_range": 0.2}
         settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        return BertModel(BertConfig(**{**settings, **changes}), add_pooling_layer=False).eval()
+        return BertModel(BertConfig(**{**settings, **changes}), add_pooling_layer=False)
     settings = {"vocab_size": 30, "d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 48}
-    return T5EncoderModel(T5Config(**{**settings, **changes})).eval()
+    return T5EncoderModel(T5Config(**{**settings, **changes}))
 
 
 def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
