@@ -78,13 +78,13 @@ def test_trailing_blank_states_are_coil_not_padding(tmp_path):
         (">a\nMK\n", r"line 1: a: the file ends in the middle of the chain"),
         (GOOD + ">c\n", r"line 7: c: the file ends in the middle"),
         (">a\nMKV\nHH\n", r"line 2: a: 3 residues but 2 states\. Mark unresolved residues X"),
-        (">a\nMKV\nHZH\n", r"line 2: a: unknown state 'Z' at position 2"),
+        (">a\nMKV\nHZH\n", r"line 3: a: unknown state 'Z' at position 2"),
         (">a\nM*V\nHHH\n", r"line 2: a: '\*' at position 2 is no residue"),
         (">a\nM V\nHHH\n", r"line 2: a: ' ' at position 2 is no residue"),
         (">a\n\n\n", r"line 2: a: empty chain"),
         (">\nMK\nHH\n", r"line 1: a chain without an id"),
         ("a\nMK\nHH\n", r"line 1: expected '>' and the chain's id, found 'a'"),
-        (GOOD + ">1abc_A\nMK\nHH\n", r"1abc_A: chains 1 and 3 have the same id"),
+        (GOOD + ">1abc_A\nMK\nHH\n", r"line 7: 1abc_A: the chain at line 1 has the same id"),
         ("<!DOCTYPE html><html></html>", r"line 1: this is HTML or XML, not data"),
         ("", r"no chain in it"),
         (b">a\nMK\nHH\n>b\n\xff\xfe\nHH\n", r"line 5: not text"),
@@ -144,6 +144,34 @@ def test_cu_ssp_length_is_held_against_the_sequence(tmp_path):
     with pytest.raises(CorpusError, match=r"line 3: 2: len says 4 but there are 3 residues"):
         list(read_cu_ssp_csv(path, Counter()))
     assert [c.states for c in read_chains_of(path, "id,len,input,expected\n1,3,MKV,LHH\n")] == ["LHH"]
+
+
+def test_a_table_without_rows_is_no_corpus(tmp_path):
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({name: pa.array([], pa.string()) for name in ("id", "sequence", "states")}), path)
+    (tmp_path / "c.csv").write_text("id,len,input,expected\n")
+    for name in ("c.parquet", "c.csv"):
+        with pytest.raises(CorpusError, match=rf"{name}: no chain in it"):
+            list(read_chains(tmp_path / name))
+    with pytest.raises(CorpusError, match=r"CB513\.csv: no chain in it"):
+        read_ps4(tmp_path, PS4_HEADER)
+
+
+def test_a_damaged_csv_names_the_line(tmp_path):
+    (tmp_path / "c.csv").write_text('id,len,input,expected\n1,3,"' + "M" * 200_000 + "\n")
+    with pytest.raises(CorpusError, match=r"c\.csv: line 2: field larger than field limit .* Get the file again"):
+        list(read_chains(tmp_path / "c.csv"))
+
+
+def test_damage_in_the_middle_of_a_parquet_file_is_found(tmp_path):
+    path = tmp_path / "c.parquet"
+    rows = [Chain(f"c{i}", "MKV" * 100 + "ACDE"[i % 4], "L" * 301).row() for i in range(500)]
+    pq.write_table(pa.Table.from_pylist(rows), path, use_dictionary=False)
+    raw = bytearray(path.read_bytes())
+    raw[40:400] = b"\xff" * 360
+    path.write_bytes(raw)
+    with pytest.raises(CorpusError, match=r"c\.parquet: damaged \(.*\)\. Build it again"):
+        list(read_chains(path))
 
 
 def read_chains_of(path, text):

@@ -145,7 +145,11 @@ def drop_one_oxygen(text):
     "name, edit, reason, is_error",
     [
         ("ca.pdb", drop_backbone, "no residue with a whole backbone (N, CA, C, O)", False),
-        ("empty.pdb", lambda text: "", "no coordinates", False),
+        ("header.pdb", lambda text: f"HEADER    {'HYDROLASE':40}01-JAN-26   1ABC\n", "no coordinates", False),
+        ("empty.pdb", lambda text: "", "cannot be read: no record of a structure", True),
+        ("html.pdb", lambda text: "<html>not found</html>", "cannot be read: no record of a structure", True),
+        ("empty.cif", lambda text: "", "cannot be read", True),
+        ("blank.cif.gz", lambda text: "", "cannot be read", True),
         ("html.cif", lambda text: "<html>not found</html>", "cannot be read", True),
         ("cut.cif", lambda text: "data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n1 2 3", "cannot be read", True),
         ("nul.cif", lambda text: "\0" * 100, "cannot be read", True),

@@ -64,7 +64,9 @@ def pdb_origin(chain_id: str) -> dict[str, str]:
     return {"pdb_id": match[1].lower(), "pdb_chain": match[2]} if match else {"pdb_id": "", "pdb_chain": ""}
 
 
-def check_chain(chain_id: str, sequence: str, states: str, where: str, changes: Counter[str]) -> tuple[str, str]:
+def check_chain(
+    chain_id: str, sequence: str, states: str, where: str, changes: Counter[str], states_where: str | None = None
+) -> tuple[str, str]:
     """Check a chain at the door, and spell it the house's way.
 
     Args:
@@ -73,6 +75,7 @@ def check_chain(chain_id: str, sequence: str, states: str, where: str, changes: 
         states: state letters, length L; coil spelled L, C, '-', '.' or blank.
         where: file and line, for messages.
         changes: counts what had to be changed, for the card.
+        states_where: file and line of the states, if they have a line of their own.
 
     Returns:
         sequence and states, in upper case and with coil as L.
@@ -97,7 +100,7 @@ def check_chain(chain_id: str, sequence: str, states: str, where: str, changes: 
     try:
         normal = normalise_states(states)
     except UnknownStateError as error:
-        raise CorpusError(f"{where}: {chain_id}: {error}") from None
+        raise CorpusError(f"{states_where or where}: {chain_id}: {error}") from None
     if upper != sequence:
         changes["residues written in lower case, upper-cased"] += sum(map(str.islower, sequence))
     if normal != states:
@@ -107,17 +110,23 @@ def check_chain(chain_id: str, sequence: str, states: str, where: str, changes: 
     return upper, normal
 
 
-def unique_ids(chains: Iterable[Chain], where: str) -> Iterator[Chain]:
-    """Pass the chains on.
+def distinct_chains(located: Iterable[tuple[str, Chain]], path: object) -> Iterator[Chain]:
+    """Pass on the chains of a file.
+
+    Args:
+        located: chains, each with its place in the file ("line 4", "row 2").
+        path: the file, for messages.
 
     Raises:
-        CorpusError: at the second chain of one name.
+        CorpusError: at the second chain of one name, and if there is no chain at all.
     """
-    seen: dict[str, int] = {}
-    for number, chain in enumerate(chains, start=1):
+    seen: dict[str, str] = {}
+    for place, chain in located:
         if chain.id in seen:
             raise CorpusError(
-                f"{where}: {chain.id}: chains {seen[chain.id]} and {number} have the same id. Rename or remove one."
+                f"{path}: {place}: {chain.id}: the chain at {seen[chain.id]} has the same id. Rename or remove one."
             )
-        seen[chain.id] = number
+        seen[chain.id] = place
         yield chain
+    if not seen:
+        raise CorpusError(f"{path}: no chain in it (the file is empty). Get the file again.")

@@ -14,12 +14,13 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..states import UNRESOLVED
-from .chains import Chain, CorpusError, check_chain, pdb_origin, unique_ids
+from .chains import Chain, CorpusError, check_chain, distinct_chains, pdb_origin
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
 
@@ -48,16 +49,14 @@ def read_three_line(path: Path, changes: Counter[str]) -> Iterator[Chain]:
     Raises:
         CorpusError: for a file that is not of this form.
     """
-    return unique_ids(_three_line_chains(path, changes), str(path))
+    return distinct_chains(_three_line_chains(path, changes), path)
 
 
-def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
     lines = _lines(path)
-    empty = True
     for number, header in lines:
         if not header.strip():
             continue
-        empty = False
         if not header.startswith(">"):
             raise CorpusError(
                 f"{path}: line {number}: expected '>' and the chain's id, found {header[:20]!r}. "
@@ -77,24 +76,22 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
         # Blank is a spelling of coil, so only blanks beyond the last residue are no states.
         if len(states) > len(sequence) and not states[len(sequence) :].strip():
             states = states[: len(sequence)]
-        where = f"{path}: line {number + 1}"
-        sequence, states = check_chain(chain_id, sequence, states, where, changes)
-        yield Chain(chain_id, sequence, states, pdb_origin(chain_id))
-    if empty:
-        raise CorpusError(f"{path}: no chain in it (the file is empty). Get the file again.")
+        where, states_where = f"{path}: line {number + 1}", f"{path}: line {number + 2}"
+        sequence, states = check_chain(chain_id, sequence, states, where, changes, states_where)
+        yield f"line {number}", Chain(chain_id, sequence, states, pdb_origin(chain_id))
 
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Numbered rows of a CSV file that must have these columns."""
     reader = csv.reader(line for _, line in _lines(path))
-    header = [name.strip() for name in next(reader, [])]
+    header = [name.strip() for name in _next_row(reader, path) or []]
     missing = [name for name in columns if name not in header]
     if missing:
         raise CorpusError(
             f"{path}: line 1: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}. "
             f"Expected {', '.join(columns)}."
         )
-    for row in reader:
+    while (row := _next_row(reader, path)) is not None:
         if not row:
             continue
         if len(row) != len(header):
@@ -103,6 +100,14 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
                 "Get the file again."
             )
         yield reader.line_num, dict(zip(header, row, strict=True))
+
+
+def _next_row(reader: Any, path: Path) -> list[str] | None:
+    """The next row of a CSV file, None at its end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise CorpusError(f"{path}: line {reader.line_num}: {error} (damaged?). Get the file again.") from None
 
 
 def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -114,6 +119,10 @@ def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
     Raises:
         CorpusError: for a file that is not of this form.
     """
+    return distinct_chains(_ps4_chains(path, changes), path)
+
+
+def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
     columns = ("input", "dssp8", "disorder", "cb513_mask")
     chain_numbers: dict[str, int] = {}
     for row_number, (line, row) in enumerate(_csv_rows(path, columns), start=1):
@@ -130,7 +139,7 @@ def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
             "resolved_mask": resolved,
             "domain_mask": domain,
         }
-        yield Chain(chain_id, sequence, _masked(chain_states, domain), extra)
+        yield f"line {line}", Chain(chain_id, sequence, _masked(chain_states, domain), extra)
 
 
 def _mask(tokens: list[str], name: str, num_residues: int, where: str, chain_id: str) -> list[bool]:
@@ -153,10 +162,10 @@ def read_cu_ssp_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
     Raises:
         CorpusError: for a file that is not of this form.
     """
-    return unique_ids(_cu_ssp_chains(path, changes), str(path))
+    return distinct_chains(_cu_ssp_chains(path, changes), path)
 
 
-def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
     for line, row in _csv_rows(path, ("id", "len", "input", "expected")):
         where = f"{path}: line {line}"
         if row["len"] != str(len(row["input"])):
@@ -164,7 +173,7 @@ def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
                 f"{where}: {row['id']}: len says {row['len']} but there are {len(row['input'])} residues (truncated?)."
             )
         sequence, states = check_chain(row["id"], row["input"], row["expected"], where, changes)
-        yield Chain(row["id"], sequence, states)
+        yield f"line {line}", Chain(row["id"], sequence, states)
 
 
 def read_parquet(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -173,10 +182,10 @@ def read_parquet(path: Path, changes: Counter[str]) -> Iterator[Chain]:
     Raises:
         CorpusError: for a file that is no whole parquet file, lacks a column or holds a bad chain.
     """
-    return unique_ids(_parquet_chains(path, changes), str(path))
+    return distinct_chains(_parquet_chains(path, changes), path)
 
 
-def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
     try:
         table = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
@@ -187,17 +196,27 @@ def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[Chain]:
         raise CorpusError(
             f"{path}: no column {', '.join(missing)}; found {', '.join(sorted(table.schema_arrow.names))}."
         )
-    row_number = 0
-    for batch in table.iter_batches():
-        for row in batch.to_pylist():
-            row_number += 1
-            where = f"{path}: row {row_number}"
-            for name in ("id", "sequence", "states"):
-                if not isinstance(row[name], str):
-                    raise CorpusError(f"{where}: {name} is {row[name]!r}. Expected a string.")
-            sequence, states = check_chain(row["id"], row["sequence"], row["states"], where, changes)
-            extra = {k: v for k, v in row.items() if k not in ("id", "sequence", "states", "num_residues")}
-            yield Chain(row["id"], sequence, states, extra)
+    for number, row in enumerate(_parquet_rows(table, path), start=1):
+        where = f"{path}: row {number}"
+        for name in ("id", "sequence", "states"):
+            if not isinstance(row[name], str):
+                raise CorpusError(f"{where}: {name} is {row[name]!r}. Expected a string.")
+        sequence, states = check_chain(row["id"], row["sequence"], row["states"], where, changes)
+        extra = {k: v for k, v in row.items() if k not in ("id", "sequence", "states", "num_residues")}
+        yield f"row {number}", Chain(row["id"], sequence, states, extra)
+
+
+def _parquet_rows(table: pq.ParquetFile, path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table, whose pages may be damaged though its footer is whole."""
+    batches = table.iter_batches()
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise CorpusError(f"{path}: damaged ({str(error).splitlines()[0]}). Build it again.") from None
+        yield from rows
 
 
 READERS: dict[str, Reader] = {

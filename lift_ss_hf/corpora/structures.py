@@ -243,10 +243,15 @@ def _read_structure(path: Path, changes: Counter[str]) -> gemmi.Structure:
     gemmi = _gemmi()
     try:
         structure = gemmi.read_structure(str(path))
+    except IndexError:  # gemmi 0.7, of a file without a data block
+        raise StructureError("cannot be read: no data block in it") from None
     except (OSError, RuntimeError, ValueError) as error:
         words = " ".join(str(error).split())
         raise StructureError(f"cannot be read: {words}") from None
     if not len(structure) or not structure[0].count_atom_sites():
+        # gemmi skips the lines it does not know: without a single record this is another kind of file
+        if not (structure.info or structure.raw_remarks or structure.entities):
+            raise StructureError("cannot be read: no record of a structure in it")
         raise StructureError("no coordinates", is_error=False)
     if len(structure) > 1:
         changes["structures of several models, of which the first was taken"] += 1
