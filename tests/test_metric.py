@@ -182,3 +182,13 @@ def test_bad_input_is_one_clear_line(metric_cache):
         metric.compute(references=["HH", "HHH"], predictions=["HH", "HH"])
     with pytest.raises(ValueError, match="unknown state set 'q7'"):
         load_q8_sov("q7", **metric_cache)
+
+
+def test_no_chains_is_one_clear_line_too(metric_cache):
+    for references, predictions, message in (
+        ([], [], "no chains: references and predictions are empty"),
+        (["HH"], [], "1 references but 0 predictions"),
+        ([], ["HH"], "0 references but 1 predictions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_q8_sov(**metric_cache).compute(references=references, predictions=predictions)
