@@ -8,6 +8,7 @@ the library's own otherwise (dora, noreft).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from adapters.context import ForwardContext
 from adapters.methods.prefix_tuning import PrefixTuningLayer
 from adapters.methods.prompt_tuning import PromptTuningLayer
 from torch import nn
+from transformers.activations import ACT2FN
 
 ADAPTER_NAME = "secondary_structure"  # in the names of the weights; a change is a change of format
 REDUCTION_FACTOR = 64  # hidden size over bottleneck, LIFT_SS
@@ -39,6 +41,10 @@ _COMPACTER = {**_BOTTLENECK, "phm_layer": True, "phm_dim": PHM_DIM}
 _PARALLEL_COMPACTER = {**_COMPACTER, "init_weights": "bert"}
 _PREFIX = {"flat": True, "prefix_length": 16}
 _GATED = {"use_gating": True}
+
+SIZES = ("bottleneck_size", "phm_dim", "phm_rank", "prefix_length", "r")
+NUMBERS = ("alpha", "reduction_factor")
+FRACTIONS = ("dropout", "stochastic_depth")
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,31 @@ def check_adapter(name: str, options: Mapping[str, Any], hidden_size: int) -> No
         raise ValueError(
             f"adapter {name!r} has no option {unknown[0]!r}. Choose from: {', '.join(sorted(method.options()))}."
         )
+    for option, value in options.items():
+        _check_value(name, option, value)
     if method.has_bottleneck:
         _check_width(name, options, hidden_size)
+
+
+def _check_value(name: str, option: str, value: Any) -> None:
+    """Raise ValueError for what is known to be wrong before a backbone is loaded."""
+    if option in SIZES:
+        holds, expected = type(value) is int and value >= 1, "a whole number of at least 1"
+    elif option in NUMBERS:
+        holds, expected = is_number(value) and value > 0, "a number above 0"
+    elif option in FRACTIONS:
+        holds, expected = is_number(value) and 0 <= value < 1, "a fraction of at least 0 and less than 1"
+    elif option == "non_linearity":
+        holds, expected = value in (None, "leakyrelu", *ACT2FN), f"one of: {', '.join(sorted(ACT2FN))}"
+    else:
+        return  # the library says it when the adapter is built
+    if not holds:
+        raise ValueError(f"option {option} of adapter {name!r} is {value!r}. Expected {expected}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real, finite number, and no boolean."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_width(name: str, options: Mapping[str, Any], hidden_size: int) -> None:
@@ -175,8 +204,12 @@ def add_adapter(
     backbone: Any, name: str, options: Mapping[str, Any], leave_out: Sequence[int], num_blocks: int
 ) -> None:
     """Put a named adapter into a backbone that is ready for adapters, and switch it on."""
-    config = adapter_config(name, options, leave_out, backbone.config.hidden_size, num_blocks)
-    backbone.add_adapter(ADAPTER_NAME, config=config)
+    try:
+        config = adapter_config(name, options, leave_out, backbone.config.hidden_size, num_blocks)
+        backbone.add_adapter(ADAPTER_NAME, config=config)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # the library does not check its options, it falls over them
+        raise ValueError(f"adapter {name!r} cannot be built with the options {dict(options)}: {error}.") from error
     # set_active_adapters does the same, after a warning that no adapter is active
     backbone.adapters_config.active_setup = parse_composition(ADAPTER_NAME)
     for module in list(backbone.modules()):

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedModel
 
-from .backbones import fingerprint, first_line, get_family, portable_name, read_backbone_config
+from .backbones import fingerprint, get_family, portable_name, read_backbone_config, read_config_file
 from .configuration import SecondaryStructureConfig
 from .storage import check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
+# What Auto classes and pipelines pass on, and what is the only way here anyhow (safetensors, little memory).
+IGNORED_OPTIONS = (
+    *("_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "from_flax", "from_pipeline"),
+    *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download", "torch_dtype"),
+    *("trust_remote_code", "use_safetensors", "weights_only"),
+)
 LEFT_OUT = 2 / 3  # fraction of the blocks, the lower ones, without an adapter: LIFT_SS leaves out 16 of 24
 
 
@@ -111,7 +116,7 @@ class ArtefactModel(PreTrainedModel):
         pretrained_model_name_or_path: str | os.PathLike,
         *args: Any,
         backbone: str | os.PathLike | PreTrainedModel | None = None,
-        config: SecondaryStructureConfig | None = None,
+        config: SecondaryStructureConfig | str | os.PathLike | None = None,
         revision: str | None = None,
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
@@ -124,20 +129,25 @@ class ArtefactModel(PreTrainedModel):
             args: unused; the Auto classes may pass some.
             backbone: where the backbone is now, if not where the configuration says; or the backbone itself, without
                 adapters, which the model takes over. Either must be the one the model was trained on.
-            config: instead of the artefact's own.
+            config: instead of the artefact's own; or where it is, a Hub id or folder.
             revision: of the artefact on the Hub.
             dtype: of the frozen weights in memory, fp32 by default; what was trained is fp32 in any case.
             attn_implementation: `sdpa`, `eager`, ...
-            options: cache_dir, force_download, local_files_only, proxies, subfolder, token, output_loading_info.
+            options: cache_dir, force_download, local_files_only, proxies, subfolder, token, output_loading_info; and
+                arguments of the configuration to change (max_residues, calibration_temperature, ...).
 
         Raises:
             ValueError: if a file is missing or damaged, or the backbone is not the one the model was trained on.
+            TypeError: for an option that does not exist.
         """
         dtype = as_dtype(options.pop("torch_dtype", None) or dtype)  # the older name, which Auto classes pass on
         hub = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
+        changes = {key: options[key] for key in options if key not in (*HUB_OPTIONS, *IGNORED_OPTIONS)}
         name = pretrained_model_name_or_path
-        if config is None:
-            config = cls.read_config(name, revision=revision, **hub)
+        if not isinstance(config, SecondaryStructureConfig):
+            config = cls.read_config(config or name, revision=revision, changes=_config_options(changes), **hub)
+        elif changes:
+            raise TypeError(f"{min(changes)} and config were both given. Change the configuration, or leave it out.")
         cls._of_family(config.backbone_config.model_type)  # before anything large is fetched
         weights = read_weights(name, revision=revision, **hub)
         hub.pop("subfolder", None)  # of the artefact, not of the backbone
@@ -180,23 +190,27 @@ class ArtefactModel(PreTrainedModel):
             cls.by_family.setdefault(family, cls)
 
     @classmethod
-    def read_config(cls, name: str | os.PathLike, **hub: Any) -> SecondaryStructureConfig:
+    def read_config(
+        cls, name: str | os.PathLike, changes: Mapping[str, Any] | None = None, **hub: Any
+    ) -> SecondaryStructureConfig:
         """The configuration of a saved model, in the class of its family.
+
+        Args:
+            name: Hub id or folder.
+            changes: values to replace.
+            hub: revision, cache_dir, token, ...
 
         Raises:
             ValueError: if there is none, or it is no model of ours, or of a newer format.
         """
-        try:
-            content, _ = SecondaryStructureConfig.get_config_dict(name, **hub)
-        except (OSError, HFValidationError) as error:
-            raise ValueError(f"cannot read the model {str(name)!r}: {first_line(error)}") from error
+        content = read_config_file(name, **hub)
         config_classes = {model.config_class.model_type: model.config_class for model in cls.by_family.values()}
-        if content.get("model_type") not in config_classes:
+        if content["model_type"] not in config_classes:
             raise ValueError(
-                f"{name} holds a model of type {content.get('model_type')!r}. Expected what save_pretrained wrote "
+                f"{name} holds a model of type {content['model_type']!r}. Expected what save_pretrained wrote "
                 f"here: one of {', '.join(sorted(config_classes))}. To start from a backbone use from_backbone."
             )
-        return config_classes[content["model_type"]].from_dict(content)
+        return config_classes[content["model_type"]].from_dict(content, **(changes or {}))
 
     @classmethod
     def _of_family(cls, model_type: str) -> type[Any]:
@@ -307,7 +321,7 @@ def _left_out(
     if top_blocks is not None:
         if adapter is None:
             raise ValueError("top_blocks was given without an adapter. To train the top k blocks freeze the others.")
-        if not 1 <= top_blocks <= num_blocks:
+        if not isinstance(top_blocks, int) or isinstance(top_blocks, bool) or not 1 <= top_blocks <= num_blocks:
             raise ValueError(f"top_blocks is {top_blocks}. Expected 1 to {num_blocks}, the depth of the backbone.")
         return range(num_blocks - top_blocks)
     if leave_out is not None:

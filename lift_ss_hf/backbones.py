@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import adapters
 import torch
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, BertModel, EsmModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
+from transformers import BertModel, EsmModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
 from transformers.modeling_utils import no_init_weights
 from transformers.models.esm.modeling_esm import RotaryEmbedding
 
@@ -24,6 +25,10 @@ from .esm_adapters import init_esm_adapters
 
 BUNDLED = "bundled"  # name of the backbone that comes with the package
 ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
+
+
+class BackboneError(ValueError):
+    """A backbone that is not there, or cannot be loaded."""
 
 
 class BackboneFamily:
@@ -65,19 +70,27 @@ class BackboneFamily:
             options: for `from_pretrained` of transformers (revision, cache_dir, token, attn_implementation, ...).
 
         Raises:
-            ValueError: if the checkpoint lacks weights of the encoder.
+            BackboneError: if the checkpoint is not there, is damaged, or lacks weights of the encoder.
+            ValueError: for options that do not exist.
         """
         attention = options.get("attn_implementation")
         if attention not in (None, *ATTENTION):
             raise ValueError(f"unknown attn_implementation {attention!r}. Choose one of: {', '.join(ATTENTION)}.")
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
-        backbone, report = self.model_class.from_pretrained(
-            locate(name), dtype=loading_dtype, output_loading_info=True, **self.build_options, **options
-        )
+        try:
+            backbone, report = self.model_class.from_pretrained(
+                locate(name), dtype=loading_dtype, output_loading_info=True, **self.build_options, **options
+            )
+        except (OSError, HFValidationError) as error:
+            raise BackboneError(f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}") from error
+        except (SafetensorError, RuntimeError, TypeError) as error:
+            raise BackboneError(
+                f"the backbone {str(name)!r} is damaged: {in_one_line(error)}. Fetch its files again."
+            ) from error
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("contact_head"))
         if missing:
-            raise ValueError(
+            raise BackboneError(
                 f"the checkpoint {name} lacks {len(missing)} weights of its encoder, the first is {missing[0]}. "
                 "Use a complete checkpoint of an encoder."
             )
@@ -258,22 +271,53 @@ def get_family(model_type: str) -> BackboneFamily:
     return FAMILIES[model_type]
 
 
-def first_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """What an error of a library says, as far as one line goes."""
-    return str(error).strip().split("\n")[0]
+    if isinstance(error, HFValidationError):
+        return "no such folder, and no Hub id either."
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def read_backbone_config(name: str | os.PathLike, **options: Any) -> PretrainedConfig:
+def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
+    """The content of the `config.json` of a model or a backbone.
+
+    Args:
+        name: Hub id or folder.
+        options: revision, cache_dir, token, ...
+
+    Raises:
+        ValueError: if there is none, or it does not say what kind of model it is of.
+    """
+    try:
+        content, _ = PretrainedConfig.get_config_dict(locate(name), **options)
+    except (OSError, HFValidationError) as error:
+        raise ValueError(f"cannot read the configuration of {str(name)!r}: {in_one_line(error)}") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"the config.json of {str(name)!r} is no JSON object. Fetch or write it again.") from error
+    if not isinstance(content.get("model_type"), str):
+        raise ValueError(f"{str(name)!r} has no config.json with a model_type. Give the folder or Hub id of a model.")
+    return content
+
+
+def read_backbone_config(name_or_path: str | os.PathLike, **options: Any) -> PretrainedConfig:
     """The configuration of a checkpoint that can be a backbone.
 
     Raises:
         ValueError: if there is no such checkpoint, or it is no encoder of a known family.
     """
+    content = read_config_file(name_or_path, **options)
+    family = get_family(content["model_type"])
     try:
-        config = AutoConfig.from_pretrained(locate(name), **options)
-    except (OSError, HFValidationError) as error:  # the latter for a folder that is not there
-        raise ValueError(f"cannot fetch the backbone {str(name)!r}: {first_line(error)}") from error
-    get_family(config.model_type).check(config)
+        config_class: Any = family.model_class.config_class
+        config = config_class.from_dict(content, _commit_hash=None)
+    except TypeError as error:
+        raise ValueError(f"the config.json of {str(name_or_path)!r} has a value of a wrong type: {error}.") from error
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        value = getattr(config, name, None)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"the config.json of {str(name_or_path)!r} has {name} {value!r}. Expected a whole number.")
+    family.check(config)
     return config
 
 

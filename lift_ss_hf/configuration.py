@@ -6,12 +6,14 @@ configuration: `EsmSecondaryStructureConfig`, `T5SecondaryStructureConfig`, `Ber
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from transformers import BertConfig, EsmConfig, PretrainedConfig, T5Config
 
-from .adapter_methods import check_adapter
+from .adapter_methods import check_adapter, is_number
 from .states import ALPHABETS, get_alphabet
 from .windows import plan_windows
 
@@ -28,6 +30,14 @@ def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
     """Raise ValueError, choices sorted, unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"unknown {what} {value!r}. Choose one of: {', '.join(sorted(choices))}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping))
 
 
 class SecondaryStructureConfig(PretrainedConfig):
@@ -74,7 +84,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         backbone_fingerprint: str | None = None,
         adapter: str | None = "bottleneck",
         adapter_options: dict[str, Any] | None = None,
-        leave_out: Sequence[int] = (),
+        leave_out: Collection[int] = (),
         freeze: str | int | None = "all",
         block_mix: bool = False,
         head: str = "lift_ss",
@@ -101,8 +111,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.backbone_revision = backbone_revision
         self.backbone_fingerprint = backbone_fingerprint
         self.adapter = adapter
-        self.adapter_options = dict(adapter_options or {})
-        self.leave_out = sorted(leave_out)
+        self.adapter_options = {} if adapter_options is None else adapter_options
+        self.leave_out: Sequence[int] = leave_out  # type: ignore[assignment]  # a list once checked
         self.freeze = freeze
         self.block_mix = block_mix
         self.head = head
@@ -112,14 +122,14 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.embedding_size = embedding_size
         self.loss = loss
         self.loss_scale = loss_scale
-        self.class_counts = None if class_counts is None else list(class_counts)
+        self.class_counts = class_counts
         self.states = states
         self.max_residues = max_residues
         self.window_overlap = window_overlap
         self.calibration_temperature = calibration_temperature
         self.includes_backbone = includes_backbone
         self.format_version = format_version
-        self._check()
+        self.check()
         letters = get_alphabet(states).letters
         for derived in ("id2label", "label2id", "num_labels"):  # follow from `states`
             kwargs.pop(derived, None)
@@ -154,7 +164,30 @@ class SecondaryStructureConfig(PretrainedConfig):
         """Whether states are told apart by similarity to centroids."""
         return self.loss != "cross_entropy"
 
-    def _check(self) -> None:
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """From what `to_dict` gave; further arguments replace its values, and are checked as they are.
+
+        Raises:
+            ValueError: for values that cannot be built.
+        """
+        own = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}
+        for name in ("num_labels", "id2label", "label2id"):
+            if name in kwargs:
+                raise ValueError(f"{name} follows from states. To train for other states, pass states=.")
+        changes = {name: kwargs.pop(name) for name in own & set(kwargs)}
+        return super().from_dict({**config_dict, **changes}, **kwargs)
+
+    def check(self) -> None:
+        """Check all values together, and bring lists into their one form; again when a model is built.
+
+        Raises:
+            ValueError: for values that cannot be built.
+        """
+        self._check_types()
+        self.leave_out = sorted({int(block) for block in self.leave_out})
+        self.adapter_options = dict(self.adapter_options)
+        self.class_counts = None if self.class_counts is None else list(self.class_counts)
         if not isinstance(self.format_version, int) or self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"this model has format version {self.format_version}, this package reads up to {FORMAT_VERSION}. "
@@ -169,6 +202,25 @@ class SecondaryStructureConfig(PretrainedConfig):
             check_adapter(self.adapter, self.adapter_options, self.hidden_size)
         elif self.adapter_options:
             raise ValueError("adapter_options were given without an adapter. Name the adapter, or drop them.")
+
+    def _check_types(self) -> None:
+        """A configuration may come from any file."""
+        given = [name for name in ("max_residues", "window_overlap") if getattr(self, name) is not None]
+        whole = ("head_channels", "head_depth", "embedding_size", *given)
+        for names, kind, holds in (
+            (whole, "a whole number", _is_whole),
+            (("head_dropout", "loss_scale", "calibration_temperature"), "a number", is_number),
+            (("block_mix", "includes_backbone"), "true or false", lambda value: isinstance(value, bool)),
+            (("adapter_options",), "a dictionary", lambda value: isinstance(value, Mapping)),
+            (("leave_out",), "numbers of blocks", lambda value: _is_list(value) and all(map(_is_whole, value))),
+        ):
+            for name in names:
+                if not holds(getattr(self, name)):
+                    raise ValueError(f"{name} is {getattr(self, name)!r}. Expected {kind}.")
+        if self.class_counts is not None and not (
+            _is_list(self.class_counts) and all(map(is_number, self.class_counts))
+        ):
+            raise ValueError(f"class_counts is {self.class_counts!r}. Expected a number for each state.")
 
     def _check_blocks(self) -> None:
         outside = [block for block in self.leave_out if not 0 <= block < self.num_blocks]
@@ -191,7 +243,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         elif self.leave_out:
             raise ValueError("leave_out was given without an adapter. To freeze the lowest n blocks use freeze=n.")
         if self.freeze not in ("all", None) and not (
-            isinstance(self.freeze, int) and 0 <= self.freeze <= self.num_blocks
+            _is_whole(self.freeze) and 0 <= int(self.freeze) <= self.num_blocks
         ):
             raise ValueError(
                 f'freeze is {self.freeze!r}. Expected "all", None, or a number of lowest blocks '
@@ -205,6 +257,7 @@ class SecondaryStructureConfig(PretrainedConfig):
             "loss_scale": self.loss_scale > 0,
             "calibration_temperature": self.calibration_temperature > 0,
             "max_residues": self.max_residues is None or self.max_residues >= 1,
+            "window_overlap": self.window_overlap is None or self.window_overlap >= 0,
         }
         for name, holds in bounds.items():
             if not holds:

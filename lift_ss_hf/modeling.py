@@ -94,6 +94,7 @@ class SecondaryStructureModel(ArtefactModel):
     margin: torch.Tensor | None
 
     def __init__(self, config: SecondaryStructureConfig, backbone: PreTrainedModel | None = None):
+        config.check()  # it may have been changed since it was made
         super().__init__(config)
         self.family: BackboneFamily = get_family(config.backbone_config.model_type)
         self.backbone = self.family.build(config.backbone_config) if backbone is None else backbone

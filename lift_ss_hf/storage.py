@@ -16,12 +16,12 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .atomic import replacing
-from .backbones import fingerprint, first_line, get_family, locate
+from .backbones import BackboneError, fingerprint, get_family, locate, read_config_file
 from .configuration import SecondaryStructureConfig
 
 CODE_FOR_AUTO_CLASSES = {"AutoConfig": "configuration", "AutoModelForTokenClassification": "modeling"}
@@ -96,11 +96,8 @@ def fetch_backbone(
     name, revision = find_backbone(name, revision, artefact)
     try:
         backbone = get_family(config.backbone_config.model_type).load(name, revision=revision, **options)
-    except (OSError, HFValidationError) as error:
-        raise ValueError(
-            f"cannot fetch the backbone {str(name)!r} of {artefact}: {first_line(error)} "
-            "If it is somewhere else, pass backbone=, a folder or Hub id."
-        ) from error
+    except BackboneError as error:
+        raise BackboneError(f"{error} Needed by {artefact}; if it is elsewhere, pass backbone=.") from error
     check_fingerprint(backbone, config, name)
     return backbone
 
@@ -130,14 +127,11 @@ def read_backbone_location(
     Raises:
         ValueError: if there is no configuration.
     """
+    content = read_config_file(name, **hub_options)
     name = locate(name)
-    try:
-        content, _ = PretrainedConfig.get_config_dict(name, **hub_options)
-    except (OSError, HFValidationError) as error:
-        raise ValueError(f"cannot read a configuration in {name}: {first_line(error)}") from error
     places: list[tuple[str, str | None]] = [(os.fspath(name), hub_options.get("revision"))]
     if "backbone_config" not in content:
-        return content.get("model_type", ""), places
+        return content["model_type"], places
     if backbone is not None:
         places.append((os.fspath(backbone), None))
     elif content.get("backbone_name"):

@@ -19,7 +19,7 @@ import numpy as np
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .backbones import first_line, get_family
+from .backbones import get_family, in_one_line
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleaningCounts, clean_residues
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
 from .storage import read_backbone_location
@@ -99,7 +99,7 @@ class ResidueTokenizer:
                 stock = AutoTokenizer.from_pretrained(place, **{**options, "revision": revision or "main"})
                 return cls(stock, model_type)
             except (OSError, KeyError, HFValidationError) as error:
-                reasons.append(f"{place}: {first_line(error)}")
+                reasons.append(f"{place}: {in_one_line(error)}")
         raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

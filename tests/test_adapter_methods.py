@@ -137,3 +137,14 @@ def test_ways_to_say_which_blocks(backbones):
 def test_a_misspelt_option_is_no_silent_default(backbones):
     with pytest.raises(TypeError, match=r"unknown option 'head_chanels'\. Choose from: .*head_channels"):
         SecondaryStructureModel.from_backbone(backbones["esm"], head_chanels=16)
+
+
+def test_an_option_that_the_library_falls_over_is_named(backbones):
+    for options in ({"init_weights": "wobbly"}, {"r": 2, "composition_mode": "scale"}, {"attn_matrices": 3}):
+        with pytest.raises(ValueError, match=r"adapter 'lora' cannot be built with the options \{"):
+            SecondaryStructureModel.from_backbone(backbones["esm"], adapter="lora", adapter_options=options)
+
+
+def test_top_blocks_is_a_whole_number(backbones):
+    with pytest.raises(ValueError, match=r"top_blocks is 1\.5\. Expected 1 to 4"):
+        SecondaryStructureModel.from_backbone(backbones["esm"], top_blocks=1.5)

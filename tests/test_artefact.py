@@ -114,7 +114,7 @@ def test_loading_says_what_is_wrong_with_the_backbone(saved, tmp_path):
         EsmForSecondaryStructure.from_pretrained(saved, backbone=tiny_backbone("esm", seed=1))
     expected = logits(EsmForSecondaryStructure.from_pretrained(saved))
     (tmp_path / "backbone").rename(tmp_path / "moved")
-    with pytest.raises(ValueError, match=r"cannot fetch the backbone .*backbone' .* pass backbone="):
+    with pytest.raises(ValueError, match=r"cannot fetch the backbone .*backbone': no such folder.* pass backbone="):
         EsmForSecondaryStructure.from_pretrained(saved)
     moved = EsmForSecondaryStructure.from_pretrained(saved, backbone=tmp_path / "moved")
     assert torch.equal(logits(moved), expected)
@@ -142,7 +142,7 @@ def test_missing_damaged_and_foreign_files(saved, tmp_path):
         EsmForSecondaryStructure.from_pretrained(saved)
     with pytest.raises(ValueError, match=r"holds a model of type 'esm'.*use from_backbone"):
         EsmForSecondaryStructure.from_pretrained(tmp_path / "backbone")
-    with pytest.raises(ValueError, match=r"cannot read the model .*nothing_here"):
+    with pytest.raises(ValueError, match=r"cannot read the configuration of .*nothing_here"):
         EsmForSecondaryStructure.from_pretrained(tmp_path / "nothing_here")
 
 
@@ -252,6 +252,16 @@ def test_merging_changes_no_logits_and_leaves_no_adapter(family, adapter, tmp_pa
     assert read_json(tmp_path / "model")["adapter"] is None
     reloaded = SecondaryStructureModel.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(logits(reloaded, family), logits(model, family), atol=1e-4, rtol=0)
+
+
+def test_options_while_loading_change_the_configuration_or_are_refused(saved):
+    model = EsmForSecondaryStructure.from_pretrained(saved, max_residues=30)
+    assert model.max_residues == 30
+    assert EsmForSecondaryStructure.from_pretrained(saved, config=str(saved)).config.max_residues is None
+    with pytest.raises(TypeError, match=r"unknown option 'max_residue'\. Choose from: .*max_residues"):
+        EsmForSecondaryStructure.from_pretrained(saved, max_residue=30)
+    with pytest.raises(TypeError, match=r"max_residues and config were both given"):
+        EsmForSecondaryStructure.from_pretrained(saved, config=model.config, max_residues=30)
 
 
 def test_only_changes_of_weights_can_be_merged(saved):

@@ -151,3 +151,46 @@ def test_a_folder_of_the_hubs_cache_is_recorded_by_its_id():
     assert portable_name(cached) == ("facebook/esm2_t6_8M_UR50D", "c731040f")
     assert portable_name("Rostlab/prot_t5_xl_uniref50") == ("Rostlab/prot_t5_xl_uniref50", None)
     assert portable_name("../backbones/mine") == ("../backbones/mine", None)
+
+
+def damage_weights(folder, content):
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def write_config(folder, content):
+    (folder / "config.json").write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: damage_weights(folder, b""), r"the backbone '.*' is damaged: .*header.* Fetch its files again"),
+        (
+            lambda folder: damage_weights(folder, (folder / "model.safetensors").read_bytes()[:5000]),
+            r"the backbone '.*' is damaged: ",
+        ),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"cannot fetch the backbone '.*': Error no file"),
+        (lambda folder: write_config(folder, "[]"), r"the config\.json of '.*' is no JSON object"),
+        (lambda folder: write_config(folder, "{"), r"cannot read the configuration of '.*': .*not a valid JSON"),
+        (lambda folder: write_config(folder, "{}"), r"'.*' has no config\.json with a model_type"),
+        (lambda folder: write_config(folder, '{"model_type": "new"}'), r"a backbone of model type 'new' is none"),
+        (
+            lambda folder: write_config(folder, '{"model_type": "esm", "hidden_size": "x", "vocab_size": 33}'),
+            r"has hidden_size 'x'\. Expected a whole number",
+        ),
+        (
+            lambda folder: save_tiny_config(folder, hidden_size=16),
+            r"the backbone '.*' is damaged: .* size mismatch",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_clear_line(damage, message, tmp_path):
+    name = save_tiny_backbone(tmp_path, "esm")
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        SecondaryStructureModel.from_backbone(name)
+    assert "\n" not in str(error.value)
+
+
+def save_tiny_config(folder, **changes):
+    tiny_backbone("esm", **changes).config.save_pretrained(folder)

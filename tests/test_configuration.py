@@ -49,6 +49,27 @@ def config(**options) -> SecondaryStructureConfig:
         ({"max_residues": 10, "window_overlap": 10}, r"windows of 10 residues cannot overlap by 10\."),
         ({"format_version": 7}, r"format version 7, this package reads up to 1\. Upgrade"),
         ({"adapter_options": {"reduction_factor": 64}}, r"on a backbone of width 32 has a bottleneck of 0\."),
+        ({"leave_out": [0.5]}, r"leave_out is \[0\.5\]\. Expected numbers of blocks\."),
+        ({"leave_out": 1}, r"leave_out is 1\. Expected numbers of blocks\."),
+        ({"leave_out": "12"}, r"leave_out is '12'\. Expected numbers of blocks\."),
+        ({"adapter": None, "freeze": True}, r"freeze is True\. Expected \"all\", None"),
+        ({"window_overlap": -1}, r"window_overlap is -1, too small\."),
+        ({"loss": "ldam", "class_counts": [float("nan")] * 9}, r"class_counts is \[nan, .*Expected a number for each"),
+        ({"loss_scale": "a"}, r"loss_scale is 'a'\. Expected a number\."),
+        ({"loss_scale": float("inf")}, r"loss_scale is inf\. Expected a number\."),
+        ({"head_channels": 8.0}, r"head_channels is 8\.0\. Expected a whole number\."),
+        ({"block_mix": "yes"}, r"block_mix is 'yes'\. Expected true or false\."),
+        ({"adapter_options": [1]}, r"adapter_options is \[1\]\. Expected a dictionary\."),
+        (
+            {"adapter": "lora", "adapter_options": {"r": 0}},
+            r"option r of adapter 'lora' is 0\. Expected a whole number",
+        ),
+        ({"adapter_options": {"reduction_factor": "x"}}, r"reduction_factor of adapter 'bottleneck' is 'x'\. Expected"),
+        ({"adapter_options": {"non_linearity": "wobbly"}}, r"'wobbly'\. Expected one of: .*relu"),
+        (
+            {"adapter": "dora", "adapter_options": {"dropout": 1.5}},
+            r"dropout of adapter 'dora' is 1\.5\. Expected a fr",
+        ),
         (
             {"adapter": "compacter", "adapter_options": {"reduction_factor": 16}},
             r"reduction_factor 16 on a backbone of width 32 has a bottleneck of 2\. Expected a multiple of 4",
@@ -72,6 +93,16 @@ def test_a_configuration_comes_back_from_its_file(family, tmp_path):
     assert read.leave_out == [0, 1]
     assert read.calibration_temperature == 1.3
     assert (read.hidden_size, read.num_blocks) == (32, 4)
+
+
+def test_values_given_while_loading_are_checked_too(tmp_path):
+    config().save_pretrained(tmp_path)
+    found = EsmSecondaryStructureConfig.from_pretrained(tmp_path, head_dropout=0.5, leave_out=(2, 1))
+    assert (found.head_dropout, found.leave_out) == (0.5, [1, 2])
+    with pytest.raises(ValueError, match=r"head_dropout is 5\.0"):
+        EsmSecondaryStructureConfig.from_pretrained(tmp_path, head_dropout=5.0)
+    with pytest.raises(ValueError, match=r"num_labels follows from states"):
+        EsmSecondaryStructureConfig.from_pretrained(tmp_path, num_labels=3)
 
 
 @pytest.mark.parametrize("states", ["q9", "q8", "q3", "q3_lift_ss"])

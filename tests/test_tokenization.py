@@ -121,7 +121,7 @@ def test_it_is_found_with_the_model_or_with_its_backbone(tmp_path):
     stock = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert isinstance(stock, EsmTokenizer)
     assert stock("MKTAYIAK")["input_ids"] == expected
-    with pytest.raises(ValueError, match=r"cannot read a configuration in .*nowhere"):
+    with pytest.raises(ValueError, match=r"cannot read the configuration of .*nowhere"):
         ResidueTokenizer.from_pretrained(tmp_path / "nowhere")
 
 
