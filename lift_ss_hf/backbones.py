@@ -183,8 +183,10 @@ class EsmFamily(BackboneFamily):
         """(batch, tokens) to (batch, tokens, hidden).
 
         The mask goes along, which EsmModel of transformers 4.57 forgets: without it padding counts as residues when
-        embeddings are scaled for `<mask>` tokens.
+        embeddings are scaled for `<mask>` tokens. A row of padding only counts as one of residues, for by that scale
+        it would become NaN, and with it the gradient of the whole batch.
         """
+        attention_mask = attention_mask.where(attention_mask.any(1, keepdim=True), 1)
         return backbone.embeddings(input_ids=input_ids, attention_mask=attention_mask)
 
     def final_norm(self, backbone: Any) -> nn.Module | None:

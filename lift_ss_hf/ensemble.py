@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .artefact import as_dtype
+from .artefact import HUB_OPTIONS, as_dtype
 from .modeling import SecondaryStructureModel, SecondaryStructureOutput
 from .storage import fetch_backbone, read_weights
 
@@ -71,12 +71,23 @@ class Ensemble(nn.Module):
             names: Hub ids or folders of models over the same backbone.
             backbone: where the backbone is now, if not where the configurations say.
             dtype: of the frozen weights in memory, fp32 by default.
-            options: cache_dir, local_files_only, token, ...
+            options: cache_dir, force_download, local_files_only, proxies, token.
 
         Raises:
             ValueError: if the models were trained on different backbones, or do not fit together.
+            TypeError: for an option that does not exist.
         """
-        configs = [SecondaryStructureModel.read_config(name) for name in names]
+        if isinstance(names, (str, os.PathLike)) or not names:
+            raise ValueError(f"an ensemble is loaded from a list of models, found {names!r}. Give at least one name.")
+        known = sorted({*HUB_OPTIONS} - {"subfolder"})  # of one repository, and here are several
+        if unknown := sorted(set(options) - set(known)):
+            raise TypeError(f"unknown option {unknown[0]!r}. Choose from: {', '.join(known)}.")
+        configs = [SecondaryStructureModel.read_config(name, **options) for name in names]
+        if holders := [str(name) for name, config in zip(names, configs, strict=True) if config.includes_backbone]:
+            raise ValueError(
+                f"{', '.join(holders)}: holds a backbone of its own, which an ensemble cannot share. Load each model "
+                "by itself and pass them to Ensemble."
+            )
         if len({config.backbone_fingerprint for config in configs}) > 1 or any(c.freeze != "all" for c in configs):
             raise ValueError(
                 "models loaded as an ensemble must share one frozen backbone, but these were trained on different "
@@ -86,7 +97,7 @@ class Ensemble(nn.Module):
         shared = fetch_backbone(configs[0], names[0], backbone, dtype=dtype, **options)
         models = []
         for name, config in zip(names, configs, strict=True):
-            weights = read_weights(name)
+            weights = read_weights(name, **options)
             models.append(SecondaryStructureModel._assemble(config, share_weights(shared), weights, name, dtype))
         return cls(models)
 

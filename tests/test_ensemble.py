@@ -4,6 +4,7 @@ from models import batch_of_chains, save_tiny_backbone
 
 from lift_ss_hf.ensemble import Ensemble, share_weights
 from lift_ss_hf.modeling import SecondaryStructureModel
+from lift_ss_hf.storage import read_weights
 
 
 def save_models(tmp_path, options):
@@ -77,6 +78,30 @@ def test_models_that_do_not_fit_together(tmp_path):
     t5 = SecondaryStructureModel.from_backbone(save_tiny_backbone(tmp_path / "t5", "t5"), head="linear")
     with pytest.raises(ValueError, match="of one family, found EsmForSecondaryStructure, T5ForSecondaryStructure"):
         Ensemble([SecondaryStructureModel.from_pretrained(names[0]), t5])
+
+
+def test_what_is_no_list_of_models_is_refused(tmp_path, monkeypatch):
+    (name,) = save_models(tmp_path, [{}])
+    for names in ([], name):
+        with pytest.raises(ValueError, match=r"an ensemble is loaded from a list of models, found"):
+            Ensemble.from_pretrained(names)
+    with pytest.raises(TypeError, match=r"unknown option 'revison'\. Choose from: cache_dir"):
+        Ensemble.from_pretrained([name], revison="main")
+    SecondaryStructureModel.from_pretrained(name).save_pretrained(tmp_path / "whole", include_backbone=True)
+    with pytest.raises(ValueError, match=r"whole: holds a backbone of its own, which an ensemble cannot share"):
+        Ensemble.from_pretrained([name, tmp_path / "whole"])
+
+
+def test_models_are_fetched_with_the_options_given(tmp_path, monkeypatch):
+    names, seen = save_models(tmp_path, [{}, {}]), []
+
+    def reading(name, **options):
+        seen.append(options)
+        return read_weights(name, **options)
+
+    monkeypatch.setattr("lift_ss_hf.ensemble.read_weights", reading)
+    Ensemble.from_pretrained(names, cache_dir=str(tmp_path / "cache"), token="secret")
+    assert seen == [{"cache_dir": str(tmp_path / "cache"), "token": "secret"}] * 2
 
 
 def test_models_over_different_backbones(tmp_path):

@@ -234,6 +234,24 @@ def test_a_rotary_backbone_runs_a_long_chain_whole(backbones):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("adapter", ["bottleneck", "prefix_tuning", "unipelt"])
+def test_a_row_of_padding_only_changes_nothing(backbones, family, adapter):
+    """Processes that share a batch may be left with one."""
+    model = new_model(backbones[family], perturb=True, adapter=adapter, leave_out=[])
+    batch = batch_of_chains(family, [12, 5])
+    empty = {"input_ids": model.config.backbone_config.pad_token_id, "attention_mask": 0, "labels": -100}
+    larger = {name: torch.cat([part, torch.full_like(part[:1], empty[name])]) for name, part in batch.items()}
+    results = []
+    for inputs in (batch, larger):
+        model.zero_grad()
+        output = model(**inputs)
+        output.loss.backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        results.append((output.logits[:2].detach(), output.loss.detach(), gradients))
+    torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("loss", ["centroid", "ldam", "cross_entropy"])
 def test_a_batch_without_labels_contributes_nothing(backbones, family, loss):
     model = new_model(backbones[family], loss=loss, class_counts=[5] * 9)
