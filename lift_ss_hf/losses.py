@@ -45,7 +45,21 @@ def residue_loss(
 
     Returns:
         () fp32. 0 where no residue is labelled, never NaN.
+
+    Raises:
+        ValueError: for labels of another shape, or (on the CPU; a GPU has its own assertion) of no state.
     """
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"labels have the shape {tuple(labels.shape)}, expected {tuple(logits.shape[:-1])}: (batch, tokens)."
+        )
+    num_states = logits.shape[-1]
+    if labels.device.type == "cpu":
+        wrong = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_states))]
+        if len(wrong):
+            raise ValueError(
+                f"label {int(wrong[0])} is no state. Expected 0 to {num_states - 1}, or {IGNORE_INDEX} to ignore it."
+            )
     logits, labels = logits.flatten(0, 1).float(), labels.flatten()
     is_labelled = labels != IGNORE_INDEX
     if margin is not None:

@@ -185,7 +185,12 @@ class ResidueTokenizer:
 
         Returns:
             input_ids and attention_mask, (chains, longest) int64 each.
+
+        Raises:
+            ValueError: if there are no chains.
         """
+        if not len(chains):
+            raise ValueError("no chains to pad. Give at least one.")
         lengths = np.array([len(chain) for chain in chains])
         attention_mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
         input_ids = np.full(attention_mask.shape, self.pad_token_id, dtype=np.int64)

@@ -117,6 +117,28 @@ def test_a_wrong_source_builds_nothing_and_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.shared
+def test_one_folder_that_cannot_be_written_stops_no_other(shared_corpora, tmp_path):
+    (tmp_path / "casp12").mkdir()
+    (tmp_path / "casp12" / "notes.txt").write_text("mine")
+    result = build("casp12", "casp13", "--source", shared_corpora, "--out", tmp_path)
+    assert result.returncode == 1
+    assert "casp12 holds something that is no corpus" in result.stderr.replace(":", "")
+    assert "casp13 test: 41 chains" in result.stdout
+    assert "casp12 test" not in result.stdout
+    assert (tmp_path / "casp12" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.shared
+def test_a_fuller_corpus_is_not_replaced_by_a_poorer_one(shared_corpora, tmp_path):
+    folder = tmp_path / "pisces25"
+    write_corpus(folder, [Split.of("train", CHAINS), Split.of("validation", CHAINS)], FACTS)
+    result = build("pisces25", "--source", shared_corpora, "--out", tmp_path)
+    assert result.returncode == 1
+    assert f"{folder} is left as it is, for only there is train. Remove it to build the rest anew." in result.stderr
+    assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS
+
+
 def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):
     folder = tmp_path / "mine"
     write_corpus(folder, [Split.of("train", CHAINS), Split.of("test", CHAINS[:1])], FACTS)

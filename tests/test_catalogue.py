@@ -64,3 +64,8 @@ def test_an_unknown_corpus_or_configuration_is_named_with_the_closest():
         get_corpus("CASP_12")
     with pytest.raises(ValueError, match=r"promod3 has no configuration 'lt30id'\. Choose one of: default, lt25id"):
         get_corpus("promod3").config("lt30id")
+
+
+def test_a_corpus_is_known_by_the_folder_it_was_built_in_too():
+    assert crossed_tests("lift_ss/pisces25", ["lift_ss/casp12", "out/test2018", "cb513"]) == ["out/test2018", "cb513"]
+    assert crossed_tests("mine/own_chains", ["lift_ss/casp12"]) == []

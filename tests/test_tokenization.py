@@ -133,3 +133,8 @@ def test_tokenizers_that_do_not_fit_are_refused(stock):
     words.build_inputs_with_special_tokens = lambda tokens: [0, *tokens, 0]
     with pytest.raises(ValueError, match=r"no token for A, C, D, .*: it is no tokenizer of protein residues"):
         ResidueTokenizer(words, "esm")
+
+
+def test_no_chains_make_no_batch(stock):
+    with pytest.raises(ValueError, match=r"no chains to pad\. Give at least one\."):
+        ResidueTokenizer(stock["esm"], "esm").pad([])

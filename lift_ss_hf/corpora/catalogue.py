@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -173,17 +174,18 @@ def crossed_tests(train: str, tests: Sequence[str]) -> list[str]:
     """Those of the tests that a training corpus must not be used for, since it holds their relatives.
 
     Args:
-        train: a corpus, with its configuration after a colon (`promod3:lt25id`); of one that the catalogue does not
-            know nothing can be said, and nothing is returned.
-        tests: names of test corpora; names the catalogue does not know are passed over.
+        train: a corpus, with its configuration after a colon (`promod3:lt25id`), or the folder it was built in; of
+            one that the catalogue does not know nothing can be said, and nothing is returned.
+        tests: test corpora, named likewise; those the catalogue does not know are passed over.
 
     Returns:
         the names in question, in the order given.
 
     Source: what LIFT_SS trained for which test; LIFT_SS's own sets share chains across that line.
     """
-    name, known = CorpusName.parse(train), load_catalogue()
+    name, known = CorpusName.parse(PurePath(train).name), load_catalogue()
     if name.corpus not in known:
         return []
     allowed = known[name.corpus].config(name.config).trains_for
-    return [test for test in tests if CorpusName.parse(test).corpus in known and test not in allowed]
+    corpora = {test: CorpusName.parse(PurePath(test).name).corpus for test in tests}
+    return [test for test, corpus in corpora.items() if corpus in known and corpus not in allowed]

@@ -165,7 +165,7 @@ def warn_if_crossed(train: str, tests: Sequence[str]) -> list[str]:
     """Warn, in one line, of tests that a training corpus must not be used for; returns them."""
     crossed = crossed_tests(train, tests)
     if crossed:
-        name = CorpusName.parse(train)
+        name = CorpusName.parse(Path(train).name)
         allowed = get_corpus(name.corpus).config(name.config).trains_for
         logger.warning(
             "%s is no training set for %s: they share chains or homologues, and scores would be too good. "

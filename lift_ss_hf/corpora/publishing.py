@@ -11,7 +11,7 @@ from .building import SplitCounts, corpus_features, read_source
 from .catalogue import DEFAULT_CONFIG, CorpusEntry, SourceFile
 from .chains import CorpusError
 from .sources import find_source
-from .writing import CardFacts, Split, write_corpus
+from .writing import CardFacts, Split, file_name, write_corpus
 
 
 @dataclass
@@ -32,6 +32,7 @@ def build_corpus(entry: CorpusEntry, out: Path, data_dir: str | Path | None = No
     """
     splits: list[Split] = []
     absent: list[str] = []
+    only_there: list[str] = []
     sources: list[str] = []
     result = BuildResult()
     for config in entry.configs.values():
@@ -42,6 +43,8 @@ def build_corpus(entry: CorpusEntry, out: Path, data_dir: str | Path | None = No
             except CorpusError as error:
                 result.failures.append(f"{entry.name} {label}: {error}")
                 absent.append(f"{label} ({source.name} was not at hand, or not sound, when this was built).")
+                if (out / entry.name / "data" / file_name(name, config.name)).is_file():
+                    only_there.append(label)
                 continue
             splits.append(split)
             sources.append(f"{label}: {source.url or source.name} ({source.checksum})")
@@ -50,9 +53,15 @@ def build_corpus(entry: CorpusEntry, out: Path, data_dir: str | Path | None = No
                 f"{entry.name} {label}: {counts.chains:,} chains, {counts.residues:,} residues, "
                 f"{counts.labelled:,} with a state"
             )
+    if only_there:
+        kept = f"{out / entry.name} is left as it is, for only there is {', '.join(only_there)}"
+        return BuildResult(failures=[*result.failures, f"{entry.name}: {kept}. Remove it to build the rest anew."])
     if splits:
         form = next(iter(entry.config().splits.values())).form
-        write_corpus(out / entry.name, splits, _facts(entry, sources, absent), corpus_features(form))
+        try:
+            write_corpus(out / entry.name, splits, _facts(entry, sources, absent), corpus_features(form))
+        except CorpusError as error:
+            return BuildResult(failures=[*result.failures, f"{entry.name}: {error}"])
     return result
 
 

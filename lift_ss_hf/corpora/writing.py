@@ -105,7 +105,7 @@ def write_corpus(
             rows = [chain.row() for chain in split.chains]
             table = datasets.Dataset.from_list(rows, features=features)
             features = table.features
-            path = part / "data" / _file_name(split)
+            path = part / "data" / file_name(split.name, split.config)
             # not Dataset.to_parquet, whose progress bar would run for every corpus; the schema carries the features
             pq.write_table(table.data.table, path)
             sizes[split.config, split.name] = (table.data.nbytes, path.stat().st_size)
@@ -128,9 +128,10 @@ def _is_replaceable(folder: Path) -> bool:
     )
 
 
-def _file_name(split: Split) -> str:
-    prefix = "" if split.config == DEFAULT_CONFIG else f"{split.config}-"
-    return f"{prefix}{split.name}-00000-of-00001.parquet"
+def file_name(split: str, config: str) -> str:
+    """Name of a split's file in the folder `data` of a corpus."""
+    prefix = "" if config == DEFAULT_CONFIG else f"{config}-"
+    return f"{prefix}{split}-00000-of-00001.parquet"
 
 
 def _card(
@@ -170,7 +171,9 @@ def _front_matter(
         front["configs"].append(
             {
                 "config_name": config,
-                "data_files": [{"split": split.name, "path": f"data/{_file_name(split)}"} for split in own],
+                "data_files": [
+                    {"split": split.name, "path": f"data/{file_name(split.name, split.config)}"} for split in own
+                ],
             }
         )
         front["dataset_info"].append(
