@@ -44,6 +44,9 @@ class ModelArguments:
         metadata={"help": "channels of the inception head (default: the backbone's width, at most LIFT_SS's 1024)"},
     )
     loss: str = field(default="centroid", metadata={"help": "centroid (normalised softmax), cross_entropy or ldam"})
+    balance: str | None = field(
+        default=None, metadata={"help": "let rare states count more in the loss: inverse or inverse_sqrt frequency"}
+    )
     states: str = field(default="q9", metadata={"help": "states to train on: q9, q8, q3 or q3_lift_ss"})
     max_residues: int | None = field(
         default=None, metadata={"help": "longer chains are windowed (default: the backbone's limit) [residues]"}

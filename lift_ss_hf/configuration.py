@@ -21,6 +21,7 @@ FORMAT_VERSION = 1  # raised when an older package could no longer read what is 
 
 HEADS = ("lift_ss", "linear")
 LOSSES = ("centroid", "cross_entropy", "ldam")
+BALANCES = {"inverse": 1.0, "inverse_sqrt": 0.5}  # power of the frequency
 LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
 LIFT_SS_CHANNELS = 1024  # channels of an inception, LIFT_SS
 LIFT_SS_EMBEDDING = 32  # size of the space the centroids live in, LIFT_SS
@@ -59,7 +60,9 @@ class SecondaryStructureConfig(PretrainedConfig):
         embedding_size: size of the head's output where centroids classify it, and of the inception head's.
         loss: `centroid` (normalised softmax), `ldam` (the same with margins) or `cross_entropy`.
         loss_scale: tau, what similarities are multiplied by.
-        class_counts: labelled residues of each state in the training set, for `ldam`.
+        balance: let rare states count more in the loss: `inverse` (to their frequency: every state weighs the same in
+            all) or `inverse_sqrt`; None does not.
+        class_counts: labelled residues of each state in the training set, for `ldam` and `balance`.
         states: a name of `states.ALPHABETS`; the order of the logits.
         max_residues: longest chain run whole [residues]; None means what the backbone can. Longer ones are windowed.
         window_overlap: residues that neighbouring windows share; None means a quarter of a window, at most 256.
@@ -94,6 +97,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         embedding_size: int = LIFT_SS_EMBEDDING,
         loss: str = "centroid",
         loss_scale: float = LIFT_SS_SCALE,
+        balance: str | None = None,
         class_counts: Sequence[int] | None = None,
         states: str = "q9",
         max_residues: int | None = None,
@@ -122,6 +126,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.embedding_size = embedding_size
         self.loss = loss
         self.loss_scale = loss_scale
+        self.balance = balance
         self.class_counts = class_counts
         self.states = states
         self.max_residues = max_residues
@@ -196,6 +201,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         check_choice("head", self.head, HEADS)
         check_choice("loss", self.loss, LOSSES)
         check_choice("state set", self.states, ALPHABETS)
+        if self.balance is not None:
+            check_choice("balance", self.balance, BALANCES)
         self._check_blocks()
         self._check_numbers()
         if self.adapter is not None:
@@ -273,10 +280,11 @@ class SecondaryStructureConfig(PretrainedConfig):
     def _check_counts(self) -> None:
         num_states = len(get_alphabet(self.states))
         if self.class_counts is None:
-            if self.loss == "ldam":
+            if self.loss == "ldam" or self.balance:
                 raise ValueError(
-                    "the ldam loss needs class_counts: the number of labelled residues of each of the "
-                    f"{num_states} states ({get_alphabet(self.states).letters}) in the training set."
+                    f"{'balance' if self.balance else 'the ldam loss'} needs class_counts: the number of labelled "
+                    f"residues of each of the {num_states} states ({get_alphabet(self.states).letters}) in the "
+                    "training set."
                 )
         elif len(self.class_counts) != num_states or min(self.class_counts) < 0:
             raise ValueError(

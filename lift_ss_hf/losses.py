@@ -1,4 +1,4 @@
-"""What is minimised: cross entropy over labelled residues, with margins for rare states where asked.
+"""What is minimised: cross entropy over labelled residues, with margins or weights for rare states where asked.
 
 Cross entropy over scaled cosines is the normalised softmax of LIFT_SS (Yang et al. 2023, bioRxiv 2023.03.22.530066);
 margins are LDAM (Cao et al. 2019, arXiv:1906.07413).
@@ -28,11 +28,27 @@ def margins(class_counts: Sequence[int]) -> torch.Tensor:
     return raw * (LARGEST_MARGIN / raw.max())
 
 
+def state_weights(class_counts: Sequence[int], power: float) -> torch.Tensor:
+    """Weights that let rare states count more: n^-power, scaled so that the mean over the labelled residues is 1.
+
+    With power 1 every state weighs the same in all, with 0.5 half way (in the logarithm). A state that does not occur
+    has weight 1.
+
+    Returns:
+        (states,) fp32.
+    """
+    counts = torch.tensor(class_counts, dtype=torch.float32)
+    raw = counts.clamp(min=1) ** -power
+    weights = raw * counts.sum() / (raw * counts).sum().clamp(min=1e-12)
+    return weights.where(counts > 0, 1.0)
+
+
 def residue_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
     margin: torch.Tensor | None = None,
     num_items_in_batch: torch.Tensor | int | None = None,
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross entropy averaged over the labelled residues.
 
@@ -42,6 +58,7 @@ def residue_loss(
         margin: (states,) taken off the target's logit.
         num_items_in_batch: labelled residues of the whole accumulated batch, as Trainer counts them; the loss is
             then the sum divided by it, so micro-batches weigh by their residues. None: those of this batch.
+        weight: (states,) each residue counts as much as its state does.
 
     Returns:
         () fp32. 0 where no residue is labelled, never NaN.
@@ -65,7 +82,7 @@ def residue_loss(
     if margin is not None:
         target = F.one_hot(labels.where(is_labelled, 0), logits.shape[-1]).to(logits.dtype)
         logits = logits - target * margin.to(logits)
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction="sum")
     if num_items_in_batch is None:
         num_items_in_batch = is_labelled.sum()
     count = torch.as_tensor(num_items_in_batch, device=total.device)

@@ -35,13 +35,14 @@ from .adapter_methods import ADAPTERS, add_adapter, merge_adapter, prefix_length
 from .artefact import ArtefactModel
 from .backbones import BackboneFamily, get_family, restore_rotary_precision
 from .configuration import (
+    BALANCES,
     BertSecondaryStructureConfig,
     EsmSecondaryStructureConfig,
     SecondaryStructureConfig,
     T5SecondaryStructureConfig,
 )
 from .heads import StateHead
-from .losses import margins, residue_loss
+from .losses import margins, residue_loss, state_weights
 from .windows import WindowBatch, cut_batch
 
 
@@ -92,6 +93,7 @@ class SecondaryStructureModel(ArtefactModel):
     _supports_sdpa = True
     _no_split_modules = ["EsmLayer", "BertLayer", "T5Block"]  # noqa: RUF012  transformers' own form
     margin: torch.Tensor | None
+    state_weight: torch.Tensor | None
 
     def __init__(self, config: SecondaryStructureConfig, backbone: PreTrainedModel | None = None):
         config.check()  # it may have been changed since it was made
@@ -106,6 +108,8 @@ class SecondaryStructureModel(ArtefactModel):
         self.head = StateHead(config)
         margin = margins(config.class_counts) if config.class_counts and config.loss == "ldam" else None
         self.register_buffer("margin", margin, persistent=False)
+        weight = state_weights(config.class_counts or [], BALANCES[config.balance]) if config.balance else None
+        self.register_buffer("state_weight", weight, persistent=False)
         self._prefix_length = prefix_length(config.adapter, config.adapter_options)
         self._freeze(own_names)
         self.post_init()
@@ -378,7 +382,9 @@ class SecondaryStructureModel(ArtefactModel):
         if residue_mask is None:
             residue_mask = self.residue_mask(attention_mask)
         output = self.head(hidden.to(self.head_dtype), residue_mask)
-        loss = None if labels is None else residue_loss(output.logits, labels, self.margin, num_items_in_batch)
+        loss = None
+        if labels is not None:
+            loss = residue_loss(output.logits, labels, self.margin, num_items_in_batch, self.state_weight)
         result = SecondaryStructureOutput(
             loss=loss,
             logits=output.logits,

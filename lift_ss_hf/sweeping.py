@@ -23,25 +23,40 @@ from .training import run_training
 logger = logging.getLogger(__name__)
 
 
-def read_grid(path: str | Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """A sweep's file: `base` (settings of every run) and `grid` (name: list of values).
+def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A sweep's file: `base` (settings of every run), `grid` (name: list of values), `also` (list of settings).
+
+    Returns:
+        the settings of every run; and what each run has of its own: the grid's points, then those of `also`, each
+        with every seed of the grid.
 
     Raises:
         RecipeError: if it is not of that form.
     """
     settings = read_recipe(path)
-    unknown = sorted(set(settings) - {"base", "grid"})
-    grid = settings.get("grid")
-    if unknown or not isinstance(grid, dict) or not grid or not all(isinstance(v, list) and v for v in grid.values()):
-        raise RecipeError(f"{path}: expected `base:` with settings and `grid:` with lists of values, found {settings}.")
-    return settings.get("base") or {}, grid
+    base, grid, also = settings.get("base") or {}, settings.get("grid"), settings.get("also") or []
+    if (
+        set(settings) - {"base", "grid", "also"}
+        or not (
+            isinstance(grid, dict) and grid and all(isinstance(values, list) and values for values in grid.values())
+        )
+        or not (isinstance(also, list) and all(isinstance(point, dict) and point for point in also))
+    ):
+        raise RecipeError(
+            f"{path}: expected `base:` with settings, `grid:` with lists of values and, if wanted, `also:` with a list "
+            f"of settings; found {settings}."
+        )
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    seeds = [{"seed": seed} for seed in grid.get("seed", [])] or [{}]
+    return base, [*points, *({**point, **seed} for point in also for seed in seeds)]
 
 
 def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
     """Run every point of a grid that has not been run yet, go on with one that was killed, and sum up.
 
     Writes `out/POINT/` (a run's directory each), `out/results.md` and, where the grid has `top_blocks`, the figure of
-    accuracy against the number of blocks with adapters.
+    accuracy against the number of blocks with adapters. In it, runs of `also` without an adapter are lines: frozen
+    backbone (`adapter: none`) and full fine-tuning (`adapter: none, freeze: none`).
 
     Returns:
         one row a point: its settings, and the scores of each corpus.
@@ -49,9 +64,8 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
     Raises:
         RecipeError: for a wrong grid, before anything is run.
     """
-    base, grid = read_grid(path)
+    base, points = read_points(path)
     out = Path(out)
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for point in points:
         _parse_point(base | point, out / point_name(point))  # all are checked before the first is run
     rows = []
@@ -66,8 +80,8 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
                 process.submit(_run_point, base | point, folder).result()
         rows.append(point | {"scores": _scores(json.loads((folder / "metrics.json").read_text("utf-8")))})
         with replacing(out / "results.md") as part:
-            part.write_text(sweep_markdown(rows, list(grid)), "utf-8")
-    if "top_blocks" in grid:
+            part.write_text(sweep_markdown(rows), "utf-8")
+    if "top_blocks" in points[0]:
         for corpus in rows[0]["scores"]:
             plots.save_figure(_figure(rows, corpus), out / f"blocks-{corpus.replace(':', '-').replace('/', '-')}.png")
     return rows
@@ -106,13 +120,13 @@ def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def sweep_markdown(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """One line a point; seeds are put together with mean and spread where the grid has them."""
-    keys = [name for name in names if name != "seed"]
+def sweep_markdown(rows: list[dict[str, Any]]) -> str:
+    """One line a point; seeds are put together with mean and spread."""
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("seed", "scores")]
     corpora = list(rows[0]["scores"])
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+        groups.setdefault(tuple(row.get(key, "–") for key in keys), []).append(row)
     level = next(iter(rows[0]["scores"][corpora[0]]))
     header = [*keys, "runs", *(f"{corpus} {level}, q3" for corpus in corpora)]
     lines = ["# Sweep", "", "Accuracies in percent, mean ± standard deviation over seeds.", ""]
@@ -135,7 +149,14 @@ def _mean_and_spread(values: list[float | None]) -> str:
 
 def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
     curves: dict[str, dict[int, list[float]]] = {}
+    without: dict[str, list[float]] = {"frozen": [], "full": []}
     for row in rows:
-        curve = curves.setdefault(str(row.get("adapter", "adapter")), {})
-        curve.setdefault(int(row["top_blocks"]), []).append(row["scores"][corpus]["q3"])
-    return plots.plot_blocks(curves, title=f"{corpus}, Q3 (P→C)")
+        accuracy = row["scores"][corpus]["q3"]
+        if "top_blocks" in row:
+            curve = curves.setdefault(str(row.get("adapter", "adapter")), {})
+            curve.setdefault(int(row["top_blocks"]), []).append(accuracy)
+        elif str(row.get("adapter")).lower() == "none":
+            regime = {"all": "frozen", "none": "full"}.get(str(row.get("freeze", "all")).lower())
+            without.get(regime or "", []).append(accuracy)
+    lines = {regime: mean(values) for regime, values in without.items() if values}
+    return plots.plot_blocks(curves, title=f"{corpus}, Q3 (P→C)", **lines)

@@ -214,7 +214,7 @@ def _build(
     chains = LabelledChains(train, tokenizer, arguments.states)
     width = read_backbone_config(backbone, revision=arguments.backbone_revision).hidden_size
     options: dict[str, Any] = {"head_channels": arguments.head_channels or min(width, LIFT_SS_CHANNELS)}
-    if arguments.loss == "ldam":
+    if arguments.loss == "ldam" or arguments.balance:
         options["class_counts"] = chains.class_counts(len(get_alphabet(arguments.states)))
     freeze = {"none": None, "all": "all"}.get(str(arguments.freeze).lower(), arguments.freeze)
     adapter = None if str(arguments.adapter).lower() in ("none", "") else arguments.adapter
@@ -230,6 +230,7 @@ def _build(
         block_mix=arguments.block_mix,
         head=arguments.head,
         loss=arguments.loss,
+        balance=arguments.balance,
         states=arguments.states,
         max_residues=arguments.max_residues,
         **options,

@@ -38,6 +38,8 @@ def config(**options) -> SecondaryStructureConfig:
         ({"adapter": None, "freeze": 5}, r"freeze is 5\. Expected \"all\", None, or .* from 0 to 4\."),
         ({"adapter": None, "freeze": "some"}, r"freeze is 'some'\. Expected"),
         ({"loss": "ldam"}, r"the ldam loss needs class_counts: .* 9 states \(LBEGIHSTP\)"),
+        ({"balance": "inverse"}, r"balance needs class_counts: "),
+        ({"balance": "even"}, r"unknown balance 'even'\. Choose one of: inverse, inverse_sqrt\."),
         ({"loss": "ldam", "class_counts": [1, 2]}, r"class_counts is \[1, 2\]\. Expected 9 counts"),
         ({"class_counts": [-1] * 9}, r"Expected 9 counts of 0 or more"),
         ({"head_channels": 6}, r"head_channels is 6\. Expected a multiple of 4"),

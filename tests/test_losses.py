@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lift_ss_hf.losses import margins, residue_loss
+from lift_ss_hf.losses import margins, residue_loss, state_weights
 
 
 def test_the_mean_is_over_labelled_residues_only():
@@ -49,3 +49,24 @@ def test_labels_that_are_no_states_are_named():
             residue_loss(logits, torch.tensor([[0, 1, -100], [2, label, 8]]))
     with pytest.raises(ValueError, match=r"labels have the shape \(2, 2\), expected \(2, 3\)"):
         residue_loss(logits, torch.zeros(2, 2, dtype=torch.int64))
+
+
+def test_balanced_weights_let_every_state_weigh_the_same():
+    counts = [800, 150, 50, 0]
+    weights = state_weights(counts, 1.0)
+    shares = weights[:3] * torch.tensor(counts[:3])
+    torch.testing.assert_close(shares, shares[:1].expand(3))
+    for power in (0.0, 0.5, 1.0):
+        weights = state_weights(counts, power)
+        assert float((weights * torch.tensor(counts)).sum()) == pytest.approx(1000)
+        assert weights[3] == 1
+    torch.testing.assert_close(state_weights(counts, 0.0), torch.ones(4))
+
+
+def test_a_residue_counts_as_much_as_its_state():
+    logits, labels = torch.randn(1, 6, 3), torch.tensor([[0, 1, 2, -100, 0, 0]])
+    weight = torch.tensor([0.5, 2.0, 4.0])
+    each = torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="none", ignore_index=-100)
+    expected = (each * torch.tensor([0.5, 2.0, 4.0, 0.0, 0.5, 0.5])).sum() / 5
+    torch.testing.assert_close(residue_loss(logits, labels, weight=weight), expected)
+    torch.testing.assert_close(residue_loss(logits, labels, weight=weight, num_items_in_batch=10), expected / 2)

@@ -233,6 +233,21 @@ def test_a_rotary_backbone_runs_a_long_chain_whole(backbones):
 # ---- forward ----------------------------------------------------------------------------------------------------
 
 
+def test_a_balanced_loss_looks_at_rare_states_and_comes_back_from_a_file(backbones, tmp_path):
+    counts = [100, 1, *[50] * 7]
+    plain, balanced = (
+        new_model(backbones["esm"], balance=balance, class_counts=counts) for balance in (None, "inverse")
+    )
+    batch = batch_of_chains("esm", [20])
+    is_rare = batch["labels"] == 1
+    rare = {**batch, "labels": batch["labels"].where(is_rare, -100)}
+    assert is_rare.any()
+    assert (balanced(**rare).loss / plain(**rare).loss).item() > 10
+    balanced.save_pretrained(tmp_path)
+    again = SecondaryStructureModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(**batch).loss, balanced(**batch).loss)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("adapter", ["bottleneck", "prefix_tuning", "unipelt"])
 def test_a_row_of_padding_only_changes_nothing(backbones, family, adapter):
