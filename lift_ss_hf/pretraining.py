@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import EsmConfig, EsmForMaskedLM, EsmTokenizer, Trainer, TrainingArguments
 from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
+from .checkpoints import saving_into, starting_point
 from .fasta import read_fasta
 from .sequences import STANDARD_RESIDUES
 from .states import IGNORE_INDEX
@@ -222,11 +223,12 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
         perplexities on the held-out sequences: of the model, and of the unigram and bigram baselines.
 
     Raises:
-        ValueError: for missing or empty sequence files.
+        ValueError: for missing or empty sequence files, and a directory that holds another run.
     """
     for name in ("train_file", "validation_file"):
         if not getattr(sequences, name):
             raise ValueError(f"no {name} named. Give a FASTA file: --{name} sequences.fasta.gz")
+    checkpoint = starting_point(training)
     train, validation = Sequences(sequences.train_file), Sequences(sequences.validation_file)
     batching = (sequences.max_residues, sequences.tokens_per_batch, sequences.mask_fraction, training.seed)
     trainer = PretrainingTrainer(
@@ -236,7 +238,8 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
         eval_dataset=UnpaddedBatches(validation, *batching, endless=False),
     )
     logger.info("%d sequences, %d residues", len(train), len(train.tokens))
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint or None)
+    with saving_into(str(training.output_dir)):
+        trainer.train(resume_from_checkpoint=checkpoint)
     loss = trainer.evaluate()["eval_loss"]
     trainer.save_model()
     if trainer.is_world_process_zero():

@@ -12,11 +12,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from . import plots
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
+from .checkpoints import last_checkpoint
 from .recipe_parsing import RecipeError, parse_recipe, read_recipe
 from .training import run_training
 
@@ -103,7 +102,7 @@ def _parse_point(settings: Mapping[str, Any], folder: Path) -> tuple[Any, ...]:
 def _run_point(settings: Mapping[str, Any], folder: Path) -> None:
     arguments = _parse_point(settings, folder)
     training = arguments[-1]
-    training.resume_from_checkpoint = "last" if folder.is_dir() and get_last_checkpoint(str(folder)) else None
+    training.resume_from_checkpoint = "last" if last_checkpoint(folder) else None
     training.overwrite_output_dir = True  # what a killed run left before its first checkpoint
     run_training(*arguments)
 

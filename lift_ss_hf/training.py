@@ -17,11 +17,11 @@ import yaml
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
 from .backbones import read_backbone_config
+from .checkpoints import saving_into, starting_point
 from .collator import ChainCollator, TokenBudgetBatches
 from .configuration import LIFT_SS_CHANNELS
 from .corpora import load_corpus
@@ -91,7 +91,7 @@ def run_training(
         ValueError: for whatever cannot be run, as early as it can be known.
     """
     out = Path(str(training.output_dir))
-    checkpoint = check_output_dir(out, training)
+    checkpoint = starting_point(training)
     set_seed(training.seed)
     train, validation = load_training_corpora(corpus_arguments)
     tests = load_tests(corpus_arguments)
@@ -104,7 +104,8 @@ def run_training(
     )
     untrained = _untrained_start(trainer, out)
     _add_early_stopping(trainer, training)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with saving_into(out):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         save_training_chains(out / MODEL_FOLDER, train["sequence"])
         tokenizer.save_pretrained(out / MODEL_FOLDER)
@@ -133,26 +134,6 @@ def run_training(
                 (out / "results.md").read_text("utf-8") + "\n" + learnt_markdown(results["learnt"]), "utf-8"
             )
     return results
-
-
-def check_output_dir(out: Path, training: RecipeTrainingArguments) -> str | None:
-    """The checkpoint to go on from, None for a new run.
-
-    Raises:
-        RecipeError: if the directory holds another run, or there is no checkpoint to go on from.
-    """
-    wanted = training.resume_from_checkpoint
-    if not wanted:
-        if out.is_dir() and any(out.iterdir()) and not training.overwrite_output_dir:
-            raise RecipeError(
-                f"{out}: holds another run. Go on with it (--resume_from_checkpoint last), name another --output_dir, "
-                "or replace it (--overwrite_output_dir)."
-            )
-        return None
-    checkpoint = get_last_checkpoint(str(out)) if wanted == "last" and out.is_dir() else wanted
-    if checkpoint in (None, "last") or not Path(str(checkpoint)).is_dir():
-        raise RecipeError(f"{out}: no checkpoint to resume from (looked for {wanted}). Start it anew without --resume.")
-    return checkpoint
 
 
 def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset, datasets.Dataset]:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 from models import save_tiny_backbone
 
 from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.checkpoints import last_checkpoint
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.modeling import SecondaryStructureModel
@@ -141,6 +144,50 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp
     )
     assert resumed.returncode == 0, resumed.stderr
     assert scores(json.loads((out / "metrics.json").read_text())) == scores(run[1])
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
+    """A limit on the size of files stands for the full disk: small files still fit, a checkpoint does not."""
+    wide, out = ("--head", "lift_ss", "--head_channels", "32"), tmp_path / "run"
+    train(data, out, *wide, "--num_train_epochs", "2", "--learning_rate", "1e-3")
+    whole = last_checkpoint(out)
+    assert (whole / "model.safetensors").stat().st_size > 60_000
+    before = {path: path.read_bytes() for path in whole.iterdir()}
+    more = (*wide, "--learning_rate", "1e-3", "--resume_from_checkpoint", "last", "--num_train_epochs", "3")
+    full = subprocess.run(command(data, out, *more), capture_output=True, text=True, preexec_fn=limit_file_size)
+    assert full.returncode == 2, full.stderr
+    assert "Traceback" not in full.stderr
+    assert "no room to write a checkpoint" in full.stderr.splitlines()[-1]
+    assert f"{whole.name} is whole: make room, and go on with --resume" in full.stderr.splitlines()[-1]
+    assert {path: path.read_bytes() for path in whole.iterdir()} == before
+    results = train(data, out, *more)  # there is room again
+    assert results["learnt"]["q9"]["trained"] > 0
+    assert int(last_checkpoint(out).name.split("-")[1]) > int(whole.name.split("-")[1])
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(run, tmp_path, caplog):
+    out = tmp_path / "copy"
+    shutil.copytree(run[0], out)
+    newest = last_checkpoint(out)
+    for name, content in [
+        ("trainer_state.json", b'{"global_st'),
+        ("model.safetensors", (newest / "model.safetensors").read_bytes()[:-9]),
+        ("optimizer.pt", (newest / "optimizer.pt").read_bytes()[:-99]),
+    ]:
+        original = (newest / name).read_bytes()
+        (newest / name).write_bytes(content)
+        caplog.clear()
+        older = last_checkpoint(out)
+        assert older is not None and older.name != newest.name
+        assert f"{newest} was not written to its end" in caplog.text
+        assert name in caplog.text
+        (newest / name).write_bytes(original)
+    assert last_checkpoint(out) == newest
 
 
 def test_accumulation_weighs_residues_not_batches(data, tmp_path):

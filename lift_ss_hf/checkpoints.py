@@ -1,0 +1,115 @@
+"""Checkpoints of a run: where it starts, which one is whole, and what to say when one cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers import TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .recipe_parsing import RecipeError
+
+logger = logging.getLogger(__name__)
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def starting_point(training: TrainingArguments) -> str | None:
+    """The checkpoint that a run goes on from, None for a new run.
+
+    Raises:
+        RecipeError: if the directory holds another run, or there is no whole checkpoint to go on from.
+    """
+    out, wanted = Path(str(training.output_dir)), training.resume_from_checkpoint
+    if not wanted:
+        if out.is_dir() and any(out.iterdir()) and not training.overwrite_output_dir:
+            raise RecipeError(
+                f"{out}: holds another run. Go on with it (--resume_from_checkpoint last), name another --output_dir, "
+                "or replace it (--overwrite_output_dir)."
+            )
+        return None
+    if wanted == "last":
+        checkpoint = last_checkpoint(out)
+    else:
+        checkpoint = Path(str(wanted))
+        if checkpoint.is_dir() and (damage := find_damage(checkpoint)):
+            raise RecipeError(f"{checkpoint}: not a whole checkpoint ({damage}). Resume from another, or from last.")
+    if checkpoint is None or not checkpoint.is_dir():
+        raise RecipeError(
+            f"{out}: no checkpoint to resume from (looked for {wanted}). "
+            "Start it anew without --resume_from_checkpoint."
+        )
+    return str(checkpoint)
+
+
+def last_checkpoint(out: str | Path) -> Path | None:
+    """The newest checkpoint of a run that was written to its end; newer ones that were not are told.
+
+    Args:
+        out: the run's directory.
+
+    Returns:
+        its folder, None if there is none.
+    """
+    folders = [path for path in Path(out).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
+    for folder in sorted(folders, key=lambda path: -int(path.name.split("-")[-1])):
+        damage = find_damage(folder)
+        if damage is None:
+            return folder
+        logger.warning("%s was not written to its end (%s); looking at the one before", folder, damage)
+    return None
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if it is whole."""
+    try:
+        # The Trainer writes it last.
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return f"no whole {TRAINER_STATE_NAME}"
+    for path in checkpoint.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt"):
+                pass  # it holds the header against the file's size
+        except (OSError, SafetensorError):
+            return f"{path.name} is damaged"
+    for name in (OPTIMIZER_NAME, SCHEDULER_NAME):
+        path = checkpoint / name
+        if path.exists() and not zipfile.is_zipfile(path):
+            return f"{name} is damaged"
+    return None
+
+
+@contextlib.contextmanager
+def saving_into(out: str | Path) -> Iterator[None]:
+    """Say in one line that there is no room, and from where to go on.
+
+    Raises:
+        OSError: when a checkpoint could not be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_no_room(error):
+            raise
+        last = last_checkpoint(out)
+        way_out = (
+            f"{last.name} is whole: make room, and go on with --resume_from_checkpoint last."
+            if last
+            else "No checkpoint was written before: make room, and start again with --overwrite_output_dir."
+        )
+        raise OSError(f"{out}: no room to write a checkpoint ({str(error).splitlines()[0]}). {way_out}") from error
+
+
+def _is_no_room(error: BaseException) -> bool:
+    # safetensors and torch tell it in words only
+    words = ("No space left", "File too large", "quota exceeded", "PytorchStreamWriter failed", "file write failed")
+    return getattr(error, "errno", None) in NO_ROOM or any(word in str(error) for word in words)
