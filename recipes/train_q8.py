@@ -19,10 +19,9 @@ def main() -> None:
     """Parse, train, show the results."""
     arguments = parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), __doc__ or "")
     run_training(*arguments)
-    out = Path(arguments[-1].output_dir)
-    PartialState().print(
-        f"\n{(out / 'results.md').read_text('utf-8')}\nEverything is in {out}, the model in {out / 'model'}."
-    )
+    if PartialState().is_main_process:
+        out = Path(arguments[-1].output_dir)
+        print(f"\n{(out / 'results.md').read_text('utf-8')}\nEverything is in {out}, the model in {out / 'model'}.")
 
 
 if __name__ == "__main__":

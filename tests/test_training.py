@@ -17,6 +17,7 @@ from models import save_tiny_backbone
 
 from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.checkpoints import last_checkpoint
+from lift_ss_hf.collator import TokenBudgetBatches
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.modeling import SecondaryStructureModel
@@ -26,6 +27,7 @@ from lift_ss_hf.tokenization import ResidueTokenizer
 from lift_ss_hf.training import LabelledChains, build_trainer, load_training_corpora, run_training
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "train_q8.py"
+CPU_DDP = RECIPE.parents[1] / "accelerate_configs" / "cpu_ddp.yaml"
 HELIX, STRAND = set("AELKMQR"), set("VIYFWTC")
 
 
@@ -144,6 +146,31 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp
     )
     assert resumed.returncode == 0, resumed.stderr
     assert scores(json.loads((out / "metrics.json").read_text())) == scores(run[1])
+
+
+@pytest.mark.slow
+def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_path):
+    out = tmp_path / "run"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CPU_DDP), str(RECIPE)]
+    command = [*launch, *flags(data, out, "--num_train_epochs", "1")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("evaluating on") == 1
+    assert done.stderr.count("training chains in") == 1
+    assert done.stdout.count("# Results of run") == done.stdout.count("Everything is in") == 1
+    validation = sum(len(chain.states) - 1 for chain in make_chains(10, 1))
+    untrained = json.loads((out / "untrained.json").read_text())
+    assert untrained["untrained_num_residues"] == validation
+    (result,) = json.loads((out / "metrics.json").read_text())["corpora"].values()
+    assert result["num_chains"] == 10
+    model = SecondaryStructureModel.from_pretrained(out / "model")
+    assert model.config.states == "q9"
+    state = json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
+    assert state["global_step"] == -(-len(TokenBudgetBatches([0] * 48, training_lengths(), 512)) // 2)
+
+
+def training_lengths():
+    return [len(chain.sequence) + 2 for chain in make_chains(48, 0)]
 
 
 def limit_file_size():
