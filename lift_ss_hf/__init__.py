@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .modeling import EsmForSecondaryStructure as EsmForSecondaryStructure
     from .modeling import SecondaryStructureModel as SecondaryStructureModel
     from .modeling import T5ForSecondaryStructure as T5ForSecondaryStructure
+    from .modeling import bundled_model as bundled_model
     from .scoring import compare as compare
     from .scoring import score as score
     from .tokenization import ResidueTokenizer as ResidueTokenizer
@@ -33,6 +34,7 @@ _MODULES = {
     "ResidueTokenizer": "tokenization",
     "SecondaryStructureModel": "modeling",
     "T5ForSecondaryStructure": "modeling",
+    "bundled_model": "modeling",
     "compare": "scoring",
     "compute_metrics": "training_scores",
     "load_corpus": "corpora",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from .backbones import fingerprint, get_family, portable_name, read_backbone_config, read_config_file
+from .backbones import fingerprint, get_family, locate, portable_name, read_backbone_config, read_config_file
 from .configuration import SecondaryStructureConfig
 from .storage import check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
 
@@ -125,7 +125,7 @@ class ArtefactModel(PreTrainedModel):
         """Load what `save_pretrained` wrote, and the backbone it belongs to. Returns it in evaluation mode.
 
         Args:
-            pretrained_model_name_or_path: Hub id or folder of the artefact.
+            pretrained_model_name_or_path: Hub id or folder of the artefact, or `bundled`.
             args: unused; the Auto classes may pass some.
             backbone: where the backbone is now, if not where the configuration says; or the backbone itself, without
                 adapters, which the model takes over. Either must be the one the model was trained on.
@@ -143,7 +143,7 @@ class ArtefactModel(PreTrainedModel):
         dtype = as_dtype(options.pop("torch_dtype", None) or dtype)  # the older name, which Auto classes pass on
         hub = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
         changes = {key: options[key] for key in options if key not in (*HUB_OPTIONS, *IGNORED_OPTIONS)}
-        name = pretrained_model_name_or_path
+        name = locate(pretrained_model_name_or_path, "predictor")
         if not isinstance(config, SecondaryStructureConfig):
             config = cls.read_config(config or name, revision=revision, changes=_config_options(changes), **hub)
         elif changes:

@@ -23,7 +23,7 @@ from transformers.models.esm.modeling_esm import RotaryEmbedding
 
 from .esm_adapters import init_esm_adapters
 
-BUNDLED = "bundled"  # name of the backbone that comes with the package
+BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
 
 
@@ -352,8 +352,12 @@ def fingerprint(backbone: Any) -> str:
     return f"sha256-bf16:{digest.hexdigest()}"
 
 
-def locate(name: str | os.PathLike) -> str:
-    """Where a backbone's files are: for `bundled` the folder in the package, else the name itself.
+def locate(name: str | os.PathLike, what: str = "backbone") -> str:
+    """Where the files are: for `bundled` the folder in the package, else the name itself.
+
+    Args:
+        name: Hub id or folder, or `bundled`.
+        what: `backbone`, or `predictor`, the model trained over it.
 
     Raises:
         ValueError: if the package is not installed, as it may be where a model runs its own code.
@@ -362,8 +366,8 @@ def locate(name: str | os.PathLike) -> str:
         return os.fspath(name)
     spec = importlib.util.find_spec("lift_ss_hf")
     if spec is None or spec.origin is None:
-        raise ValueError(f"the backbone {BUNDLED!r} comes with the package lift_ss_hf. Install it, or pass backbone=.")
-    return str(Path(spec.origin).with_name("assets") / "backbone")
+        raise ValueError(f"the {what} {BUNDLED!r} comes with the package lift_ss_hf. Install it, or name another.")
+    return str(Path(spec.origin).with_name("assets") / what)
 
 
 def portable_name(name: str | os.PathLike) -> tuple[str, str | None]:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from . import plots
 from .atomic import replacing
+from .backbones import locate
 from .collator import ChainCollator, budget_batches
 from .corpora import load_catalogue, load_corpus
 from .corpora.catalogue import CorpusName
@@ -215,7 +216,7 @@ def evaluate_saved(
     """Load a model and evaluate it; the table as Markdown. Arguments as for `evaluate_corpora`.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id or folder, or `bundled`.
         corpora: test corpora, or paths.
         out: where to write.
         source: folder that holds the corpora.
@@ -227,17 +228,18 @@ def evaluate_saved(
     Raises:
         ValueError: for a model or a corpus that cannot be loaded.
     """
-    predictor = SecondaryStructureModel.from_pretrained(model, backbone=backbone).to(PartialState().device)
+    folder = locate(model, "predictor")
+    predictor = SecondaryStructureModel.from_pretrained(folder, backbone=backbone).to(PartialState().device)
     results = evaluate_corpora(
         predictor,
-        ResidueTokenizer.from_pretrained(model, backbone=backbone),
+        ResidueTokenizer.from_pretrained(folder, backbone=backbone),
         corpora,
         source=source,
         split=split,
         out=out,
         bootstrap=bootstrap,
         max_tokens=max_tokens,
-        training_chains=load_training_chains(model),
+        training_chains=load_training_chains(folder),
         model_name=Path(model).name,
     )
     return results_markdown(results)

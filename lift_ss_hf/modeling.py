@@ -33,7 +33,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 
 from .adapter_methods import ADAPTERS, add_adapter, merge_adapter, prefix_length
 from .artefact import ArtefactModel
-from .backbones import BackboneFamily, get_family, restore_rotary_precision
+from .backbones import BUNDLED, BackboneFamily, get_family, restore_rotary_precision
 from .configuration import (
     BALANCES,
     BertSecondaryStructureConfig,
@@ -445,3 +445,14 @@ class BertForSecondaryStructure(SecondaryStructureModel):
     """Over ProtBert."""
 
     config_class = BertSecondaryStructureConfig  # type: ignore[assignment]
+
+
+def bundled_model(**options: Any) -> EsmForSecondaryStructure:
+    """The nine-state predictor that comes with the package, over the bundled backbone: no network needed.
+
+    Small and no rival to one over a large backbone; its card, `assets/predictor/README.md`, has the scores.
+
+    Args:
+        options: as for `EsmForSecondaryStructure.from_pretrained`.
+    """
+    return EsmForSecondaryStructure.from_pretrained(BUNDLED, **options)

@@ -5,6 +5,7 @@ import argparse
 
 from accelerate import PartialState
 
+from lift_ss_hf.backbones import BUNDLED
 from lift_ss_hf.command_line import run
 from lift_ss_hf.corpora import get_corpus
 from lift_ss_hf.corpora.loading import is_own_corpus
@@ -14,7 +15,9 @@ from lift_ss_hf.evaluation import evaluate_saved
 def parse() -> argparse.Namespace:
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help="Hub id or folder of a model")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", default=BUNDLED, help="Hub id or folder (default: the bundled model)"
+    )
     parser.add_argument("--corpora", nargs="+", required=True, metavar="NAME", help="test corpora, or paths")
     parser.add_argument("--out", metavar="DIR", help="write metrics.json, results.md and figures/ there")
     parser.add_argument("--source", metavar="DIR", help="folder that holds the corpora (else LIFT_SS_DATA_DIR)")
