@@ -6,9 +6,11 @@ trained one cost no gradient work and can be left to a cache. A test holds both 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +20,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import BertModel, EsmModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
+from transformers.integrations import deepspeed as transformers_deepspeed
 from transformers.modeling_utils import no_init_weights
 from transformers.models.esm.modeling_esm import RotaryEmbedding
 
@@ -79,9 +82,10 @@ class BackboneFamily:
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         try:
-            backbone, report = self.model_class.from_pretrained(
-                locate(name), dtype=loading_dtype, output_loading_info=True, **self.build_options, **options
-            )
+            with whole_weights():
+                backbone, report = self.model_class.from_pretrained(
+                    locate(name), dtype=loading_dtype, output_loading_info=True, **self.build_options, **options
+                )
         except (OSError, HFValidationError) as error:
             raise BackboneError(f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}") from error
         except (SafetensorError, RuntimeError, TypeError) as error:
@@ -321,6 +325,20 @@ def read_backbone_config(name_or_path: str | os.PathLike, **options: Any) -> Pre
             raise ValueError(f"the config.json of {str(name_or_path)!r} has {name} {value!r}. Expected a whole number.")
     family.check(config)
     return config
+
+
+@contextlib.contextmanager
+def whole_weights() -> Iterator[None]:
+    """Load weights whole also under DeepSpeed ZeRO-3, where transformers would split them among the processes.
+
+    Fingerprints are of whole weights, and adapters 1.3.0 builds onto them; DeepSpeed splits them before the training.
+    """
+    zero3 = transformers_deepspeed._hf_deepspeed_config_weak_ref
+    transformers_deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        transformers_deepspeed._hf_deepspeed_config_weak_ref = zero3
 
 
 def restore_rotary_precision(backbone: nn.Module) -> None:

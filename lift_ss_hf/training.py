@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import torch
 import yaml
+from accelerate import PartialState
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -26,9 +27,16 @@ from .collator import ChainCollator, TokenBudgetBatches
 from .configuration import LIFT_SS_CHANNELS
 from .corpora import load_corpus
 from .corpora.loading import warn_if_crossed
-from .evaluation import LEVEL_TITLES, evaluate_corpora, levels_of, majority_accuracy
+from .evaluation import (
+    LEVEL_TITLES,
+    evaluate_corpora,
+    levels_of,
+    majority_accuracy,
+    predict,
+    score_predictions,
+)
 from .modeling import SecondaryStructureModel
-from .provenance import environment, load_training_chains, save_training_chains, write_json
+from .provenance import environment, save_training_chains, sequence_hashes, write_json
 from .recipe_parsing import RecipeError
 from .states import IGNORE_INDEX, get_alphabet
 from .tokenization import ResidueTokenizer
@@ -99,41 +107,64 @@ def run_training(
     with training.main_process_first(desc="run directory"):
         if training.process_index == 0:
             _write_origin(out, (model_arguments, corpus_arguments, training), train, validation, tests)
-    trainer = build_trainer(
-        model, tokenizer, chains, LabelledChains(validation, tokenizer, model.config.states), training
-    )
-    untrained = _untrained_start(trainer, out)
-    _add_early_stopping(trainer, training)
-    with saving_into(out):
-        trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.is_world_process_zero():
+    max_tokens = training.max_tokens_per_batch
+    untrained = _untrained_start(model, tokenizer, validation, max_tokens, out)
+    _train(model, tokenizer, chains, LabelledChains(validation, tokenizer, model.config.states), training, checkpoint)
+    del model  # what is scored is what was saved; under ZeRO-3 no process has the trained weights whole
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
         save_training_chains(out / MODEL_FOLDER, train["sequence"])
         tokenizer.save_pretrained(out / MODEL_FOLDER)
-    trainer.save_model(str(out / MODEL_FOLDER))
-    if trainer.is_world_process_zero():
-        # The Trainer pickles its arguments beside a model; they are in recipe.yaml, and no pickle goes to the Hub.
-        (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-    trained = trainer.evaluate()
-    trainer.accelerator.wait_for_everyone()
+    dtype = getattr(torch, model_arguments.backbone_dtype)
+    trained = SecondaryStructureModel.from_pretrained(out / MODEL_FOLDER, dtype=dtype).to(training.device)
     results = evaluate_corpora(
-        model,
+        trained,
         tokenizer,
         corpus_arguments.tests,
         source=corpus_arguments.source,
         out=out,
         bootstrap=corpus_arguments.bootstrap,
-        max_tokens=training.max_tokens_per_batch,
-        training_chains=load_training_chains(out / MODEL_FOLDER),
+        max_tokens=max_tokens,
+        training_chains=sequence_hashes(train["sequence"]),
         model_name=out.name,
     )
-    results["learnt"] = _learnt(model.config.states, validation["states"], untrained, trained)
-    if trainer.is_world_process_zero():
+    accuracies = _accuracies(trained, tokenizer, validation, max_tokens)
+    results["learnt"] = {
+        level: {
+            "majority": majority_accuracy(validation["states"][:], level),
+            "untrained": untrained[level],
+            "trained": accuracy,
+        }
+        for level, accuracy in accuracies.items()
+    }
+    if PartialState().is_main_process:
         write_json(out / "metrics.json", results)
         with replacing(out / "results.md") as part:
             part.write_text(
                 (out / "results.md").read_text("utf-8") + "\n" + learnt_markdown(results["learnt"]), "utf-8"
             )
     return results
+
+
+def _train(
+    model: SecondaryStructureModel,
+    tokenizer: ResidueTokenizer,
+    train: LabelledChains,
+    validation: LabelledChains,
+    training: RecipeTrainingArguments,
+    checkpoint: str | None,
+) -> None:
+    """Train with the stock Trainer, keep the best epoch, and save it in the run's directory."""
+    out = Path(str(training.output_dir))
+    trainer = build_trainer(model, tokenizer, train, validation, training)
+    if training.early_stopping_patience and training.load_best_model_at_end:
+        trainer.add_callback(EarlyStoppingCallback(training.early_stopping_patience))
+    with saving_into(out):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(out / MODEL_FOLDER))
+    if trainer.is_world_process_zero():
+        # The Trainer pickles its arguments beside a model; they are in recipe.yaml, and no pickle goes to the Hub.
+        (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
 def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -245,20 +276,30 @@ def build_trainer(
     )
 
 
-def _untrained_start(trainer: Trainer, out: Path) -> dict[str, float]:
-    """Scores on the validation chains before training; kept, since a resumed run cannot measure them again."""
+def _untrained_start(
+    model: SecondaryStructureModel,
+    tokenizer: ResidueTokenizer,
+    validation: datasets.Dataset,
+    max_tokens: int,
+    out: Path,
+) -> dict[str, float]:
+    """Validation accuracies before training; kept, since a resumed run cannot measure them again."""
     path = out / UNTRAINED_FILE
     if path.is_file():
         return json.loads(path.read_text("utf-8"))
-    metrics = trainer.evaluate(metric_key_prefix="untrained")
-    if trainer.is_world_process_zero():
-        write_json(path, metrics)
-    return metrics
+    # Not Trainer.evaluate: under DeepSpeed it would leave an engine that cannot train.
+    accuracies = _accuracies(model.to(PartialState().device), tokenizer, validation, max_tokens)
+    if PartialState().is_main_process:
+        write_json(path, accuracies)
+    return accuracies
 
 
-def _add_early_stopping(trainer: Trainer, training: RecipeTrainingArguments) -> None:
-    if training.early_stopping_patience and training.load_best_model_at_end:
-        trainer.add_callback(EarlyStoppingCallback(training.early_stopping_patience))
+def _accuracies(
+    model: SecondaryStructureModel, tokenizer: ResidueTokenizer, chains: datasets.Dataset, max_tokens: int
+) -> dict[str, float]:
+    """Accuracy at every level [fraction]."""
+    predictions = predict(model, tokenizer, chains["sequence"][:], max_tokens, quiet=True)
+    return {level: scores[level] for level, scores in score_predictions(chains["states"][:], predictions, 9).items()}
 
 
 def _write_origin(
@@ -292,21 +333,6 @@ def describe_corpus(corpus: datasets.Dataset) -> dict[str, Any]:
         "chains": len(corpus),
         "residues": sum(corpus["num_residues"]),
         "sha256_of_sequences_and_states": digest.hexdigest(),
-    }
-
-
-def _learnt(
-    states: str, references: Sequence[str], untrained: dict[str, float], trained: dict[str, float]
-) -> dict[str, dict[str, float]]:
-    """Validation accuracy: of the commonest state, of the untrained start, of the trained model."""
-    return {
-        level: {
-            "majority": majority_accuracy(references, level),
-            "untrained": untrained[f"untrained_{level}"],
-            "trained": trained[f"eval_{level}"],
-        }
-        for level in levels_of(states, 9)
-        if f"eval_{level}" in trained
     }
 
 
