@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -137,8 +138,17 @@ class RecipeTrainingArguments(TrainingArguments):
         # Without an accelerator the Trainer refuses bf16, and DeepSpeed looks for a GPU, unless told so.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+            if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # accelerate would silently run DDP
+                raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
         chosen = self.metric_for_best_model
         super().__post_init__()
         # transformers puts the loss where None stood; ours is the accuracy at the level of the model's states, which
         # only the trainer knows.
         self.metric_for_best_model = chosen
+
+    @property
+    def _setup_devices(self) -> torch.device:
+        # accelerate calls the CPU of a distributed run `cpu:0`, and torch.load cannot map to it when the run is
+        # resumed. Drop when transformers > 4.57 does not ask it to.
+        device = super()._setup_devices
+        return torch.device("cpu") if device.type == "cpu" else device

@@ -22,6 +22,7 @@ from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
 from .checkpoints import saving_into, starting_point
 from .fasta import read_fasta
+from .interruption import StopOnSigterm
 from .sequences import STANDARD_RESIDUES
 from .states import IGNORE_INDEX
 
@@ -238,7 +239,9 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
         eval_dataset=UnpaddedBatches(validation, *batching, endless=False),
     )
     logger.info("%d sequences, %d residues", len(train), len(train.tokens))
-    with saving_into(str(training.output_dir)):
+    stop = StopOnSigterm()
+    trainer.add_callback(stop)
+    with saving_into(str(training.output_dir)), stop:
         trainer.train(resume_from_checkpoint=checkpoint)
     loss = trainer.evaluate()["eval_loss"]
     trainer.save_model()

@@ -35,6 +35,7 @@ from .evaluation import (
     predict,
     score_predictions,
 )
+from .interruption import StopOnSigterm
 from .modeling import SecondaryStructureModel
 from .provenance import environment, save_training_chains, sequence_hashes, write_json
 from .recipe_parsing import RecipeError
@@ -159,8 +160,11 @@ def _train(
     trainer = build_trainer(model, tokenizer, train, validation, training)
     if training.early_stopping_patience and training.load_best_model_at_end:
         trainer.add_callback(EarlyStoppingCallback(training.early_stopping_patience))
-    with saving_into(out):
+    stop = StopOnSigterm()
+    trainer.add_callback(stop)
+    with saving_into(out), stop:
         trainer.train(resume_from_checkpoint=checkpoint)
+    with saving_into(out):
         trainer.save_model(str(out / MODEL_FOLDER))
     if trainer.is_world_process_zero():
         # The Trainer pickles its arguments beside a model; they are in recipe.yaml, and no pickle goes to the Hub.

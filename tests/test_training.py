@@ -1,62 +1,31 @@
 """The main job, really run on a tiny backbone: it learns, repeats, resumes, and says early what cannot be."""
 
 import json
-import random
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import datasets
 import pytest
 import torch
-from models import save_tiny_backbone
 
 from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.checkpoints import last_checkpoint
 from lift_ss_hf.collator import TokenBudgetBatches
-from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.provenance import count_duplicates, load_training_chains
 from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe
 from lift_ss_hf.tokenization import ResidueTokenizer
 from lift_ss_hf.training import LabelledChains, build_trainer, load_training_corpora, run_training
-
-RECIPE = Path(__file__).parents[1] / "recipes" / "train_q8.py"
-CPU_DDP = RECIPE.parents[1] / "accelerate_configs" / "cpu_ddp.yaml"
-HELIX, STRAND = set("AELKMQR"), set("VIYFWTC")
-
-
-def make_chains(number, seed):
-    """Chains whose states follow from their residues, so that there is something to learn."""
-    rng = random.Random(seed)
-    for index in range(number):
-        sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(20, 60)))
-        states = "".join("H" if r in HELIX else "E" if r in STRAND else "P" if r == "P" else "L" for r in sequence)
-        yield Chain(f"s{seed}_{index}", sequence, "X" + states[1:])
+from runs import command, flags, launch, make_chains, write_data
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    for name, number, seed in (("train", 48, 0), ("validation", 10, 1), ("test", 10, 2)):
-        write_three_line(make_chains(number, seed), folder / f"{name}.txt")
-    save_tiny_backbone(folder / "backbone", "esm")
-    return folder
-
-
-def flags(data, out, *more):
-    return [
-        *("--backbone", str(data / "backbone"), "--head", "linear", "--loss", "cross_entropy", "--top_blocks", "2"),
-        *("--train", str(data / "train.txt"), "--validation", str(data / "validation.txt")),
-        *("--tests", str(data / "test.txt"), "--bootstrap", "20", "--output_dir", str(out)),
-        *("--max_tokens_per_batch", "512", "--learning_rate", "1e-2", "--num_train_epochs", "15"),
-        *("--report_to", "none", "--disable_tqdm", "True", *more),
-    ]
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def train(data, out, *more):
@@ -128,10 +97,6 @@ def test_one_seed_gives_one_result(run, data, tmp_path):
     assert scores(train(data, tmp_path / "again")) == scores(run[1])
 
 
-def command(data, out, *more):
-    return [sys.executable, str(RECIPE), *flags(data, out, *more)]
-
-
 @pytest.mark.slow
 def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp_path):
     out = tmp_path / "killed"
@@ -151,9 +116,9 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp
 @pytest.mark.slow
 def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_path):
     out = tmp_path / "run"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CPU_DDP), str(RECIPE)]
-    command = [*launch, *flags(data, out, "--num_train_epochs", "1")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(
+        launch("cpu_ddp", data, out, "--num_train_epochs", "1"), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("evaluating on") == 1
     assert done.stderr.count("training chains in") == 1

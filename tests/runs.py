@@ -1,0 +1,57 @@
+"""Runs of the main job over a tiny backbone and chains with something to learn in them."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from models import save_tiny_backbone
+
+from lift_ss_hf.corpora.chains import Chain
+from lift_ss_hf.corpora.readers import write_three_line
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "train_q8.py"
+HELIX, STRAND = set("AELKMQR"), set("VIYFWTC")
+
+
+def make_chains(number: int, seed: int) -> Iterator[Chain]:
+    """Chains whose states follow from their residues."""
+    rng = random.Random(seed)
+    for index in range(number):
+        sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(20, 60)))
+        states = "".join("H" if r in HELIX else "E" if r in STRAND else "P" if r == "P" else "L" for r in sequence)
+        yield Chain(f"s{seed}_{index}", sequence, "X" + states[1:])
+
+
+def write_data(folder: Path, family: str = "esm") -> Path:
+    """Training (48 chains), validation and test files (10 each) and a backbone; returns the folder."""
+    for name, number, seed in (("train", 48, 0), ("validation", 10, 1), ("test", 10, 2)):
+        write_three_line(make_chains(number, seed), folder / f"{name}.txt")
+    save_tiny_backbone(folder / "backbone", family)
+    return folder
+
+
+def flags(data: Path, out: Path, *more: str) -> list[str]:
+    """Arguments of the recipe; `more` wins."""
+    return [
+        *("--backbone", str(data / "backbone"), "--head", "linear", "--loss", "cross_entropy", "--top_blocks", "2"),
+        *("--train", str(data / "train.txt"), "--validation", str(data / "validation.txt")),
+        *("--tests", str(data / "test.txt"), "--bootstrap", "20", "--output_dir", str(out)),
+        *("--max_tokens_per_batch", "512", "--learning_rate", "1e-2", "--num_train_epochs", "15"),
+        *("--report_to", "none", "--disable_tqdm", "True", *more),
+    ]
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    """The recipe in one process."""
+    return [sys.executable, str(RECIPE), *flags(data, out, *more)]
+
+
+def launch(configuration: str, data: Path, out: Path, *more: str, options: tuple[str, ...] = ()) -> list[str]:
+    """The recipe under one of the accelerate configurations."""
+    config = ROOT / "accelerate_configs" / f"{configuration}.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *options]
+    return [*launcher, str(RECIPE), *flags(data, out, *more)]
