@@ -47,7 +47,18 @@ def starting_point(training: TrainingArguments) -> str | None:
             f"{out}: no checkpoint to resume from (looked for {wanted}). "
             "Start it anew without --resume_from_checkpoint."
         )
+    _check_world_size(checkpoint, training.world_size)
     return str(checkpoint)
+
+
+def _check_world_size(checkpoint: Path, world_size: int) -> None:
+    """Raise RecipeError if DeepSpeed wrote a checkpoint in other parts than there are processes now."""
+    parts = {path.name for path in checkpoint.glob("global_step*/*_optim_states.pt")}
+    if parts and len(parts) != world_size:
+        raise RecipeError(
+            f"{checkpoint}: written by {len(parts)} processes under ZeRO, found {world_size}. "
+            f"Go on with --num_processes {len(parts)}."
+        )
 
 
 def last_checkpoint(out: str | Path) -> Path | None:

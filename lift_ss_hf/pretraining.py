@@ -7,6 +7,7 @@ ESM, since it does not pass the mask to the embeddings' scale.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Iterator
@@ -62,6 +63,9 @@ class SequenceArguments:
     validation_file: str = field(default="", metadata={"help": "FASTA of held-out clusters, for the perplexity"})
     max_residues: int = field(default=256, metadata={"help": "longer chains are cropped, anew each time [residues]"})
     tokens_per_batch: int = field(default=8192, metadata={"help": "batch size of one process [tokens]"})
+    backbone_dir: str = field(
+        default="", metadata={"help": "also write the encoder alone, in half precision, to this folder"}
+    )
     mask_fraction: float = field(default=0.15, metadata={"help": "residues to predict [fraction]"})
 
 
@@ -176,6 +180,18 @@ def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
     return EsmForMaskedLM(config)
 
 
+def save_backbone(model: EsmForMaskedLM, folder: str | Path) -> None:
+    """Write the encoder alone, in half precision, with its tokenizer: a backbone of half the size.
+
+    The contact head, which masked-language-model training does not reach, becomes zeros.
+    """
+    encoder = copy.deepcopy(model.esm).cpu().half()
+    for parameter in encoder.contact_head.parameters():
+        torch.nn.init.zeros_(parameter)
+    encoder.save_pretrained(folder)
+    save_tokenizer(folder)
+
+
 def save_tokenizer(folder: str | Path) -> None:
     """Write the tokenizer's files, so that the folder loads as any ESM-2."""
     vocabulary = Path(folder) / VOCAB_FILES_NAMES["vocab_file"]
@@ -247,4 +263,6 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
     trainer.save_model()
     if trainer.is_world_process_zero():
         save_tokenizer(str(training.output_dir))
+        if sequences.backbone_dir:
+            save_backbone(trainer.accelerator.unwrap_model(trainer.model), sequences.backbone_dir)
     return {"model": math.exp(loss), **baseline_perplexities(train, validation)}

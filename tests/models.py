@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers import models as unigram
 from transformers import (
     BertConfig,
     BertModel,
+    BertTokenizer,
     EsmConfig,
     EsmModel,
     EsmTokenizer,
     PreTrainedModel,
     T5Config,
     T5EncoderModel,
+    T5TokenizerFast,
 )
+
+from lift_ss_hf.sequences import STANDARD_RESIDUES
 
 FAMILIES = ("esm", "t5", "bert")
 ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
@@ -47,12 +53,29 @@ def _untrained_backbone(family: str, **changes: object) -> PreTrainedModel:
     return T5EncoderModel(T5Config(**{**settings, **changes}))
 
 
+def prot_t5_tokenizer() -> T5TokenizerFast:
+    """As ProtT5's: each residue is a word of one piece, `</s>` at the end."""
+    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{residue}" for residue in STANDARD_RESIDUES + "XBOUZ")]
+    tokenizer = Tokenizer(unigram.Unigram([(piece, 0.0) for piece in pieces], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0)
+
+
+def prot_bert_tokenizer(folder) -> BertTokenizer:
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(STANDARD_RESIDUES + "XUBZO")]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    return BertTokenizer(folder / "vocab.txt", do_lower_case=False)
+
+
 def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
-    """Write a tiny backbone, and for ESM a tokenizer; returns the folder."""
+    """Write a tiny backbone and its tokenizer; returns the folder."""
     tiny_backbone(family, **changes).save_pretrained(folder)
     if family == "esm":
         (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS))
         EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
+    else:
+        (prot_t5_tokenizer() if family == "t5" else prot_bert_tokenizer(folder)).save_pretrained(folder)
     return str(folder)
 
 

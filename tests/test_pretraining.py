@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, EsmForMaskedLM
 from transformers.models.esm.configuration_esm import get_default_vocab_list
 
 from lift_ss_hf.fasta import read_fasta
+from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.pretraining import (
     CLS,
     EOS,
@@ -112,7 +114,13 @@ def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
         return done.stdout
 
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
-    assert '"bigram"' in run("--output_dir", whole, "--max_steps", "4")
+    backbone = str(tmp_path / "backbone")
+    assert '"bigram"' in run("--output_dir", whole, "--max_steps", "4", "--backbone_dir", backbone)
+    halved = SecondaryStructureModel.from_backbone(backbone, head="linear")
+    exact = SecondaryStructureModel.from_backbone(whole, head="linear")
+    assert load_file(f"{backbone}/model.safetensors")["embeddings.word_embeddings.weight"].dtype == torch.float16
+    tokens = torch.tensor([[CLS, *range(4, 24), EOS]])
+    torch.testing.assert_close(halved.hidden_states(tokens), exact.hidden_states(tokens), atol=0.02, rtol=0)
     run("--output_dir", parts, "--max_steps", "4", "--save_steps", "2")
     torch_weights = EsmForMaskedLM.from_pretrained(whole).state_dict()
     run("--output_dir", parts, "--max_steps", "4", "--resume_from_checkpoint", f"{parts}/checkpoint-2")

@@ -2,30 +2,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import save_tiny_backbone
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, BertTokenizer, EsmTokenizer, PreTrainedTokenizerFast, T5TokenizerFast
+from models import prot_bert_tokenizer, prot_t5_tokenizer, save_tiny_backbone
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, EsmTokenizer, PreTrainedTokenizerFast
 
 from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.sequences import RARE_RESIDUES, STANDARD_RESIDUES, CleaningCounts
 from lift_ss_hf.tokenization import ResidueTokenizer
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES
-
-
-def prot_t5_tokenizer() -> T5TokenizerFast:
-    """As ProtT5's: each residue is a word of one piece, `</s>` at the end."""
-    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{residue}" for residue in STANDARD_RESIDUES + "XBOUZ")]
-    tokenizer = Tokenizer(models.Unigram([(piece, 0.0) for piece in pieces], unk_id=2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0)
-
-
-def prot_bert_tokenizer(folder) -> BertTokenizer:
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(STANDARD_RESIDUES + "XUBZO")]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    return BertTokenizer(folder / "vocab.txt", do_lower_case=False)
 
 
 @pytest.fixture(scope="module")
