@@ -190,7 +190,7 @@ def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset,
             raise RecipeError(f"{name} is {getattr(arguments, name)}. Expected a fraction of at most 1.")
     if arguments.train_fraction < 1:
         train = train.shuffle(seed=0).select(range(max(1, round(arguments.train_fraction * len(train)))))
-    if arguments.validation:
+    if arguments.validation and arguments.validation != ["none"]:
         return train, _load(arguments.validation, "validation", arguments.source)
     num_held_out = round(arguments.validation_fraction * len(train))
     if not 0 < num_held_out < len(train):

@@ -252,6 +252,8 @@ def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
     chains, held_out = load_training_corpora(arguments)
     assert (len(chains), len(held_out)) == (36, 12)
     assert not set(chains["id"]) & set(held_out["id"])
+    arguments.validation = ["none"]  # as the command line says it
+    assert len(load_training_corpora(arguments)[1]) == 12
     arguments.validation_fraction = 0.0
     with pytest.raises(RecipeError, match="no validation chains"):
         load_training_corpora(arguments)
