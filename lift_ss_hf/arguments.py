@@ -63,7 +63,8 @@ class CorpusArguments:
         default_factory=lambda: ["sample"], metadata={"help": "training corpora (their train split), or paths"}
     )
     validation: list[str] = field(
-        default_factory=lambda: ["sample"], metadata={"help": "validation corpora (their validation split), or paths; or none"}
+        default_factory=lambda: ["sample"],
+        metadata={"help": "validation corpora (their validation split), or paths; or none"},
     )
     validation_fraction: float = field(
         default=0.0, metadata={"help": "with --validation none: training chains to hold out instead [fraction]"}

@@ -194,3 +194,11 @@ def test_a_damaged_checkpoint_is_one_clear_line(damage, message, tmp_path):
 
 def save_tiny_config(folder, **changes):
     tiny_backbone("esm", **changes).config.save_pretrained(folder)
+
+
+def test_a_file_in_half_precision_rounds_no_rotation(tmp_path):
+    tiny_backbone("esm").half().save_pretrained(tmp_path / "half")
+    model = SecondaryStructureModel.from_backbone(tmp_path / "half", adapter=None, head="linear")
+    expected = tiny_backbone("esm").encoder.layer[0].attention.self.rotary_embeddings.inv_freq
+    found = model.backbone.encoder.layer[0].attention.self.rotary_embeddings.inv_freq
+    assert torch.equal(found, expected)
