@@ -87,28 +87,49 @@ class ArtefactModel(PreTrainedModel):
             ValueError: for a backbone that is no encoder of the class's family, and what cannot be built on it.
             TypeError: for an option that does not exist.
         """
+        hub = {key: options[key] for key in HUB_OPTIONS if key in options} | {"revision": revision}
+        options |= {"head": head, "loss": loss, "states": states, "freeze": freeze}
+        config = cls.plan(name_or_path, adapter, leave_out, top_blocks, revision, **options)
+        family, dtype = get_family(config.backbone_config.model_type), as_dtype(dtype)
+        backbone = family.load(os.fspath(name_or_path), dtype=dtype, attn_implementation=attn_implementation, **hub)
+        config.backbone_config, config.backbone_fingerprint = backbone.config, fingerprint(backbone)
+        return cls._of_family(family.model_type)(config, backbone)._set_precision(dtype)
+
+    @classmethod
+    def plan(
+        cls,
+        name_or_path: str | os.PathLike,
+        adapter: str | None = "bottleneck",
+        leave_out: Sequence[int] | None = None,
+        top_blocks: int | None = None,
+        revision: str | None = None,
+        **options: Any,
+    ) -> SecondaryStructureConfig:
+        """The configuration of what `from_backbone` would build; of the backbone only its configuration is fetched.
+
+        Arguments and errors as there.
+        """
         hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options} | {"revision": revision}
         backbone_config = read_backbone_config(name_or_path, **hub)
-        model_class = cls._of_family(backbone_config.model_type)
         name, commit = portable_name(name_or_path)
-        config = model_class.config_class(
+        return cls._of_family(backbone_config.model_type).config_class(
             backbone_config=backbone_config,
             backbone_name=name,
             backbone_revision=commit or getattr(backbone_config, "_commit_hash", None) or revision,
             adapter=adapter,
-            head=head,
-            loss=loss,
-            states=states,
             leave_out=_left_out(adapter, leave_out, top_blocks, backbone_config.num_hidden_layers),
-            freeze=freeze,
             **_config_options(options),
         )
-        dtype = as_dtype(dtype)
-        backbone = get_family(backbone_config.model_type).load(
-            os.fspath(name_or_path), dtype=dtype, attn_implementation=attn_implementation, **hub
-        )
-        config.backbone_config, config.backbone_fingerprint = backbone.config, fingerprint(backbone)
-        return model_class(config, backbone)._set_precision(dtype)
+
+    @classmethod
+    def untrained(cls, config: SecondaryStructureConfig, dtype: torch.dtype | str | None = None) -> Any:
+        """A model with random weights, its backbone's too: to estimate and to test, not to train.
+
+        Args:
+            config: what `plan` gave.
+            dtype: of the frozen weights in memory, fp32 by default.
+        """
+        return cls._of_family(config.backbone_config.model_type)(config)._set_precision(as_dtype(dtype))
 
     @classmethod
     def from_pretrained(

@@ -225,33 +225,39 @@ def load_tests(arguments: CorpusArguments) -> dict[str, datasets.Dataset]:
 def _build(
     arguments: ModelArguments, train: datasets.Dataset
 ) -> tuple[ResidueTokenizer, SecondaryStructureModel, LabelledChains]:
-    backbone = arguments.backbone
-    tokenizer = ResidueTokenizer.from_pretrained(backbone, revision=arguments.backbone_revision)
+    tokenizer = ResidueTokenizer.from_pretrained(arguments.backbone, revision=arguments.backbone_revision)
     chains = LabelledChains(train, tokenizer, arguments.states)
-    width = read_backbone_config(backbone, revision=arguments.backbone_revision).hidden_size
-    options: dict[str, Any] = {"head_channels": arguments.head_channels or min(width, LIFT_SS_CHANNELS)}
+    options = model_options(arguments)
     if arguments.loss == "ldam" or arguments.balance:
         options["class_counts"] = chains.class_counts(len(get_alphabet(arguments.states)))
+    dtype = getattr(torch, arguments.backbone_dtype)
+    return tokenizer, SecondaryStructureModel.from_backbone(arguments.backbone, dtype=dtype, **options), chains
+
+
+def model_options(arguments: ModelArguments) -> dict[str, Any]:
+    """Arguments of the command line as options of `from_backbone`.
+
+    Raises:
+        ValueError: for an unknown backbone, and options that are no JSON.
+    """
+    revision = arguments.backbone_revision
+    width = read_backbone_config(arguments.backbone, revision=revision).hidden_size
     freeze = {"none": None, "all": "all"}.get(str(arguments.freeze).lower(), arguments.freeze)
-    adapter = None if str(arguments.adapter).lower() in ("none", "") else arguments.adapter
-    model = SecondaryStructureModel.from_backbone(
-        backbone,
-        revision=arguments.backbone_revision,
-        dtype=getattr(torch, arguments.backbone_dtype),
-        adapter=adapter,
-        adapter_options=json.loads(arguments.adapter_options) if arguments.adapter_options else None,
-        leave_out=arguments.leave_out or None,
-        top_blocks=arguments.top_blocks,
-        freeze=int(str(freeze)) if str(freeze).isdigit() else freeze,
-        block_mix=arguments.block_mix,
-        head=arguments.head,
-        loss=arguments.loss,
-        balance=arguments.balance,
-        states=arguments.states,
-        max_residues=arguments.max_residues,
-        **options,
-    )
-    return tokenizer, model, chains
+    return {
+        "revision": revision,
+        "adapter": None if str(arguments.adapter).lower() in ("none", "") else arguments.adapter,
+        "adapter_options": json.loads(arguments.adapter_options) if arguments.adapter_options else None,
+        "leave_out": arguments.leave_out or None,
+        "top_blocks": arguments.top_blocks,
+        "freeze": int(str(freeze)) if str(freeze).isdigit() else freeze,
+        "block_mix": arguments.block_mix,
+        "head": arguments.head,
+        "head_channels": arguments.head_channels or min(width, LIFT_SS_CHANNELS),
+        "loss": arguments.loss,
+        "balance": arguments.balance,
+        "states": arguments.states,
+        "max_residues": arguments.max_residues,
+    }
 
 
 def build_trainer(

@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""Print what a recipe needs before it is launched: parameters, and memory for each device under DDP and ZeRO.
+
+python recipes/estimate.py recipes/prot_t5_xl/pisces.yaml --num_processes 4
+"""
+
+from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.command_line import run
+from lift_ss_hf.estimation import EstimateArguments, estimate, estimate_markdown
+from lift_ss_hf.recipe_parsing import parse_recipe
+
+
+def main() -> None:
+    """Parse, estimate, print."""
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments, EstimateArguments)
+    model, _, training, devices = parse_recipe(classes, __doc__ or "")
+    print(estimate_markdown(estimate(model, training, devices.chain_length), devices.num_processes))
+
+
+if __name__ == "__main__":
+    run(main)
