@@ -243,12 +243,16 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
     revision = arguments.backbone_revision
     width = read_backbone_config(arguments.backbone, revision=revision).hidden_size
     freeze = {"none": None, "all": "all"}.get(str(arguments.freeze).lower(), arguments.freeze)
-    return {
+    options: dict[str, Any] = {"adapter": None}  # then a recipe's settings of the adapter are of no account
+    if str(arguments.adapter).lower() not in ("none", ""):
+        options = {
+            "adapter": arguments.adapter,
+            "adapter_options": _json_object(arguments.adapter_options),
+            "leave_out": arguments.leave_out or None,
+            "top_blocks": arguments.top_blocks,
+        }
+    return options | {
         "revision": revision,
-        "adapter": None if str(arguments.adapter).lower() in ("none", "") else arguments.adapter,
-        "adapter_options": json.loads(arguments.adapter_options) if arguments.adapter_options else None,
-        "leave_out": arguments.leave_out or None,
-        "top_blocks": arguments.top_blocks,
         "freeze": int(str(freeze)) if str(freeze).isdigit() else freeze,
         "block_mix": arguments.block_mix,
         "head": arguments.head,
@@ -258,6 +262,16 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
         "states": arguments.states,
         "max_residues": arguments.max_residues,
     }
+
+
+def _json_object(text: str | None) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text) if text else None
+    except ValueError:
+        content = text
+    if content is not None and not isinstance(content, dict):
+        raise RecipeError(f'adapter_options is {text!r}. Expected JSON like {{"reduction_factor": 16}}.')
+    return content
 
 
 def build_trainer(

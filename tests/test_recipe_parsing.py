@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+from models import save_tiny_backbone
 from transformers import TrainingArguments
 
 from lift_ss_hf.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.pretraining import EncoderArguments, SequenceArguments
 from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe
-from lift_ss_hf.sweeping import read_grid
+from lift_ss_hf.sweeping import read_points
+from lift_ss_hf.training import model_options
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("pretrain_mlm", "sweeps"))
@@ -83,19 +86,34 @@ def test_every_recipe_parses_and_states_its_needs(path, tmp_path):
     assert model.backbone != "bundled"
 
 
+@pytest.fixture(scope="module")
+def deep_backbone(tmp_path_factory):
+    return save_tiny_backbone(tmp_path_factory.mktemp("deep"), "esm", num_hidden_layers=33)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_regimes_are_one_line_overrides(path, deep_backbone, tmp_path):
+    regimes = {(): "all", ("--adapter", "none"): "all", ("--adapter", "none", "--freeze", "none"): None}
+    for regime, freeze in regimes.items():
+        flags = [str(path), "--output_dir", str(tmp_path), "--backbone", deep_backbone, *regime]
+        model, _, _ = parse_recipe(CLASSES, "Train.", flags)
+        config = SecondaryStructureModel.plan(deep_backbone, **model_options(model))
+        assert (config.adapter is None, config.freeze) == (bool(regime), freeze)
+
+
 def test_the_other_recipes_parse_too():
     for path in FOLDER.glob("pretrain_mlm/*.yaml"):
         shape, _, training = parse_recipe((EncoderArguments, SequenceArguments, TrainingArguments), "", [str(path)])
         assert shape.hidden_size % shape.num_attention_heads == 0
         assert training.max_steps > 0
     for path in FOLDER.glob("sweeps/*.yaml"):
-        base, grid = read_grid(path)
-        for name in (*base, *grid):
+        base, points = read_points(path)
+        for name in {*base, *(name for point in points for name in point)}:
             assert any(name in arguments.__dataclass_fields__ for arguments in CLASSES), name
 
 
 @pytest.mark.parametrize("text", ["grid: 3", "base: {}", "grid: {seed: []}", "grid: {seed: [1]}\nbade: {}"])
 def test_a_wrong_grid_is_told(tmp_path, text):
     (tmp_path / "grid.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=r"grid\.yaml: expected `base:` with settings and `grid:`"):
-        read_grid(tmp_path / "grid.yaml")
+    with pytest.raises(RecipeError, match=r"grid\.yaml: expected `base:` with settings, `grid:`"):
+        read_points(tmp_path / "grid.yaml")

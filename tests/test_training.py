@@ -214,6 +214,8 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         (["--train_fraction", "0"], "train_fraction is 0.0"),
         (["--validation_fraction", "2"], "validation_fraction is 2.0"),
         (["--adapter", "bottlenec"], "unknown adapter 'bottlenec'"),
+        (["--adapter_options", "16"], "adapter_options is '16'. Expected JSON like {\"reduction_factor\": 16}"),
+        (["--adapter_options", "{r"], "adapter_options is '{r'. Expected JSON"),
         (["--head", "mlp"], "unknown head 'mlp'. Choose one of: lift_ss, linear"),
         (["--states", "q7"], "unknown state set 'q7'"),
         (["--backbone", "nobody/nothing"], "nobody/nothing"),
