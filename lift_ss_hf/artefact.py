@@ -253,7 +253,8 @@ class ArtefactModel(PreTrainedModel):
         for key, tensor in self.state_dict().items():
             if key in names and weights[key].shape != tensor.shape:
                 found, expected = tuple(weights[key].shape), tuple(tensor.shape)
-                raise ValueError(f"{problem}{key} has shape {found}, expected {expected}.")
+                cause = "" if weights[key].numel() else " ZeRO-3 leaves it so unless zero3_save_16bit_model is true."
+                raise ValueError(f"{problem}{key} has shape {found}, expected {expected}.{cause}")
         self.load_state_dict(weights)
 
     def _artefact_names(self, includes_backbone: bool) -> set[str]:

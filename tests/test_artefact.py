@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import FAMILIES, batch_of_chains, save_tiny_backbone, tiny_backbone
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, Trainer, TrainingArguments
 
@@ -252,6 +252,14 @@ def test_merging_changes_no_logits_and_leaves_no_adapter(family, adapter, tmp_pa
     assert read_json(tmp_path / "model")["adapter"] is None
     reloaded = SecondaryStructureModel.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(logits(reloaded, family), logits(model, family), atol=1e-4, rtol=0)
+
+
+def test_empty_tensors_are_refused_with_where_they_come_from(saved):
+    weights = load_file(saved / "model.safetensors")
+    name = sorted(weights)[0]
+    save_file({**weights, name: torch.empty(0)}, saved / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"{name} has shape \(0,\), expected .* ZeRO-3 leaves it so unless zero3"):
+        EsmForSecondaryStructure.from_pretrained(saved)
 
 
 def test_options_while_loading_change_the_configuration_or_are_refused(saved):

@@ -10,6 +10,7 @@ import time
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.checkpoints import last_checkpoint
@@ -131,6 +132,17 @@ def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_p
     model = SecondaryStructureModel.from_pretrained(out / "model")
     assert model.config.states == "q9"
     assert state["global_step"] == -(-len(TokenBudgetBatches([0] * 48, training_lengths(), 512)) // 2)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_weights_of_one_with_twice_the_batch(data, tmp_path):
+    short = ("--max_steps", "3", "--learning_rate", "1e-2")
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(launch("cpu_ddp", data, two, *short), check=True, capture_output=True)
+    train(data, one, *short, "--gradient_accumulation_steps", "2")
+    found, expected = (load_file(folder / "model" / "model.safetensors") for folder in (two, one))
+    for name, weights in expected.items():
+        torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0)
 
 
 def training_lengths():

@@ -1,0 +1,65 @@
+"""The multi-node examples: they parse, and what they launch are real arguments and files of ours."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+from accelerate.commands.launch import launch_command_parser
+
+from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.recipe_parsing import parse_recipe
+from runs import ROOT
+
+SLURM = ROOT / "examples" / "slurm_multi_node.sbatch"
+KUBERNETES = ROOT / "examples" / "kubernetes_multi_node.yaml"
+
+
+def kubernetes_script():
+    service, job = yaml.safe_load_all(KUBERNETES.read_text())
+    pod = job["spec"]["template"]["spec"]
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == 2
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    return pod["containers"][0]["args"][0]
+
+
+def launched(script, values):
+    """The arguments of `accelerate launch` in a script, its variables replaced."""
+    text = script.replace("\\\n", " ")
+    line = re.search(r"accelerate launch (.*?)['\n]", text)[1]
+    for name, value in values.items():
+        line = re.sub(rf"\$\{{?{name}\}}?(?![A-Za-z_])", value, line.replace("$((SLURM_NNODES * 8))", "16"))
+    return shlex.split(line)
+
+
+@pytest.mark.parametrize("which", ["slurm", "kubernetes"])
+def test_what_is_launched_is_what_accelerate_and_the_recipe_take(which, tmp_path):
+    script = SLURM.read_text() if which == "slurm" else kubernetes_script()
+    values = {"SLURM_NNODES": "2", "SLURM_NODEID": "1", "JOB_COMPLETION_INDEX": "1", "HEAD": "first", "PORT": "29500"}
+    values |= {"RUN": str(tmp_path), "RESUME": "", "resume": ""}
+    arguments = launched(script, values)
+    assert "$" not in " ".join(arguments)
+    launch = launch_command_parser().parse_args(arguments)
+    assert (launch.num_machines, launch.num_processes, launch.machine_rank) == (2, 16, 1)
+    assert launch.main_process_port == 29500
+    assert (ROOT / launch.config_file).is_file()
+    assert (ROOT / launch.training_script).is_file()
+    recipe = str(ROOT / launch.training_script_args[0])
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+    parse_recipe(classes, "", [recipe, *launch.training_script_args[1:]])
+
+
+@pytest.mark.parametrize("script", ["slurm", "kubernetes"])
+def test_the_shell_reads_them(script):
+    text = SLURM.read_text() if script == "slurm" else kubernetes_script()
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_slurm_leaves_time_for_a_checkpoint_before_the_end():
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", SLURM.read_text(), re.M))
+    assert options["signal"].startswith("TERM@")
+    assert options["ntasks-per-node"] == "1"
