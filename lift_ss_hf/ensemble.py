@@ -125,6 +125,25 @@ class Ensemble(nn.Module):
         similarities = torch.stack([output.similarities for output in outputs]).mean(0)
         return SecondaryStructureOutput(logits=self.config.loss_scale * similarities, similarities=similarities)
 
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the states, by the mean of the models' calibration; the last axis sums to 1."""
+        temperatures = [model.config.calibration_temperature for model in self.models]
+        return (logits.float() * len(temperatures) / sum(temperatures)).softmax(-1)
+
+    def residue_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens) bool, True where a token stands for a residue; as of a single model."""
+        return self.models[0].residue_mask(attention_mask)
+
+    @property
+    def max_residues(self) -> int | None:
+        """Longest chain that every model runs whole [residues]; None means any."""
+        return min((m.max_residues for m in self.models if m.max_residues is not None), default=None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.models[0].device
+
     @property
     def _shares_prefix(self) -> bool:
         """Whether one pass through the frozen lower blocks serves all models."""

@@ -21,6 +21,7 @@ from .backbones import locate
 from .collator import ChainCollator, budget_batches
 from .corpora import load_catalogue, load_corpus
 from .corpora.catalogue import CorpusName
+from .ensemble import Ensemble
 from .modeling import SecondaryStructureModel
 from .provenance import count_duplicates, environment, load_training_chains, write_json
 from .scoring import score
@@ -203,7 +204,7 @@ def evaluate_corpora(
 
 
 def evaluate_saved(
-    model: str,
+    models: Sequence[str],
     corpora: Sequence[str],
     *,
     out: str | None = None,
@@ -213,10 +214,10 @@ def evaluate_saved(
     bootstrap: int = 1000,
     max_tokens: int = 2048,
 ) -> str:
-    """Load a model and evaluate it; the table as Markdown. Arguments as for `evaluate_corpora`.
+    """Load a model, or several as an ensemble, and evaluate it; the table as Markdown.
 
     Args:
-        model: Hub id or folder, or `bundled`.
+        models: Hub ids or folders, or `bundled`; several models must share one backbone.
         corpora: test corpora, or paths.
         out: where to write.
         source: folder that holds the corpora.
@@ -228,19 +229,25 @@ def evaluate_saved(
     Raises:
         ValueError: for a model or a corpus that cannot be loaded.
     """
-    folder = locate(model, "predictor")
-    predictor = SecondaryStructureModel.from_pretrained(folder, backbone=backbone).to(PartialState().device)
+    folders = [locate(model, "predictor") for model in models]
+    predictor: Any = (
+        SecondaryStructureModel.from_pretrained(folders[0], backbone=backbone)
+        if len(folders) == 1
+        else Ensemble.from_pretrained(folders, backbone=backbone)
+    )
+    trained_on = [load_training_chains(folder) for folder in folders]
+    known = [chains for chains in trained_on if chains is not None]
     results = evaluate_corpora(
-        predictor,
-        ResidueTokenizer.from_pretrained(folder, backbone=backbone),
+        predictor.to(PartialState().device),
+        ResidueTokenizer.from_pretrained(folders[0], backbone=backbone),
         corpora,
         source=source,
         split=split,
         out=out,
         bootstrap=bootstrap,
         max_tokens=max_tokens,
-        training_chains=load_training_chains(folder),
-        model_name=Path(model).name,
+        training_chains=np.unique(np.concatenate(known)) if len(known) == len(folders) else None,
+        model_name=" + ".join(Path(model).name for model in models),
     )
     return results_markdown(results)
 

@@ -16,7 +16,11 @@ def parse() -> argparse.Namespace:
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "model", metavar="MODEL", nargs="?", default=BUNDLED, help="Hub id or folder (default: the bundled model)"
+        "models",
+        metavar="MODEL",
+        nargs="*",
+        default=[BUNDLED],
+        help="Hub id or folder, several over one backbone as an ensemble (default: the bundled model)",
     )
     parser.add_argument("--corpora", nargs="+", required=True, metavar="NAME", help="test corpora, or paths")
     parser.add_argument("--out", metavar="DIR", help="write metrics.json, results.md and figures/ there")

@@ -12,6 +12,7 @@ from models import save_tiny_backbone
 
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.ensemble import Ensemble
 from lift_ss_hf.evaluation import (
     Predictions,
     evaluate_saved,
@@ -74,6 +75,26 @@ def test_scores_are_those_of_summed_probabilities():
     assert result["q3"]["q3"] == pytest.approx(1 / 3)
 
 
+def test_several_models_are_scored_as_an_ensemble(folder, tmp_path):
+    torch.manual_seed(1)
+    other = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=1, head_channels=16)
+    other.config.calibration_temperature = 3.0
+    other.save_pretrained(tmp_path / "other")
+    names = [str(folder / "model"), str(tmp_path / "other")]
+    evaluate_saved(names, [str(folder / "test.txt")], out=str(tmp_path / "out"), bootstrap=0)
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert results["model"] == "model + other"
+    ensemble = Ensemble.from_pretrained(names)
+    tokenizer = ResidueTokenizer.from_pretrained(names[0])
+    for sequence, probabilities in zip(
+        SEQUENCES, predict(ensemble, tokenizer, SEQUENCES, quiet=True).probabilities, strict=True
+    ):
+        tokens = torch.from_numpy(tokenizer.encode(sequence))[None]
+        with torch.no_grad():
+            logits = ensemble(tokens).logits[0, tokenizer.residue_slice()]
+        assert np.allclose(probabilities, (logits / 2).softmax(-1), atol=1e-5)  # the mean of 1 and 3
+
+
 def test_majority_and_number_of_states():
     assert majority_accuracy(["HHHX", "LE"], "q9") == pytest.approx(3 / 5)
     assert num_states_of("casp12", []) == 9
@@ -82,7 +103,7 @@ def test_majority_and_number_of_states():
 
 
 def test_a_saved_model_is_evaluated_to_table_json_and_figures(folder, tmp_path):
-    table = evaluate_saved(str(folder / "model"), [str(folder / "test.txt")], out=str(tmp_path), bootstrap=10)
+    table = evaluate_saved([str(folder / "model")], [str(folder / "test.txt")], out=str(tmp_path), bootstrap=10)
     assert "not known" in table  # whether it was trained on these chains
     result = next(iter(json.loads((tmp_path / "metrics.json").read_text())["corpora"].values()))
     assert (result["num_chains"], result["num_residues"]) == (4, sum(map(len, SEQUENCES)))
