@@ -56,6 +56,7 @@ class Ensemble(nn.Module):
             )
         self.models: Any = nn.ModuleList(models)
         self.config = models[0].config
+        self.train(models[0].training)
 
     @classmethod
     def from_pretrained(
