@@ -83,7 +83,7 @@ def test_every_recipe_parses_and_states_its_needs(path, tmp_path):
     for needed in ("# Hardware:", "Memory:", "# Leaves the paper:"):
         assert needed in text
     assert corpora.tests != ["sample"]
-    assert model.backbone != "bundled"
+    assert (model.backbone == "bundled") == (path.parent.name == "bundled")
 
 
 @pytest.fixture(scope="module")
