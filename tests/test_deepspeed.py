@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import ROOT, launch, write_data
 
 from lift_ss_hf.checkpoints import last_checkpoint
 from lift_ss_hf.modeling import SecondaryStructureModel
-from runs import ROOT, launch, write_data
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is an extra: DS_BUILD_OPS=0 pip install '.[deepspeed]'")
 pytestmark = [

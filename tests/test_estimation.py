@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 from models import FAMILIES, save_tiny_backbone
+from small_runs import ROOT
 from torch.profiler import ProfilerActivity, profile
 
 from lift_ss_hf.arguments import ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.estimation import Estimate, estimate, estimate_markdown, saved_activations
 from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.training import model_options
-from runs import ROOT
 
 LENGTH, ROWS = 100, 4
 

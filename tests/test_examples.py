@@ -7,10 +7,10 @@ import subprocess
 import pytest
 import yaml
 from accelerate.commands.launch import launch_command_parser
+from small_runs import ROOT
 
 from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.recipe_parsing import parse_recipe
-from runs import ROOT
 
 SLURM = ROOT / "examples" / "slurm_multi_node.sbatch"
 KUBERNETES = ROOT / "examples" / "kubernetes_multi_node.yaml"

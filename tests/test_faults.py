@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
+from small_runs import ROOT, command, launch, write_data
 
 from lift_ss_hf.checkpoints import find_damage, last_checkpoint
-from runs import ROOT, command, launch, write_data
 
 pytestmark = pytest.mark.slow
 

@@ -2,11 +2,11 @@
 
 import pytest
 from models import save_tiny_backbone
+from small_runs import make_chains
 
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.recipe_parsing import RecipeError
 from lift_ss_hf.sweeping import _figure, read_points, run_sweep, sweep_markdown
-from runs import make_chains
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import command, flags, launch, make_chains, write_data
 
 from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.checkpoints import last_checkpoint
@@ -21,7 +22,6 @@ from lift_ss_hf.provenance import count_duplicates, load_training_chains
 from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe
 from lift_ss_hf.tokenization import ResidueTokenizer
 from lift_ss_hf.training import LabelledChains, build_trainer, load_training_corpora, run_training
-from runs import command, flags, launch, make_chains, write_data
 
 
 @pytest.fixture(scope="module")
