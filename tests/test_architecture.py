@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lift_ss_hf"
 MODULES = sorted(PACKAGE.glob("*.py"))
-MAIN_JOB = {"arguments", "training", "evaluation", "sweeping", "plots", "pretraining", "provenance"}
+MAIN_JOB = {"arguments", "cached_chains", "training", "evaluation", "sweeping", "plots", "pretraining", "provenance"}
 
 
 def imported(path: Path) -> set[str]:
