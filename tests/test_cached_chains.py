@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import FAMILIES, batch_of_chains, save_tiny_backbone
-from test_training import make_chains, train
+from test_training import flags, make_chains, train
 
 from lift_ss_hf import cached_chains
 from lift_ss_hf.arguments import RecipeTrainingArguments
@@ -166,3 +166,28 @@ def test_other_frozen_weights_have_a_store_of_their_own(tmp_path):
         model = SecondaryStructureModel.from_backbone(tmp_path / f"backbone{seed}", head="linear", top_blocks=2)
         with_cached_prefixes(model, [Chains("esm")], 1, arguments(tmp_path))
     assert len(list((tmp_path / "prefixes").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_processes_share_the_work_and_end_with_one_good_store(data, tmp_path):
+    prefixes, curves = tmp_path / "prefixes", []
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments\n"
+        "from lift_ss_hf.recipe_parsing import parse_recipe\n"
+        "from lift_ss_hf.training import run_training\n"
+        "run_training(*parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), ''))\n"
+    )
+    few = ("--num_train_epochs", "2", "--logging_steps", "1", "--use_cpu", "True", "--overwrite_output_dir", "True")
+    for name, more in (("without", ()), ("cached", ("--prefix_cache", str(prefixes)))):
+        launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script))
+        done = subprocess.run(
+            [sys.executable, *launch, *flags(data, tmp_path / name, *few, *more)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        curves.append(curve(tmp_path / name))
+    assert curves[1] == pytest.approx(curves[0], abs=TOLERANCE)
+    assert len(list(prefixes.glob(f"*/*/{DATA_FILE}"))) == 2  # a part of each process
