@@ -10,6 +10,8 @@ from transformers import TrainingArguments
 
 from .backbones import BUNDLED
 
+PREFIX_CACHE_OFF = "off"
+
 
 @dataclass
 class ModelArguments:
@@ -112,6 +114,17 @@ class RecipeTrainingArguments(TrainingArguments):
     max_tokens_per_batch: int = field(
         default=2048,
         metadata={"help": "chains of similar length share a batch up to this size, padding counted [tokens]"},
+    )
+    # Off unless asked for: it writes gigabytes, and rounds the frozen states to 16 bits.
+    prefix_cache: str = field(
+        default=PREFIX_CACHE_OFF,
+        metadata={
+            "help": "folder that keeps what the frozen lower blocks make of each chain, for later epochs and runs; "
+            "or off. 2 bytes x hidden size a token"
+        },
+    )
+    prefix_cache_gb: float = field(
+        default=50.0, metadata={"help": "the folder of prefix_cache takes at most this much, else none is kept [GB]"}
     )
     early_stopping_patience: int = field(
         default=5, metadata={"help": "stop after this many evaluations without a better validation accuracy; 0: never"}

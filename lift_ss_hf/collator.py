@@ -28,23 +28,38 @@ class ChainCollator:
     def __init__(self, pad_token_id: int):
         self.pad_token_id = pad_token_id
 
-    def __call__(self, items: Sequence[Features | Sequence[Features]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[Features | Sequence[Features]]) -> dict[str, Any]:
         """Chains, or batches of chains, to tensors.
 
         Returns:
-            input_ids, attention_mask and, if the chains have them, labels; each (chains, tokens) int64.
+            input_ids, attention_mask and, if the chains have them, labels; each (chains, tokens) int64. If the chains
+            have cached states also prefix, as the model's `frozen_prefix` gives it.
         """
         chains: list[Features] = []
         for item in items:
             chains += [item] if isinstance(item, Mapping) else item
         lengths = [len(chain["input_ids"]) for chain in chains]
-        batch = {
+        batch: dict[str, Any] = {
             "input_ids": self._padded(chains, "input_ids", lengths, self.pad_token_id),
             "attention_mask": (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long(),
         }
         if "labels" in chains[0]:
             batch["labels"] = self._padded(chains, "labels", lengths, IGNORE_INDEX)
+        if "prefix" in chains[0]:
+            batch["prefix"] = self._padded_states([chain["prefix"] for chain in chains])
         return batch
+
+    @staticmethod
+    def _padded_states(states: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """(outputs, rows, tokens, hidden) of each chain to `outputs` times (all rows, most tokens, hidden)."""
+        outputs, _, _, hidden = states[0].shape
+        rows, tokens = sum(chain.shape[1] for chain in states), max(chain.shape[2] for chain in states)
+        padded = torch.zeros(outputs, rows, tokens, hidden, dtype=states[0].dtype)
+        row = 0
+        for chain in states:
+            padded[:, row : row + chain.shape[1], : chain.shape[2]] = chain
+            row += chain.shape[1]
+        return list(padded)
 
     @staticmethod
     def _padded(chains: Sequence[Features], name: str, lengths: Sequence[int], value: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
 from .backbones import read_backbone_config
+from .cached_chains import with_cached_prefixes
 from .checkpoints import saving_into, starting_point
 from .collator import ChainCollator, TokenBudgetBatches
 from .configuration import LIFT_SS_CHANNELS
@@ -284,7 +285,10 @@ def build_trainer(
     """The stock Trainer over token-budget batches."""
     states = model.config.states
     training.metric_for_best_model = training.metric_for_best_model or f"eval_{states}"
-    batches = TokenBudgetBatches(train, train.lengths, training.max_tokens_per_batch, training.seed)
+    chains, held_out = with_cached_prefixes(
+        model, [train, validation.sorted_by_length()], tokenizer.pad_token_id, training
+    )
+    batches = TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
     logger.info(
         "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
     )
@@ -293,7 +297,7 @@ def build_trainer(
         model=model,
         args=training,
         train_dataset=batches,
-        eval_dataset=validation.sorted_by_length(),
+        eval_dataset=held_out,
         data_collator=ChainCollator(tokenizer.pad_token_id),
         compute_metrics=compute_metrics(states, also=also),
         preprocess_logits_for_metrics=predicted_labels,

@@ -1,0 +1,246 @@
+"""Chains that bring along what the frozen blocks make of them, so that training runs only the blocks it changes.
+
+All that lies below the lowest trained block is a constant function of the chain. `with_cached_prefixes` computes it
+once for each distinct chain, before the first step, and keeps it in a `PrefixStore`; the first epoch reads it already,
+so that filling the store costs no more than the first epoch would have spent on the same. Frozen blocks run without
+dropout here as they do without the cache; what the cache changes is the rounding of the states to 16 bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from .arguments import PREFIX_CACHE_OFF, RecipeTrainingArguments
+from .collator import ChainCollator, budget_batches
+from .prefix_cache import BYTES_PER_VALUE, PrefixStore, chain_key
+from .windows import plan_windows
+
+logger = logging.getLogger(__name__)
+
+Place = tuple[Any, int]  # a dataset, and the number of a chain in it
+
+# What a configuration says of where it came from and how it is kept, and not of what it computes.
+NOT_COMPUTED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+
+
+class CannotCacheError(Exception):
+    """The states cannot be kept; the message says why, and training goes on without."""
+
+
+class CachedChains(Dataset):
+    """Chains with the states that go into the lowest trained block, as `prefix`.
+
+    Args:
+        chains: a dataset of `Features`, with `lengths`.
+        store: opened, with the states of every chain.
+        dtype: that the model computes the states in; 16 bits are a matter of the disk.
+    """
+
+    def __init__(self, chains: Any, store: PrefixStore, dtype: torch.dtype):
+        self.chains, self.store, self.dtype = chains, store, dtype
+        self.lengths = chains.lengths
+        self.keys = keys_of(chains)
+
+    def __len__(self) -> int:
+        return len(self.chains)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.chains[index], "prefix": self.store.read(self.keys[index]).to(self.dtype)}
+
+
+def keys_of(chains: Any) -> list[str]:
+    """The key of each chain."""
+    return [chain_key(chains[index]["input_ids"]) for index in range(len(chains))]
+
+
+def with_cached_prefixes(
+    model: Any, datasets: Sequence[Any], pad_token_id: int, training: RecipeTrainingArguments
+) -> list[Any]:
+    """Chains with cached states, as `training.prefix_cache` asks; unchanged where that cannot be, with a line why.
+
+    Several processes share the work, and all of them use the cache or none does.
+
+    Args:
+        model: a secondary structure model; moved to the training device where there is something to compute.
+        datasets: chains with `lengths`: for training, for validation.
+        pad_token_id: of the backbone.
+        training: its prefix_cache, prefix_cache_gb, device, precision.
+    """
+    if training.prefix_cache == PREFIX_CACHE_OFF:
+        return list(datasets)
+    try:
+        return _cached(model, datasets, pad_token_id, training)
+    except CannotCacheError as reason:
+        logger.warning("prefix cache: training goes on without it: %s.", reason)
+        return list(datasets)
+
+
+def _cached(
+    model: Any, datasets: Sequence[Any], pad_token_id: int, training: RecipeTrainingArguments
+) -> list[CachedChains]:
+    _check_model(model)
+    chains = {key: (dataset, index) for dataset in datasets for index, key in reversed([*enumerate(keys_of(dataset))])}
+    model.to(training.device)
+    filler = _Filler(model, ChainCollator(pad_token_id), training)
+    shortest, index = min(chains.values(), key=lambda place: place[0].lengths[place[1]])
+    dtype = filler.states([shortest[index]])[0].dtype
+    process = PartialState()
+    store = PrefixStore(training.prefix_cache, _origin(model, dtype, filler.autocast_dtype))
+    with ExitStack() as stack:
+        with _agreeing(process):
+            if process.is_main_process:
+                stack.enter_context(store.locked())
+        with _agreeing(process):
+            missing = store.open(chains, repair=True) if process.is_main_process else []
+        missing = gather_object([missing])[0] if process.num_processes > 1 else missing
+        if missing:
+            with _agreeing(process):
+                _check_room(store, filler, [chains[key] for key in missing], training.prefix_cache_gb)
+            with _agreeing(process):
+                filler.fill(
+                    store, {key: chains[key] for key in missing[process.process_index :: process.num_processes]}
+                )
+    with _agreeing(process):
+        if lacking := store.open(chains):
+            raise CannotCacheError(f"{len(lacking)} chains cannot be read back from {store.folder}")
+    logger.info("prefix cache: %d chains from %s, %d of them new", len(chains), store.folder, len(missing))
+    return [CachedChains(dataset, store, dtype) for dataset in datasets]
+
+
+@contextmanager
+def _agreeing(process: PartialState) -> Iterator[None]:
+    """What one process cannot do, none does: all raise the first one's reason."""
+    reason = None
+    try:
+        yield
+    except (CannotCacheError, OSError) as error:
+        reason = str(error)
+    reasons = gather_object([reason]) if process.num_processes > 1 else [reason]
+    if first := next(filter(None, reasons), None):
+        raise CannotCacheError(first)
+
+
+def _check_model(model: Any) -> None:
+    if model.lowest_trained_block == 0:
+        raise CannotCacheError(
+            "the lowest block is trained, so that nothing below it stays the same (leave lower blocks out: "
+            "--top_blocks, or --freeze N)"
+        )
+    if is_deepspeed_zero3_enabled():
+        raise CannotCacheError("ZeRO-3 splits the frozen weights, which then cannot be run before training")
+
+
+def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) -> dict[str, Any]:
+    """All that the states of a chain depend on, besides its tokens."""
+    config = model.config
+    backbone = {k: v for k, v in config.backbone_config.to_dict().items() if k not in NOT_COMPUTED}
+    return {
+        "weights": _weights_digest(model),
+        "backbone": config.backbone_fingerprint,
+        "backbone_config": json.loads(json.dumps(backbone, default=str)),
+        "depth": model.lowest_trained_block,
+        "all_blocks": config.block_mix,
+        "max_residues": model.max_residues,
+        "window_overlap": config.window_overlap,
+        "dtype": str(dtype),
+        "autocast": str(autocast_dtype),
+        "torch": torch.__version__,
+    }
+
+
+def _weights_digest(model: Any) -> str:
+    """SHA-256 of the frozen weights that the states depend on, exactly as they are in memory.
+
+    The backbone's fingerprint rounds to bfloat16: it tells backbones apart, not the precision they are held in.
+    """
+    digest = hashlib.sha256()
+    blocks = model.family.blocks(model.backbone)[: model.lowest_trained_block]
+    for module in (model.family.embeddings(model.backbone), *blocks):
+        for name, weight in sorted(module.named_parameters()):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_room(store: PrefixStore, filler: _Filler, places: Sequence[Place], limit_gb: float) -> None:
+    """Announce what will be written, and refuse what does not fit."""
+    needed = filler.num_bytes(places)
+    taken, free = store.num_bytes(), store.free_bytes()
+    logger.info("prefix cache: writing %.3f GB for %d chains to %s", needed / 1e9, len(places), store.folder)
+    if taken + needed > limit_gb * 1e9:
+        raise CannotCacheError(
+            f"it would need {needed / 1e9:.3f} GB, beside {taken / 1e9:.3f} GB that are there, and may take "
+            f"{limit_gb:g} GB in all (--prefix_cache_gb)"
+        )
+    if needed > free:
+        raise CannotCacheError(
+            f"it would need {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left"
+        )
+
+
+class _Filler:
+    """Runs the frozen blocks over chains."""
+
+    def __init__(self, model: Any, collate: ChainCollator, training: RecipeTrainingArguments):
+        self.model, self.collate, self.training = model, collate, training
+        self.autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+
+    @torch.no_grad()
+    def states(self, chains: Sequence[Any]) -> list[torch.Tensor]:
+        """The states of chains that share a batch: (outputs, rows, tokens, hidden) each, without padding.
+
+        Only a chain that is alone may be longer than the backbone's limit; its rows are its windows.
+        """
+        batch = self.collate(chains)
+        ids, mask = (batch[name].to(self.training.device) for name in ("input_ids", "attention_mask"))
+        enabled = self.autocast_dtype is not None
+        with torch.autocast(self.training.device.type, dtype=self.autocast_dtype, enabled=enabled):
+            outputs = torch.stack(self.model.frozen_prefix(ids, mask))
+        if len(chains) == 1:
+            return [outputs]
+        return [outputs[:, row : row + 1, : len(chain["input_ids"])] for row, chain in enumerate(chains)]
+
+    def fill(self, store: PrefixStore, chains: Mapping[str, Place]) -> None:
+        """Compute and write the states of chains, in batches of similar length."""
+        if not chains:
+            return
+        was_training = self.model.training
+        self.model.eval()
+        keys = list(chains)
+        items = [dataset[index] for dataset, index in chains.values()]
+        lengths = [len(item["input_ids"]) for item in items]
+        limit = self.model.max_residues
+        with (
+            store.writing(keys) as add,
+            tqdm(total=len(keys), unit="chain", desc="prefix cache", disable=self.training.disable_tqdm) as bar,
+        ):
+            for batch in budget_batches(lengths, self.training.max_tokens_per_batch):
+                alone = limit is not None and lengths[batch[0]] > limit  # the longest is first
+                for members in [[i] for i in batch] if alone else [batch]:
+                    for i, states in zip(members, self.states([items[i] for i in members]), strict=True):
+                        add(keys[i], states)
+                bar.update(len(batch))
+        self.model.train(was_training)
+
+    def num_bytes(self, places: Sequence[Place]) -> int:
+        """What the states of chains take on the disk [bytes]."""
+        model, specials = self.model, self.model.family.num_leading + self.model.family.num_trailing
+        num_outputs = model.lowest_trained_block + 1 if model.config.block_mix else 1
+        num_tokens = 0
+        for dataset, index in places:
+            residues = dataset.lengths[index] - specials
+            windows = plan_windows(residues, model.max_residues, model.config.window_overlap)
+            num_tokens += sum(window.stop - window.start + specials for window in windows)
+        return num_tokens * num_outputs * model.config.backbone_config.hidden_size * BYTES_PER_VALUE

@@ -1,0 +1,136 @@
+"""The store of hidden states: what is read is what was written, and nothing that is damaged is used."""
+
+import multiprocessing
+import resource
+import shutil
+
+import pytest
+import torch
+
+from lift_ss_hf.prefix_cache import DATA_FILE, INDEX_FILE, PrefixStore, chain_key, to_half
+
+ORIGIN = {"weights": "a", "depth": 2}
+KEYS = [chain_key([0, number, 2]) for number in range(4)]
+
+
+def states_of(key):
+    generator = torch.Generator().manual_seed(int(key[:8], 16))
+    return torch.randn(1, 1, 5 + int(key[0], 16), 8, generator=generator).half()
+
+
+def fill(folder, keys=KEYS, origin=ORIGIN):
+    store = PrefixStore(folder, origin)
+    with store.locked():
+        missing = store.open(keys, repair=True)
+        if missing:
+            with store.writing(missing) as add:
+                for key in missing:
+                    add(key, states_of(key))
+    assert store.open(keys) == []
+    return missing
+
+
+def parts(folder):
+    return [path for path in folder.glob("*/[!.]*") if path.is_dir()]
+
+
+def check(folder, keys=KEYS):
+    store = PrefixStore(folder, ORIGIN)
+    assert store.open(keys) == []
+    assert all(torch.equal(store.read(key), states_of(key)) for key in keys)
+
+
+def test_what_is_read_is_what_was_written_and_only_new_chains_are_added(tmp_path):
+    assert fill(tmp_path, KEYS[:2]) == KEYS[:2]
+    assert fill(tmp_path, KEYS) == KEYS[2:]
+    assert fill(tmp_path, KEYS) == []
+    check(tmp_path)
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "a bit of the states": lambda part: flip(part / DATA_FILE, 40),
+    "a bit of the index": lambda part: flip(part / INDEX_FILE, -9),
+    "the index's header": lambda part: flip(part / INDEX_FILE, 0),
+    "states cut short": lambda part: (part / DATA_FILE).write_bytes((part / DATA_FILE).read_bytes()[:-10]),
+    "no states": lambda part: (part / DATA_FILE).write_bytes(b""),
+    "no index": lambda part: (part / INDEX_FILE).unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_what_is_damaged_is_told_never_used_and_made_anew(tmp_path, damage, caplog):
+    fill(tmp_path)
+    damage(parts(tmp_path)[0])
+    store = PrefixStore(tmp_path, ORIGIN)
+    assert store.open(KEYS) == KEYS
+    assert not any(key in store for key in KEYS)
+    assert "is not used" in caplog.text
+    assert fill(tmp_path) == KEYS
+    check(tmp_path)
+
+
+def test_states_of_another_backbone_are_not_used(tmp_path):
+    fill(tmp_path, origin={**ORIGIN, "weights": "b"})
+    (foreign,) = parts(tmp_path)
+    store = PrefixStore(tmp_path, ORIGIN)
+    assert store.open(KEYS) == KEYS
+    shutil.copytree(foreign, store.folder / foreign.name)  # even where someone puts them in the right place
+    assert store.open(KEYS) == KEYS
+    assert fill(tmp_path) == KEYS
+    check(tmp_path)
+
+
+def test_two_processes_end_with_one_good_store(tmp_path):
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        missing = pool.starmap(fill, [(tmp_path,)] * 2)
+    assert sorted(missing) == [[], KEYS]
+    assert len(parts(tmp_path)) == 1
+    check(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    fill(tmp_path, KEYS[:1])
+    left = parts(tmp_path)[0].with_name(".x.incomplete")
+    left.mkdir()
+    fill(tmp_path)
+    assert not left.exists()
+
+
+def _fill_small_disk(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    try:
+        fill(folder)
+    except OSError:
+        return parts(folder)
+
+
+def test_a_full_disk_leaves_no_part(tmp_path):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_fill_small_disk, (tmp_path,)) == []
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def test_rounding_is_float16_unless_that_overflows():
+    small, large = torch.tensor([1.0, 3e4]), torch.tensor([1.0, 1e5])
+    assert to_half(small).dtype == torch.float16
+    assert to_half(large).dtype == torch.bfloat16
+    assert torch.isfinite(to_half(large)).all()
+    assert to_half(small.bfloat16()).dtype == torch.bfloat16
+
+
+def test_both_dtypes_come_back_from_one_part(tmp_path):
+    store = PrefixStore(tmp_path, ORIGIN)
+    large = torch.full((2, 1, 3, 4), 1e5)
+    with store.locked(), store.writing(KEYS[:2]) as add:
+        add(KEYS[0], large)
+        add(KEYS[1], large / 10)
+    store.open(KEYS)
+    assert torch.equal(store.read(KEYS[0]), large.bfloat16())
+    assert torch.equal(store.read(KEYS[1]), (large / 10).half())
