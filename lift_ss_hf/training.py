@@ -102,6 +102,7 @@ def run_training(
     """
     out = Path(str(training.output_dir))
     checkpoint = starting_point(training)
+    PartialState().wait_for_everyone()  # all have looked before the first writes there
     set_seed(training.seed)
     train, validation = load_training_corpora(corpus_arguments)
     tests = load_tests(corpus_arguments)
