@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from .backbones import fingerprint, get_family, locate, portable_name, read_backbone_config, read_config_file
 from .configuration import SecondaryStructureConfig
-from .storage import check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
+from .storage import CUSTOM_PIPELINES, check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
 # What Auto classes and pipelines pass on, and what is the only way here anyhow (safetensors, little memory).
@@ -327,8 +327,12 @@ class ArtefactModel(PreTrainedModel):
         came_as_code = type(self).__module__.startswith("transformers_modules.")
         if came_as_code if include_code is None else include_code:
             config.auto_map = copy_code(folder, self)
+            if (folder / "pipeline.py").is_file():
+                config.custom_pipelines = CUSTOM_PIPELINES
         elif hasattr(config, "auto_map"):
             del config.auto_map
+            if hasattr(config, "custom_pipelines"):
+                del config.custom_pipelines
         names = self._artefact_names(config.includes_backbone)
         state = self.state_dict() if state_dict is None else state_dict
         write_artefact(folder, config, {name: state[name] for name in sorted(names)})

@@ -24,6 +24,14 @@ from .atomic import replacing
 from .backbones import BackboneError, fingerprint, get_family, locate, read_config_file
 from .configuration import SecondaryStructureConfig
 
+# What `pipeline(model=..., trust_remote_code=True)` runs.
+CUSTOM_PIPELINES = {
+    "protein-secondary-structure": {
+        "impl": "pipeline.SecondaryStructurePipeline",
+        "pt": ["AutoModelForTokenClassification"],
+        "tf": [],
+    }
+}
 CODE_FOR_AUTO_CLASSES = {"AutoConfig": "configuration", "AutoModelForTokenClassification": "modeling"}
 
 
@@ -45,9 +53,12 @@ def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
         The `auto_map` of the configuration.
     """
     source = Path(str(sys.modules[type(model).__module__].__file__))
-    for path in [source, *map(Path, get_relative_import_files(source))]:
+    paths = {source, *map(Path, get_relative_import_files(source))}
+    if (pipeline := source.with_name("pipeline.py")).is_file():
+        paths |= {pipeline, *map(Path, get_relative_import_files(pipeline))}
+    for path in sorted(paths):
         code = path.read_text(encoding="utf-8")
-        if path.stem in CODE_FOR_AUTO_CLASSES.values():
+        if path.stem in (*CODE_FOR_AUTO_CLASSES.values(), "pipeline"):
             # Of a local folder transformers 4.57 fetches the modules that these name, not those named in turn.
             # Drop when it does.
             indirect = {Path(name).stem for name in get_relative_import_files(path)} - {*get_relative_imports(path)}

@@ -37,6 +37,7 @@ from .evaluation import (
     score_predictions,
 )
 from .interruption import StopOnSigterm
+from .model_card import write_card
 from .modeling import SecondaryStructureModel
 from .provenance import environment, save_training_chains, sequence_hashes, write_json
 from .recipe_parsing import RecipeError
@@ -146,6 +147,7 @@ def run_training(
             part.write_text(
                 (out / "results.md").read_text("utf-8") + "\n" + learnt_markdown(results["learnt"]), "utf-8"
             )
+        write_card(out)
     return results
 
 

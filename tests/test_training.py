@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from small_runs import command, flags, launch, make_chains, write_data
 
@@ -72,6 +74,21 @@ def test_the_run_directory_holds_everything(run, data):
     assert len(corpora["train"]["sha256_of_sequences_and_states"]) == 64
     assert not list((out / "model").glob("*.bin"))  # no pickle beside a model
     assert "What was learnt" in (out / "results.md").read_text()
+
+
+def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
+    out, results = run
+    card = ModelCard.load(out / "model" / "README.md")
+    ((name, result),) = results["corpora"].items()
+    measured = {(r.dataset_name, r.metric_name): r.metric_value for r in card.data.eval_results}
+    assert measured[Path(name).name, "Q9 accuracy"] == result["levels"]["q9"]["q9"]
+    assert measured[Path(name).name, "Q3 accuracy (P is coil)"] == result["levels"]["q3"]["q3"]
+    assert len(measured) == 2 * len(result["levels"])
+    text = str(card)
+    corpora = json.loads((out / "corpora.json").read_text())
+    assert corpora["train"]["sha256_of_sequences_and_states"] in text
+    assert str(data) not in text
+    assert "| 0 |" in text  # chains of the test in training, counted
 
 
 def test_the_model_reloads_and_knows_what_it_was_trained_on(run, data):

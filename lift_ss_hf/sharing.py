@@ -1,0 +1,91 @@
+"""Pushing a model to the Hub: staged and checked on disk first, then one commit, so that nothing half is visible."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HFValidationError
+
+from .model_card import ABSOLUTE_PATH, CARD_FILE, TOKEN
+from .modeling import SecondaryStructureModel
+from .provenance import TRAINING_CHAINS
+from .tokenization import ResidueTokenizer
+
+PUSHED_SUFFIXES = {".json", ".safetensors", ".py", ".md", ".txt", ".model"}
+ROOTS = {"home", "root", "tmp", "mnt", "data", "Users", "scratch", "var", "opt"}  # where people's files lie
+
+
+def push_model(folder: str | Path, repo: str, private: bool = False, revision: str | None = None) -> str:
+    """Push a saved model with its code, tokenizer and card in one commit.
+
+    Args:
+        folder: what `save_pretrained` or a training run wrote.
+        repo: `ORG/NAME`; made where absent.
+        private: for a repository that is made now.
+        revision: branch to push to, made where absent; None for the main one.
+
+    Returns:
+        the commit's address.
+
+    Raises:
+        ValueError: if the folder holds no model, or something that must not leave this machine.
+        OSError: what the Hub's client raises: no token, no right, no connection.
+    """
+    with tempfile.TemporaryDirectory() as staging:
+        stage_model(Path(folder), Path(staging))
+        api = HfApi()
+        try:
+            api.create_repo(repo, private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(repo, branch=revision, exist_ok=True)
+            return str(
+                api.upload_folder(repo_id=repo, folder_path=staging, revision=revision, commit_message="Push the model")
+            )
+        except HFValidationError as error:
+            raise ValueError(f"{repo!r} is no name of a repository: {error} Expected ORG/NAME.") from error
+
+
+def stage_model(folder: Path, staging: Path) -> None:
+    """Write all that is pushed to `staging`, and check it.
+
+    Raises:
+        ValueError: as `push_model`.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json. Expected the folder of a saved model: RUN/model.")
+    SecondaryStructureModel.from_pretrained(folder).save_pretrained(staging, include_code=True)
+    ResidueTokenizer.from_pretrained(folder).save_pretrained(staging)
+    for name in (CARD_FILE, TRAINING_CHAINS):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, staging / name)
+    check_staged(staging)
+
+
+def check_staged(staging: Path) -> None:
+    """Raise ValueError for what must not be pushed: pickles, tokens, absolute paths, a card that cannot be parsed."""
+    for path in sorted(staging.rglob("*")):
+        if path.is_file() and path.suffix not in PUSHED_SUFFIXES:
+            raise ValueError(f"{path.name}: a file of this kind is not pushed (only safetensors, JSON, text, code).")
+        if path.suffix not in (".json", ".md"):
+            continue
+        text = path.read_text("utf-8")
+        if TOKEN.search(text):
+            raise ValueError(f"{path.name}: holds an access token. Take it out, and revoke the token.")
+        if found := _absolute_path(text):
+            raise ValueError(
+                f"{path.name}: names the absolute path {found!r} of this machine. A backbone must be a Hub id, or "
+                "travel with the model (save_pretrained(..., include_backbone=True))."
+            )
+    if (staging / CARD_FILE).is_file():
+        ModelCard.load(staging / CARD_FILE)
+
+
+def _absolute_path(text: str) -> str | None:
+    home = str(Path.home())
+    for found in ABSOLUTE_PATH.finditer(text):
+        if found[0].lstrip("/").split("/")[0] in ROOTS or home in found[0]:
+            return found[0]
+    return None
