@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lift_ss_hf import ResidueTokenizer, bundled_model, score
 from lift_ss_hf.assets import sample_corpus
 from lift_ss_hf.corpora import Chain, crossed_tests, load_corpus
 from lift_ss_hf.corpora.chains import RESIDUES
 from lift_ss_hf.corpora.leakage import SearchSettings, exact_duplicates, homologues
 from lift_ss_hf.corpora.loading import is_own_corpus
+from lift_ss_hf.evaluation import majority_accuracy, predict
 from lift_ss_hf.states import Q9
 
 SCRIPT = Path(__file__).parents[1] / "dataset_scripts" / "sample.py"
@@ -159,3 +161,13 @@ def test_a_split_without_chains_is_refused():
 def test_a_failing_mmseqs_is_one_line(script):
     with pytest.raises(ValueError, match=r"^mmseqs failed: \S+"):
         script.cluster([], 1)
+
+
+def test_the_bundled_predictor_is_there_whole():
+    """It was trained on the set that the sample is drawn from, so this is no measurement."""
+    corpus = load_corpus("sample", "test")
+    model, tokenizer = bundled_model(), ResidueTokenizer.from_pretrained("bundled")
+    assert sum(path.stat().st_size for path in sample_corpus().parent.rglob("*") if path.is_file()) < 16e6
+    predictions = predict(model, tokenizer, corpus["sequence"][:], quiet=True)
+    found = score(corpus["states"][:], predictions.at_level("q3"), "q3")
+    assert found["q3"] > 0.6 > majority_accuracy(corpus["states"][:], "q3")
