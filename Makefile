@@ -20,7 +20,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## train on the bundled sample with the bundled backbone, offline, and print the scores
 	HF_HUB_OFFLINE=1 $(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/train_q8.py \
-	    --output_dir runs/demo --overwrite_output_dir True
+	    --num_train_epochs 12 --lr_scheduler_type linear --output_dir runs/demo --overwrite_output_dir True
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
