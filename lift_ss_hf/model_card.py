@@ -73,7 +73,7 @@ def make_card(run: str | Path) -> ModelCard:
         library_name="transformers",
         pipeline_tag=TASK,
         tags=["biology", "protein", "secondary-structure", "lift_ss_hf", "adapters"],
-        base_model=_hub_id(config.get("backbone_name")),
+        base_model=hub_id(config.get("backbone_name")),
         metrics=["accuracy", "sov99"] if results else None,
         model_name=run.resolve().name if results else None,
         eval_results=results or None,
@@ -137,7 +137,7 @@ def _public_name(name: str) -> str:
     return name if CorpusName.parse(name).corpus in load_catalogue() else Path(name).name
 
 
-def _hub_id(name: str | None) -> str | None:
+def hub_id(name: str | None) -> str | None:
     """`org/name` if it is one; a folder of this machine is none of the reader's business."""
     return name if name and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) else None
 

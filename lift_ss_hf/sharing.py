@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError
 
-from .model_card import ABSOLUTE_PATH, CARD_FILE, TOKEN
+from .backbones import BUNDLED
+from .model_card import ABSOLUTE_PATH, CARD_FILE, TOKEN, hub_id
 from .modeling import SecondaryStructureModel
 from .provenance import TRAINING_CHAINS
 from .tokenization import ResidueTokenizer
@@ -79,8 +83,19 @@ def check_staged(staging: Path) -> None:
                 f"{path.name}: names the absolute path {found!r} of this machine. A backbone must be a Hub id, or "
                 "travel with the model (save_pretrained(..., include_backbone=True))."
             )
+    _check_backbone(json.loads((staging / "config.json").read_text("utf-8")))
     if (staging / CARD_FILE).is_file():
         ModelCard.load(staging / CARD_FILE)
+
+
+def _check_backbone(config: Mapping[str, Any]) -> None:
+    """Raise ValueError unless whoever loads the model can get its backbone."""
+    name = config.get("backbone_name")
+    if not config.get("includes_backbone") and name != BUNDLED and hub_id(name) is None:
+        raise ValueError(
+            f"config.json: the backbone {name!r} is a folder, which nobody else has. Train over a Hub id, or save with "
+            "include_backbone=True."
+        )
 
 
 def _absolute_path(text: str) -> str | None:

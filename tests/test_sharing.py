@@ -141,6 +141,8 @@ def test_a_branch_is_pushed_beside_the_main_one(hub, saved, tmp_path):
     [
         ("training_args.bin", "x", "not pushed"),
         ("config.json", '{"backbone_name": "/home/me/backbone"}', "absolute path"),
+        ("config.json", '{"backbone_name": "../backbones/mine"}', "is a folder, which nobody else has"),
+        ("config.json", '{"backbone_name": "/srv/mine"}', "is a folder, which nobody else has"),
         ("README.md", "token hf_abcdefghijkl", "access token"),
     ],
 )
