@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
@@ -18,11 +17,11 @@ from tqdm.auto import tqdm
 from . import plots
 from .atomic import replacing
 from .backbones import locate
-from .collator import ChainCollator, budget_batches
 from .corpora import load_catalogue, load_corpus
 from .corpora.catalogue import CorpusName
 from .ensemble import Ensemble
 from .modeling import SecondaryStructureModel
+from .prediction.predictor import MAX_TOKENS, Predictor
 from .provenance import count_duplicates, environment, load_training_chains, write_json
 from .scoring import score
 from .states import ALPHABETS, IGNORE_INDEX, fold_index, get_alphabet, reduce_probabilities
@@ -59,11 +58,10 @@ class Predictions:
         ]
 
 
-@torch.inference_mode()
 def predict(
-    model: Any, tokenizer: Any, sequences: Sequence[str], max_tokens: int = 2048, quiet: bool = False
+    model: Any, tokenizer: Any, sequences: Sequence[str], max_tokens: int = MAX_TOKENS, quiet: bool = False
 ) -> Predictions:
-    """Predict the states of chains, in batches of similar length; several processes share the batches.
+    """Predict the states of chains, as `prediction.predictor` does it; several processes share the chains.
 
     Args:
         model: a secondary structure model.
@@ -74,30 +72,25 @@ def predict(
     """
     process = PartialState()
     was_training = model.training
-    model.eval()
-    chains = [{"input_ids": tokenizer.encode(sequence)} for sequence in sequences]
-    batches = budget_batches([len(chain["input_ids"]) for chain in chains], max_tokens)
-    collate = ChainCollator(tokenizer.pad_token_id)
+    predictor = Predictor(model, tokenizer, max_tokens)
+    # Longest first, so that processes and batches get chains of like length.
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    own = order[process.process_index :: process.num_processes]
     started = time.perf_counter()
     found: list[tuple[int, np.ndarray]] = []
-    own = batches[process.process_index :: process.num_processes]
     residues = sum(map(len, sequences))
     with tqdm(total=residues, unit="residue", unit_scale=True, disable=quiet or not process.is_main_process) as bar:
-        for indices in own:
-            batch = {k: v.to(model.device) for k, v in collate([chains[i] for i in indices]).items()}
-            probabilities = model.probabilities(model(**batch).logits).cpu().numpy()
-            mask = model.residue_mask(batch["attention_mask"]).cpu().numpy()
-            found += [(int(i), probabilities[row][mask[row]]) for row, i in enumerate(indices)]
-            bar.update(sum(len(sequences[i]) for i in indices) * process.num_processes)
+        for place, probabilities in predictor.predict([sequences[index] for index in own]):
+            found.append((own[place], probabilities))
+            bar.update(len(probabilities) * process.num_processes)
     if process.num_processes > 1:
         found = gather_object(found)
     model.train(was_training)
-    limit = model.max_residues
     return Predictions(
         probabilities=[chain for _, chain in sorted(found, key=lambda item: item[0])],
         states=model.config.states,
         seconds=time.perf_counter() - started,
-        windowed=0 if limit is None else sum(len(sequence) > limit for sequence in sequences),
+        windowed=sum(map(predictor.is_windowed, sequences)),
     )
 
 

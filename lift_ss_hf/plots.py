@@ -7,7 +7,8 @@ system, backend or global state is involved; matplotlib is imported when the fir
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,20 +35,22 @@ NORMAL_95 = 1.959964  # 97.5th percentile of the normal distribution
 CALIBRATION_BINS = 15  # Guo et al. 2017
 MIN_CHAINS_A_BIN, MAX_LENGTH_BINS = 10, 8
 DASH = "–"
+PAGE_WIDTH, RESIDUES_IN_ROW = 7.0, 100  # inches, and residues of a chain that fit
 
 SCORE_NAMES = {"recall": "recall", "precision": "precision", "f1": "F1", "mcc": "MCC", "sov99": "SOV'99"}
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG of 200 dots an inch, in one step; folders are made.
+    """Write a figure as PNG of 200 dots an inch or as SVG, in one step; folders are made.
 
     Raises:
-        ValueError: if the path does not end in .png.
+        ValueError: if the path ends neither in .png nor in .svg.
     """
-    if Path(path).suffix.lower() != ".png":
-        raise ValueError(f"{path}: figures are written as PNG. Give a name that ends in .png.")
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in ("png", "svg"):
+        raise ValueError(f"{path}: figures are written as PNG or SVG. Give a name that ends in .png or .svg.")
     with replacing(path) as part:
-        figure.savefig(part, dpi=DOTS_PER_INCH, format="png")
+        figure.savefig(part, dpi=DOTS_PER_INCH, format=kind)
 
 
 def plot_confusion(confusion_matrix: Sequence[Sequence[int]], letters: str, title: str = "") -> Figure:
@@ -290,6 +293,66 @@ def plot_blocks(
     return figure
 
 
+def plot_chains(chains: Sequence[tuple[str, str, Sequence[float]]]) -> Figure:
+    """Draw helices, strands and coil along chains, with the confidence below, 100 residues a row.
+
+    Args:
+        chains: of each its name, its states, and the confidence of each [fraction].
+
+    Raises:
+        ValueError: if there is no chain, states and confidences differ in number, or those are no fractions.
+    """
+    rows = []
+    for name, states, confidence in chains:
+        values = _fractions(confidence, f"confidence of {name}")
+        if len(values) != len(states):
+            raise ValueError(f"{name}: {len(states)} states but {len(values)} confidences.")
+        starts = range(0, len(states), RESIDUES_IN_ROW)
+        rows += [(name if not start else "", start, states, values) for start in starts]
+    if not rows:
+        raise ValueError("no chain to draw. Give at least one with residues.")
+    figure = _figure(PAGE_WIDTH, 1.1 * len(rows))
+    for axes, (name, start, states, values) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+        _entitle(axes, name)
+        _draw_row(axes, start, states[start : start + RESIDUES_IN_ROW], values[start : start + RESIDUES_IN_ROW])
+    return figure
+
+
+def _draw_row(axes: Axes, start: int, states: str, confidence: np.ndarray) -> None:
+    """Shapes from 1 to 2 above the axis, confidence from 0 to 0.8 below them; positions from 1."""
+    from matplotlib.patches import FancyArrow, FancyBboxPatch
+
+    first = start + 1
+    for family, left, right in runs_of_families(states):
+        x, width, colour = first + left - 0.5, right - left, FAMILIES[family][1]
+        if family == "H":
+            box = FancyBboxPatch((x, 1.15), width, 0.7, boxstyle="round,pad=0,rounding_size=0.35", color=colour)
+            axes.add_patch(box)
+        elif family == "E":
+            head = min(1.5, width)
+            arrow = FancyArrow(
+                *(x, 1.5, width, 0),
+                width=0.4,
+                head_width=0.8,
+                head_length=head,
+                length_includes_head=True,
+                color=colour,
+                linewidth=0,
+            )
+            axes.add_patch(arrow)
+        else:
+            axes.plot([x, x + width], [1.5, 1.5], color=colour, linewidth=1.5, solid_capstyle="butt")
+    positions = np.arange(first, first + len(states))
+    colours = [_family_colour(state) for state in states]
+    axes.bar(positions, 0.8 * confidence, width=1.0, color=colours, alpha=0.5, linewidth=0)
+    axes.set_xlim(first - 0.5, start + RESIDUES_IN_ROW + 0.5)
+    axes.set_ylim(0, 2)
+    axes.set_xticks(range(start + 10, start + RESIDUES_IN_ROW + 1, 10))
+    axes.set_yticks([0, 0.8], ["0", "1"], fontsize=7)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches; matplotlib is imported here and in `_ticker` only."""
     from matplotlib.figure import Figure
@@ -309,8 +372,22 @@ def _by_family(letters: str) -> str:
     return "".join(sorted(letters, key=lambda state: (families.index(Q3.reduce(state)), state not in FAMILIES)))
 
 
+def family_of(state: str) -> str:
+    """H, E or C: the family that a state, of whatever alphabet, is drawn as."""
+    return Q3.folding.get(state, state)
+
+
+def runs_of_families(states: str) -> Iterator[tuple[str, int, int]]:
+    """Runs of states of one family: its letter, first and last residue (0-based, end exclusive)."""
+    start = 0
+    for family, run in itertools.groupby(map(family_of, states)):
+        stop = start + len(list(run))
+        yield family, start, stop
+        start = stop
+
+
 def _family_colour(state: str) -> str:
-    return FAMILIES[Q3.reduce(state)][1]
+    return FAMILIES[family_of(state)][1]
 
 
 def _name(state: str, letters: str) -> str:

@@ -11,6 +11,10 @@ STANDARD_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 # B, Z, J: one of two residues; O pyrrolysine, U selenocysteine; X any (IUPAC-IUB 1983).
 RARE_RESIDUES = "BJOUXZ"
 UNKNOWN_RESIDUE = "X"
+STOP = "*"
+GAPS = "-."
+NUCLEOTIDES = "ACGTUN"
+SHORTEST_NUCLEOTIDES = 30  # a peptide of A, C, G and T is no wonder; 30 residues in a row of nothing else are
 
 
 class ResidueError(ValueError):
@@ -95,3 +99,28 @@ def clean_residues(sequence: str, replace: str = "") -> tuple[str, CleaningCount
     changed, counts = np.unique(upper[clean != upper], return_counts=True)
     replaced = {chr(code): int(count) for code, count in zip(changed, counts, strict=True)}
     return clean.tobytes().decode("ascii"), CleaningCounts(1, len(sequence), lower_case, replaced)
+
+
+def drop_gaps(sequence: str) -> tuple[str, int]:
+    """Take out what stands for no residue in an alignment or a translation: gaps (`-`, `.`) and stop codons (`*`).
+
+    Args:
+        sequence: residues, one letter each.
+
+    Returns:
+        The chain without them, and how many there were.
+
+    Raises:
+        ResidueError: for what is neither residue, gap nor stop; its position counts gaps and stops.
+    """
+    marks = {ord(mark): UNKNOWN_RESIDUE for mark in GAPS + STOP}
+    if sequence.strip():
+        clean_residues(sequence.translate(marks))  # for its errors, whose positions are those of the caller's chain
+    kept = sequence.strip().translate(dict.fromkeys(marks))
+    return kept, len(sequence.strip()) - len(kept)
+
+
+def looks_like_nucleotides(sequence: str) -> bool:
+    """Whether a chain of 30 letters or more consists of A, C, G, T, U and N only, at least three of them."""
+    letters = set(sequence.upper())
+    return len(sequence) >= SHORTEST_NUCLEOTIDES and letters <= set(NUCLEOTIDES) and len(letters - {"N"}) >= 3

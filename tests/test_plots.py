@@ -204,7 +204,7 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
         plots.save_figure(figure, tmp_path / "new" / "figure.png")
     assert (tmp_path / "new" / "figure.png").read_bytes() == before
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["figure.png"]
-    with pytest.raises(ValueError, match=r"figure\.pdf: figures are written as PNG"):
+    with pytest.raises(ValueError, match=r"figure\.pdf: figures are written as PNG or SVG"):
         plots.save_figure(figure, tmp_path / "figure.pdf")
 
 

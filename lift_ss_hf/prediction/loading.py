@@ -1,0 +1,68 @@
+"""A saved model, made ready to predict on the device that is there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from ..backbones import locate
+from ..modeling import SecondaryStructureModel
+from ..tokenization import ResidueTokenizer
+from .predictor import MAX_TOKENS, Predictor
+from .quantisation import quantise
+
+PRECISIONS = ("fp32", "bf16", "int8")
+# T5 of transformers 4.57 holds the scores of all pairs of residues: 0.5 GB for 32 heads at this length [residues].
+LONGEST_T5_CHAIN = 2048
+GPU_MAX_TOKENS = 1 << 14  # not measured
+
+
+def default_device() -> torch.device:
+    """The process's GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def load_predictor(
+    name: str,
+    backbone: str | None = None,
+    precision: str | None = None,
+    max_tokens: int | None = None,
+    device: torch.device | None = None,
+) -> Predictor:
+    """Load a model for prediction.
+
+    Args:
+        name: Hub id or folder of a saved model, or `bundled`.
+        backbone: where its backbone is, if not where the model says.
+        precision: `fp32`, `bf16` or `int8`; fp32 on a CPU and bf16 on a GPU by default.
+        max_tokens: of a row or batch [tokens].
+        device: to run on; the process's GPU, or else the CPU, by default.
+
+    Raises:
+        ValueError: if the model cannot be loaded, or cannot be run so.
+    """
+    device = device or default_device()
+    precision = precision or default_precision(device)
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}. Choose one of: {', '.join(sorted(PRECISIONS))}.")
+    where = locate(name, "predictor")
+    config = SecondaryStructureModel.read_config(where)
+    changes: dict[str, Any] = {}
+    if config.backbone_config.model_type == "t5" and config.max_residues is None:
+        changes["max_residues"] = LONGEST_T5_CHAIN
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    model = SecondaryStructureModel.from_pretrained(where, backbone=backbone, dtype=dtype, **changes).to(device)
+    if precision == "int8":
+        quantise(model)
+    tokenizer = ResidueTokenizer.from_pretrained(where, backbone=backbone)
+    tokens = max_tokens or (MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS)
+    return Predictor(model, tokenizer, tokens)
+
+
+def default_precision(device: torch.device) -> str:
+    """fp32 on a CPU, where bf16 is slower; bf16 on a GPU."""
+    return "fp32" if device.type == "cpu" else "bf16"

@@ -1,0 +1,99 @@
+"""Probabilities of many chains, in rows without padding where the backbone allows it, else in batches of like length.
+
+    predictor = Predictor(model, tokenizer)
+    for index, probabilities in predictor.predict(chains): ...    # (residues, states) of chains[index]
+
+This is the one way to predict in this package: runs, evaluation and the command line go through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..collator import ChainCollator, budget_batches
+from .packing import PackedModel, can_be_packed
+
+MAX_TOKENS = 2048  # of a batch: best on a CPU, whose caches hold it; more on a GPU
+
+
+class Predictor:
+    """A model, its tokenizer, and the fastest exact way to run it.
+
+    Args:
+        model: a secondary structure model or an ensemble; put into evaluation mode.
+        tokenizer: its `ResidueTokenizer`.
+        max_tokens: of a row or a batch; a longer chain is one of its own [tokens].
+
+    Raises:
+        ValueError: if max_tokens is not at least 1.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int = MAX_TOKENS):
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}. Expected a number of tokens, at least 1.")
+        self.model, self.tokenizer, self.max_tokens = model.eval(), tokenizer, max_tokens
+        self.packed = PackedModel(model) if can_be_packed(model) else None
+
+    @property
+    def states(self) -> str:
+        """Name of the alphabet of the probabilities' last axis."""
+        return self.model.config.states
+
+    def is_windowed(self, sequence: str) -> bool:
+        """Whether a chain is too long to be run whole."""
+        limit = self.model.max_residues
+        return limit is not None and len(sequence) > limit
+
+    def predict(self, sequences: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
+        """Predict chains; in the order in which they are done, not in that given.
+
+        Returns:
+            Index of a chain, and its calibrated probabilities, (residues, states) fp32.
+
+        Raises:
+            ResidueError: for what is no residue.
+        """
+        chains = [self.tokenizer.encode(sequence) for sequence in sequences]
+        return self._predict_rows(chains) if self.packed is not None else self._predict_batches(chains)
+
+    @torch.inference_mode()
+    def _predict_rows(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+        assert self.packed is not None
+        for indices in rows_of([len(chain) for chain in chains], self.max_tokens):
+            row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
+            for index, logits in zip(indices, self.packed.logits(row), strict=True):
+                yield index, self.model.probabilities(logits).cpu().numpy()
+
+    @torch.inference_mode()
+    def _predict_batches(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+        collate = ChainCollator(self.tokenizer.pad_token_id)
+        for indices in budget_batches([len(chain) for chain in chains], self.max_tokens):
+            batch = collate([{"input_ids": chains[i]} for i in indices])
+            batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+            probabilities = self.model.probabilities(self.model(**batch).logits).cpu().numpy()
+            mask = self.model.residue_mask(batch["attention_mask"]).cpu().numpy()
+            for row, index in enumerate(indices):
+                yield int(index), probabilities[row][mask[row]]
+
+
+def rows_of(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of neighbouring chains that fit in a row together.
+
+    Args:
+        lengths: tokens of each chain.
+        max_tokens: of a row; a longer chain is a row of its own [tokens].
+    """
+    row: list[int] = []
+    tokens = 0
+    for index, length in enumerate(lengths):
+        if row and tokens + length > max_tokens:
+            yield row
+            row, tokens = [], 0
+        row.append(index)
+        tokens += length
+    if row:
+        yield row

@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Predict the states of proteins; `lift-ss predict`, for several processes and machines."""
+
+import argparse
+
+from lift_ss_hf.command_line import run
+from lift_ss_hf.prediction.command import add_predict_arguments, predict
+
+
+def parse() -> argparse.Namespace:
+    """Arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_predict_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Predict."""
+    predict(parse())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,134 @@
+"""Packed rows: a chain among others is that chain alone, in every adapter that can be packed, head and precision."""
+
+import numpy as np
+import pytest
+import torch
+from models import FAMILIES, save_tiny_backbone
+
+from lift_ss_hf.adapter_methods import ADAPTERS
+from lift_ss_hf.ensemble import Ensemble
+from lift_ss_hf.modeling import SecondaryStructureModel
+from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
+from lift_ss_hf.prediction.predictor import Predictor, rows_of
+from lift_ss_hf.prediction.quantisation import Int8Linear, quantise
+from lift_ss_hf.tokenization import ResidueTokenizer
+
+SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9, "ACD", "MKVWWW" * 15]
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbones")
+    for family in FAMILIES:
+        save_tiny_backbone(folder / family, family)
+    save_tiny_backbone(folder / "absolute", "esm", position_embedding_type="absolute")
+    return folder
+
+
+def model_over(backbone, **options):
+    """A model whose adapter does something: what starts at zero is drawn at random."""
+    torch.manual_seed(0)
+    options = {"head_channels": 16, **options}
+    model = SecondaryStructureModel.from_backbone(backbone, **options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and name not in model.backbone_names:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model, ResidueTokenizer.from_pretrained(backbone)
+
+
+def alone(model, tokenizer, sequence):
+    """Probabilities of a chain by the model's own forward, without neighbours."""
+    tokens = torch.from_numpy(tokenizer.encode(sequence))[None]
+    with torch.inference_mode():
+        return model.probabilities(model(tokens).logits)[0, tokenizer.residue_slice()].numpy()
+
+
+def assert_as_alone(model, tokenizer, max_tokens=400):
+    predictor = Predictor(model, tokenizer, max_tokens)
+    found = dict(predictor.predict(SEQUENCES))
+    assert sorted(found) == list(range(len(SEQUENCES)))
+    for index, sequence in enumerate(SEQUENCES):
+        assert found[index].shape == (len(sequence), 9)
+        assert np.allclose(found[index], alone(model, tokenizer, sequence), atol=1e-5)
+    return predictor
+
+
+@pytest.mark.parametrize("adapter", [None, *sorted(ADAPTERS)])
+def test_each_adapter_predicts_a_chain_as_if_alone(backbones, adapter):
+    options = {"adapter": adapter} | ({} if adapter is None else {"top_blocks": 2})
+    model, tokenizer = model_over(backbones / "esm", **options)
+    predictor = assert_as_alone(model, tokenizer)
+    assert (predictor.packed is None) == (adapter in UNPACKABLE_ADAPTERS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"head": "linear"}, {"loss": "cross_entropy"}, {"block_mix": True}, {"max_residues": 48}, {"head_depth": 4}],
+    ids=str,
+)
+def test_heads_mixes_and_windows_are_packed_too(backbones, options):
+    model, tokenizer = model_over(backbones / "esm", top_blocks=2, **options)
+    assert assert_as_alone(model, tokenizer).packed is not None
+
+
+@pytest.mark.parametrize("backbone", ["t5", "bert", "absolute"])
+def test_what_cannot_be_packed_is_predicted_in_batches(backbones, backbone):
+    model, tokenizer = model_over(backbones / backbone, top_blocks=2)
+    assert assert_as_alone(model, tokenizer).packed is None
+
+
+def test_ensembles_are_not_packed(backbones):
+    models = [model_over(backbones / "esm", top_blocks=top)[0] for top in (1, 2)]
+    assert can_be_packed(models[0])
+    assert not can_be_packed(Ensemble(models))
+
+
+def test_half_precision_backbones_are_packed_as_they_are_run(backbones):
+    torch.manual_seed(0)
+    model = SecondaryStructureModel.from_backbone(backbones / "esm", top_blocks=2, head="linear", dtype=torch.bfloat16)
+    tokenizer = ResidueTokenizer.from_pretrained(backbones / "esm")
+    for index, found in Predictor(model, tokenizer).predict(SEQUENCES):
+        assert np.abs(found - alone(model, tokenizer, SEQUENCES[index])).mean() < 0.005  # bf16 rounds to 3 digits
+
+
+def test_neighbours_change_nothing(backbones):
+    model, tokenizer = model_over(backbones / "esm", top_blocks=2)
+    ours, *_ = (found for index, found in Predictor(model, tokenizer).predict(["ACDEF", "W" * 300]) if index == 0)
+    theirs, *_ = (found for index, found in Predictor(model, tokenizer).predict(["ACDEF", "MKVA" * 9]) if index == 0)
+    assert np.allclose(ours, theirs, atol=1e-6)
+
+
+def test_rows_keep_to_their_budget():
+    assert list(rows_of([3, 4, 9, 1, 1], 7)) == [[0, 1], [2], [3, 4]]
+    assert list(rows_of([], 7)) == []
+
+
+def test_int8_is_near_and_leaves_what_was_trained(backbones):
+    model, tokenizer = model_over(backbones / "esm", top_blocks=2, head="linear")
+    exact = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    quantise(model)
+    rounded = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    difference = np.concatenate([np.abs(exact[i] - rounded[i]).ravel() for i in exact])
+    assert 0 < difference.mean() < 0.02
+    kept = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    assert all(linear.weight.requires_grad for linear in kept)  # adapters and head
+    assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 4 * 6  # q, k, v, o and two of the feed-forward
+
+
+def test_lora_keeps_its_maps_in_fp32(backbones):
+    model, _ = model_over(backbones / "esm", adapter="lora", top_blocks=1)
+    quantise(model)
+    assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 4 * 6 - 2  # query and value of the top block
+
+
+def test_int8_over_half_precision_is_refused(backbones):
+    model = SecondaryStructureModel.from_backbone(backbones / "esm", top_blocks=1, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="int8 runs on a CPU, over a backbone in fp32"):
+        quantise(model)
+
+
+def test_a_budget_must_be_positive(backbones):
+    model, tokenizer = model_over(backbones / "esm", top_blocks=1)
+    with pytest.raises(ValueError, match="max_tokens is 0"):
+        Predictor(model, tokenizer, 0)
