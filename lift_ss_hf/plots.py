@@ -315,6 +315,7 @@ def plot_chains(chains: Sequence[tuple[str, str, Sequence[float]]]) -> Figure:
     for axes, (name, start, states, values) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
         _entitle(axes, name)
         _draw_row(axes, start, states[start : start + RESIDUES_IN_ROW], values[start : start + RESIDUES_IN_ROW])
+    axes.set_xlabel("residue", fontsize=7)
     return figure
 
 
@@ -350,6 +351,7 @@ def _draw_row(axes: Axes, start: int, states: str, confidence: np.ndarray) -> No
     axes.set_xticks(range(start + 10, start + RESIDUES_IN_ROW + 1, 10))
     axes.set_yticks([0, 0.8], ["0", "1"], fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
+    axes.set_ylabel("confidence", fontsize=7, loc="bottom")
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -23,6 +23,7 @@ from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
 from .backbones import read_backbone_config
 from .cached_chains import with_cached_prefixes
+from .calibration import calibrate, store_temperature
 from .checkpoints import saving_into, starting_point
 from .collator import ChainCollator, TokenBudgetBatches
 from .configuration import LIFT_SS_CHANNELS
@@ -121,6 +122,11 @@ def run_training(
         tokenizer.save_pretrained(out / MODEL_FOLDER)
     dtype = getattr(torch, model_arguments.backbone_dtype)
     trained = SecondaryStructureModel.from_pretrained(out / MODEL_FOLDER, dtype=dtype).to(training.device)
+    predictions = predict(trained, tokenizer, validation["sequence"][:], max_tokens, quiet=True)
+    calibration = calibrate(predictions, validation["states"][:], 9)
+    trained.config.calibration_temperature = calibration["temperature"]
+    if PartialState().is_main_process:
+        store_temperature(out / MODEL_FOLDER, calibration["temperature"])
     results = evaluate_corpora(
         trained,
         tokenizer,
@@ -132,14 +138,14 @@ def run_training(
         training_chains=sequence_hashes(train["sequence"]),
         model_name=out.name,
     )
-    accuracies = _accuracies(trained, tokenizer, validation, max_tokens)
+    results["calibration"] = calibration
     results["learnt"] = {
         level: {
             "majority": majority_accuracy(validation["states"][:], level),
             "untrained": untrained[level],
-            "trained": accuracy,
+            "trained": scores[level],
         }
-        for level, accuracy in accuracies.items()
+        for level, scores in score_predictions(validation["states"][:], predictions, 9).items()
     }
     if PartialState().is_main_process:
         write_json(out / "metrics.json", results)
@@ -319,18 +325,12 @@ def _untrained_start(
     if path.is_file():
         return json.loads(path.read_text("utf-8"))
     # Not Trainer.evaluate: under DeepSpeed it would leave an engine that cannot train.
-    accuracies = _accuracies(model.to(PartialState().device), tokenizer, validation, max_tokens)
+    predictions = predict(model.to(PartialState().device), tokenizer, validation["sequence"][:], max_tokens, quiet=True)
+    scores = score_predictions(validation["states"][:], predictions, 9)
+    accuracies = {level: scores[level][level] for level in scores}
     if PartialState().is_main_process:
         write_json(path, accuracies)
     return accuracies
-
-
-def _accuracies(
-    model: SecondaryStructureModel, tokenizer: ResidueTokenizer, chains: datasets.Dataset, max_tokens: int
-) -> dict[str, float]:
-    """Accuracy at every level [fraction]."""
-    predictions = predict(model, tokenizer, chains["sequence"][:], max_tokens, quiet=True)
-    return {level: scores[level] for level, scores in score_predictions(chains["states"][:], predictions, 9).items()}
 
 
 def _write_origin(

@@ -57,17 +57,32 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="directory to write to (default: standard output)")
     parser.add_argument(
         "--format",
-        nargs="+",
-        choices=FORMATS,
+        type=_formats,
+        action="extend",
         metavar="FORMAT",
-        help=f"one or more of {', '.join(FORMATS)} (default: three-line; in a terminal a drawing)",
+        help=f"{', '.join(FORMATS)}; several as a,b (default: three-line; in a terminal a drawing)",
     )
     parser.add_argument("--states", choices=STATES, help="states to report (default: the model's own)")
     add_model_arguments(parser)
     parser.add_argument("--num_workers", type=int, default=0, help="processes that write meanwhile (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
-    parser.add_argument("--skip-bad", action="store_true", help="what is no protein goes to DIR/rejected.tsv")
+    parser.add_argument(
+        "--skip-bad", "--skip_bad", action="store_true", help="what is no protein goes to DIR/rejected.tsv"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+
+
+def _formats(text: str) -> list[str]:
+    """Names of formats, separated by commas.
+
+    Raises:
+        ArgumentTypeError: for a name that is none.
+    """
+    names = text.split(",")
+    for name in names:
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"no format {name!r}. Choose of: {', '.join(FORMATS)}.")
+    return names
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +182,6 @@ def _main() -> None:
 
         plot_predictions(args.predictions, args.names, args.output)
     else:
-        from .calibration import calibrate_saved
+        from ..calibration import calibrate_saved
 
         print(calibrate_saved(args.model, args.corpus, args.split, args.source, args.backbone))

@@ -116,7 +116,7 @@ def _shown(source: str) -> str:
 def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
     """How a source is read."""
     path = Path(source)
-    is_file, is_folder = _exists(path)
+    is_file, _ = _exists(path)
     if source == STANDARD_INPUT or is_file:
         kinds = [suffix.lower() for suffix in path.suffixes[-2:]]
         if ".parquet" in kinds[-1:]:
@@ -127,8 +127,8 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
         return lambda inputs: _fasta_pairs(inputs, source)
     if source.isascii() and source.isalpha() and source.isupper():
         return lambda inputs: iter([("", source)])
-    name, _, split = source.partition("@")
-    if name.count("/") == 1 or is_folder:
+    name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
+    if name.count("/") == 1 or _exists(Path(name))[1]:
         return lambda inputs: _dataset_pairs(name, split)
     raise ValueError(
         f"{source[:80]}: no such file. Give a file, - for standard input, a sequence in capital letters, or a data set "

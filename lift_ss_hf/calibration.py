@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
-from ..atomic import replacing
-from ..corpora import load_corpus
-from ..plots import expected_calibration_error
-from ..provenance import load_training_chains, sequence_hashes
-from ..states import IGNORE_INDEX, fold_index, get_alphabet
-from .loading import load_predictor
-from .predictor import Predictor
+from .atomic import replacing
+from .corpora import load_corpus
+from .evaluation import Predictions, levels_of, num_states_of, predict
+from .modeling import SecondaryStructureModel
+from .plots import expected_calibration_error
+from .provenance import load_training_chains, sequence_hashes
+from .states import IGNORE_INDEX, fold_index, get_alphabet
+from .tokenization import ResidueTokenizer
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
 STEPS = 40  # of the search: each narrows the interval by the golden ratio
@@ -45,12 +47,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) 
     """The temperature under which the labels are likeliest, by golden-section search over its logarithm.
 
     Arguments as of `log_likelihood`.
-
-    Raises:
-        ValueError: if there is no label.
     """
-    if not len(labels):
-        raise ValueError("no residue with a state to calibrate on. Give a corpus with states.")
     ratio = (5**0.5 - 1) / 2
     low, high = np.log(LOWEST), np.log(HIGHEST)
     for _ in range(STEPS):
@@ -64,39 +61,39 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) 
     return float(np.exp((low + high) / 2))
 
 
-def calibrate(predictor: Predictor, sequences: Sequence[str], states: Sequence[str], num_states: int) -> dict[str, Any]:
-    """Fit the temperature of a model, and set it in its configuration.
+def calibrate(
+    predictions: Predictions, references: Sequence[str], num_states: int, temperature: float = 1.0
+) -> dict[str, Any]:
+    """Fit a model's temperature to what it predicted.
 
     Args:
-        predictor: the model.
-        sequences: of chains it was not trained on.
-        states: the reference's.
+        predictions: of chains that it was not trained on.
+        references: their states.
         num_states: nine, or eight where the reference has no P: then the likelihood is that of eight states.
+        temperature: that the predictions were made with.
 
     Returns:
         temperature, num_residues, and the expected calibration error before and after [fraction].
+
+    Raises:
+        ValueError: if no residue has a state.
     """
-    level = "q8" if predictor.states == "q9" and num_states == 8 else predictor.states
-    groups = fold_index(predictor.states, level)
-    config = predictor.model.config
-    parts, targets = [], []
-    for index, probabilities in predictor.predict(sequences):
-        labels = get_alphabet(level).encode(states[index])
-        known = labels != IGNORE_INDEX
-        # logarithms of the probabilities are the logits but for a constant of each residue
-        parts.append(np.log(np.maximum(probabilities[known], SMALLEST)) * config.calibration_temperature)
-        targets.append(labels[known])
-    logits = np.concatenate(parts).astype(np.float64) if parts else np.empty((0, len(groups)))
-    labels = np.concatenate(targets) if targets else np.empty(0, dtype=np.int64)
-    temperature = fit_temperature(logits, labels, groups)
-    result = {
-        "temperature": temperature,
+    level = levels_of(predictions.states, num_states)[0]
+    groups = fold_index(predictions.states, level)
+    labels = np.concatenate([get_alphabet(level).encode(states) for states in references] or [np.empty(0, np.int64)])
+    known = labels != IGNORE_INDEX
+    if not known.any():
+        raise ValueError("no residue with a state to calibrate on. Give a corpus with states.")
+    # Logarithms of the probabilities are the logits but for a constant of each residue.
+    probabilities = np.concatenate(predictions.probabilities)[known].astype(np.float64)
+    logits, labels = np.log(np.maximum(probabilities, SMALLEST)) * temperature, labels[known]
+    fitted = fit_temperature(logits, labels, groups)
+    return {
+        "temperature": fitted,
         "num_residues": len(labels),
-        "error_before": _error(logits, labels, groups, config.calibration_temperature),
-        "error_after": _error(logits, labels, groups, temperature),
+        "error_before": _error(logits, labels, groups, temperature),
+        "error_after": _error(logits, labels, groups, fitted),
     }
-    config.calibration_temperature = temperature
-    return result
 
 
 def _error(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, temperature: float) -> float:
@@ -126,8 +123,6 @@ def calibrate_saved(
     Raises:
         ValueError: if there is no such model or corpus, or nothing is left to fit on.
     """
-    from ..evaluation import num_states_of
-
     if not (Path(folder) / "config.json").is_file():
         raise ValueError(f"{folder}: no folder of a saved model. Fetch it first, then calibrate the copy.")
     chains = load_corpus(corpus, split, data_dir=source)
@@ -135,11 +130,13 @@ def calibrate_saved(
     trained = load_training_chains(folder)
     known = [trained is not None and bool(np.isin(sequence_hashes([s]), trained)[0]) for s in sequences]
     kept = [index for index, is_known in enumerate(known) if not is_known]
+    model = SecondaryStructureModel.from_pretrained(folder, backbone=backbone).to(PartialState().device)
+    tokenizer = ResidueTokenizer.from_pretrained(folder, backbone=backbone)
     result = calibrate(
-        load_predictor(folder, backbone, "fp32"),
-        [sequences[index] for index in kept],
+        predict(model, tokenizer, [sequences[index] for index in kept]),
         [states[index] for index in kept],
         num_states_of(corpus, states),
+        model.config.calibration_temperature,
     )
     store_temperature(folder, result["temperature"])
     return (
