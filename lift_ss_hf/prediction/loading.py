@@ -59,8 +59,9 @@ def load_predictor(
     if precision == "int8":
         quantise(model)
     tokenizer = ResidueTokenizer.from_pretrained(where, backbone=backbone)
-    tokens = max_tokens or (MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS)
-    return Predictor(model, tokenizer, tokens)
+    if max_tokens is None:
+        max_tokens = MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS
+    return Predictor(model, tokenizer, max_tokens)
 
 
 def default_precision(device: torch.device) -> str:
