@@ -231,7 +231,13 @@ class ArtefactModel(PreTrainedModel):
                 f"{name} holds a model of type {content['model_type']!r}. Expected what save_pretrained wrote "
                 f"here: one of {', '.join(sorted(config_classes))}. To start from a backbone use from_backbone."
             )
-        return config_classes[content["model_type"]].from_dict(content, **(changes or {}))
+        config_class = config_classes[content["model_type"]]
+        expected = next(model.__name__ for model in cls.by_family.values() if model.config_class is config_class)
+        if content.get("architectures") not in (None, [expected]):
+            raise ValueError(
+                f"the config.json of {name} has architectures {content['architectures']!r}. Expected [{expected!r}]."
+            )
+        return config_class.from_dict(content, **(changes or {}))
 
     @classmethod
     def _of_family(cls, model_type: str) -> type[Any]:
@@ -297,7 +303,8 @@ class ArtefactModel(PreTrainedModel):
             include_backbone: write the backbone's weights too, for a copy that stands alone; None: if it was loaded
                 from such a copy, or its backbone is in no checkpoint (random weights, or an adapter merged).
             include_code: copy the source too, for `trust_remote_code=True` where the package is not installed; None:
-                if this model's own source came that way.
+                if this model's own source came that way, or its class was registered with transformers'
+                `register_for_auto_class` (then the stock Trainer's `push_to_hub` pushes the source too).
             kwargs: others of transformers' method, which do not matter here.
 
         Raises:
@@ -324,8 +331,9 @@ class ArtefactModel(PreTrainedModel):
             )
         config.architectures = [type(self).__name__]
         folder.mkdir(parents=True, exist_ok=True)
-        came_as_code = type(self).__module__.startswith("transformers_modules.")
-        if came_as_code if include_code is None else include_code:
+        if include_code is None:
+            include_code = type(self).__module__.startswith("transformers_modules.") or self._auto_class is not None
+        if include_code:
             config.auto_map = copy_code(folder, self)
             if (folder / "pipeline.py").is_file():
                 config.custom_pipelines = CUSTOM_PIPELINES

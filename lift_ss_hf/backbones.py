@@ -25,6 +25,7 @@ from transformers.modeling_utils import no_init_weights
 from transformers.models.esm.modeling_esm import RotaryEmbedding
 
 from .esm_adapters import init_esm_adapters
+from .safety import check_checkpoint, check_config_content, pickle_hint
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
@@ -74,20 +75,22 @@ class BackboneFamily:
 
         Raises:
             BackboneError: if the checkpoint is not there, is damaged, or lacks weights of the encoder.
-            ValueError: for options that do not exist.
+            ValueError: for options that do not exist, and files that are not safe to read.
         """
         attention = options.get("attn_implementation")
         if attention not in (None, *ATTENTION):
             raise ValueError(f"unknown attn_implementation {attention!r}. Choose one of: {', '.join(ATTENTION)}.")
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
+        fixed = {"dtype": loading_dtype, "output_loading_info": True, "use_safetensors": True, **self.build_options}
+        hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
         try:
+            check_checkpoint(locate(name), **hub)
             with whole_weights():
-                backbone, report = self.model_class.from_pretrained(
-                    locate(name), dtype=loading_dtype, output_loading_info=True, **self.build_options, **options
-                )
+                backbone, report = self.model_class.from_pretrained(locate(name), **fixed, **options)
         except (OSError, HFValidationError) as error:
-            raise BackboneError(f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}") from error
+            hint = f" {pickle_hint(name)}" if "safetensors" in str(error) else ""
+            raise BackboneError(f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}{hint}") from error
         except (SafetensorError, RuntimeError, TypeError) as error:
             raise BackboneError(
                 f"the backbone {str(name)!r} is damaged: {in_one_line(error)}. Fetch its files again."
@@ -294,7 +297,7 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         options: revision, cache_dir, token, ...
 
     Raises:
-        ValueError: if there is none, or it does not say what kind of model it is of.
+        ValueError: if there is none, it does not say what kind of model it is of, or it is not safe to use.
     """
     try:
         content, _ = PretrainedConfig.get_config_dict(locate(name), **options)
@@ -304,6 +307,7 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         raise ValueError(f"the config.json of {str(name)!r} is no JSON object. Fetch or write it again.") from error
     if not isinstance(content.get("model_type"), str):
         raise ValueError(f"{str(name)!r} has no config.json with a model_type. Give the folder or Hub id of a model.")
+    check_config_content(content, repr(str(name)))
     return content
 
 

@@ -17,13 +17,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from .atomic import replacing
 from .corpora import load_catalogue
 from .corpora.catalogue import CorpusName
+from .provenance import TOKEN
 
 TASK = "token-classification"
 CARD_FILE = "README.md"
 ACCURACY_TITLES = {"q9": "Q9 accuracy", "q8": "Q8 accuracy", "q3": "Q3 accuracy (P is coil)"}
 ACCURACY_TITLES["q3_lift_ss"] = "Q3 accuracy (P is helix, as LIFT_SS)"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/\"'`]+/)*([^\s/\"'`]+)|[A-Za-z]:\\\S*\\(\S+)")
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 LICENSES = {"bundled": "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
 CITATIONS = """\
 @article{yang2023lift,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from .version import __version__
 
 PACKAGES = ("torch", "transformers", "adapters", "datasets", "accelerate", "deepspeed", "numpy")
 TRAINING_CHAINS = "training_chains.safetensors"
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+TOKEN_FLAGS = ("--hub_token", "--push_to_hub_token")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -47,8 +51,21 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shown_command(sys.argv),
     }
+
+
+def shown_command(arguments: Sequence[str]) -> str:
+    """A command line as one text, without the folder of its program and without tokens."""
+    shown = [Path(arguments[0]).name]
+    for before, argument in itertools.pairwise(arguments):
+        flag, is_joined, _ = argument.partition("=")
+        if before in TOKEN_FLAGS:
+            argument = "(token)"
+        elif flag in TOKEN_FLAGS and is_joined:
+            argument = f"{flag}=(token)"
+        shown.append(TOKEN.sub("(token)", argument))
+    return " ".join(shown)
 
 
 def commit() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,11 +12,12 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError
+from transformers import TrainingArguments
 
 from .backbones import BUNDLED
-from .model_card import ABSOLUTE_PATH, CARD_FILE, TOKEN, hub_id
+from .model_card import ABSOLUTE_PATH, CARD_FILE, hub_id
 from .modeling import SecondaryStructureModel
-from .provenance import TRAINING_CHAINS
+from .provenance import TOKEN, TRAINING_CHAINS
 from .tokenization import ResidueTokenizer
 
 PUSHED_SUFFIXES = {".json", ".safetensors", ".py", ".md", ".txt", ".model"}
@@ -40,16 +42,53 @@ def push_model(folder: str | Path, repo: str, private: bool = False, revision: s
     """
     with tempfile.TemporaryDirectory() as staging:
         stage_model(Path(folder), Path(staging))
+        repo = make_repository(repo, private)
         api = HfApi()
-        try:
-            api.create_repo(repo, private=private, exist_ok=True)
-            if revision is not None:
-                api.create_branch(repo, branch=revision, exist_ok=True)
-            return str(
-                api.upload_folder(repo_id=repo, folder_path=staging, revision=revision, commit_message="Push the model")
-            )
-        except HFValidationError as error:
-            raise ValueError(f"{repo!r} is no name of a repository: {error} Expected ORG/NAME.") from error
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        return str(
+            api.upload_folder(repo_id=repo, folder_path=staging, revision=revision, commit_message="Push the model")
+        )
+
+
+def make_repository(repo: str, private: bool = False) -> str:
+    """Make a repository for a model where there is none.
+
+    Returns:
+        `ORG/NAME`, also where only a name was given: the user's own.
+
+    Raises:
+        ValueError: for what is no name.
+        OSError: what the Hub's client raises.
+    """
+    try:
+        return HfApi().create_repo(repo, private=private, exist_ok=True).repo_id
+    except HFValidationError as error:
+        raise ValueError(f"{repo!r} is no name of a repository: {error} Expected ORG/NAME.") from error
+
+
+def prepare_push(training: TrainingArguments, backbone: str) -> str | None:
+    """Take pushing over from the Trainer: it would push half a run at every save, and keep the token in checkpoints.
+
+    Args:
+        training: its arguments; push_to_hub and hub_token are switched off, the token goes to the environment.
+        backbone: of the model that will be trained.
+
+    Returns:
+        The repository, made where absent, for `push_model` once the run is complete; None where nothing is pushed.
+
+    Raises:
+        ValueError: for a backbone that nobody else has, and a wrong name.
+        OSError: what the Hub's client raises: known before the training, not after it.
+    """
+    if training.hub_token:
+        os.environ["HF_TOKEN"], training.hub_token = training.hub_token, None
+    if not training.push_to_hub:
+        return None
+    training.push_to_hub = False
+    _check_backbone({"backbone_name": backbone})
+    name = training.hub_model_id or Path(str(training.output_dir)).name
+    return make_repository(name, bool(training.hub_private_repo)) if training.process_index == 0 else name
 
 
 def stage_model(folder: Path, staging: Path) -> None:

@@ -23,6 +23,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 from .atomic import replacing
 from .backbones import BackboneError, fingerprint, get_family, locate, read_config_file
 from .configuration import SecondaryStructureConfig
+from .safety import pickle_hint
 
 # What `pipeline(model=..., trust_remote_code=True)` runs.
 CUSTOM_PIPELINES = {
@@ -79,7 +80,8 @@ def read_weights(name: str | os.PathLike, **hub_options: Any) -> dict[str, torch
         path = cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options)
     except (OSError, HFValidationError) as error:
         raise ValueError(
-            f"there is no {SAFE_WEIGHTS_NAME} in {name}. Expected a folder or repository that save_pretrained wrote."
+            f"there is no {SAFE_WEIGHTS_NAME} in {name}. Expected a folder or repository that save_pretrained wrote. "
+            f"{pickle_hint(name)}"
         ) from error
     try:
         return load_file(str(path))
@@ -114,7 +116,16 @@ def fetch_backbone(
 
 
 def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str | os.PathLike) -> tuple[str, str | None]:
-    """Where a backbone is that a configuration names: as it says, or beside the artefact; and its revision."""
+    """Where a backbone is that a configuration names: as it says, or beside the artefact; and its revision.
+
+    Raises:
+        ValueError: if what came from the Hub names a path: the files of this machine are none of its business.
+    """
+    if not Path(artefact).is_dir() and (Path(name).is_absolute() or ".." in Path(name).parts):
+        raise ValueError(
+            f"the configuration of {artefact} has its backbone at {str(name)!r}, a path of some machine. "
+            "Pass backbone=, a Hub id or folder."
+        )
     name = locate(name)
     if Path(name).is_dir():
         return os.fspath(name), None  # a revision is of the Hub

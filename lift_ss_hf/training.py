@@ -42,6 +42,7 @@ from .model_card import write_card
 from .modeling import SecondaryStructureModel
 from .provenance import environment, save_training_chains, sequence_hashes, write_json
 from .recipe_parsing import RecipeError
+from .sharing import prepare_push, push_model
 from .states import IGNORE_INDEX, get_alphabet
 from .tokenization import ResidueTokenizer
 from .training_scores import compute_metrics, predicted_labels
@@ -105,6 +106,7 @@ def run_training(
     out = Path(str(training.output_dir))
     checkpoint = starting_point(training)
     PartialState().wait_for_everyone()  # all have looked before the first writes there
+    repository = prepare_push(training, model_arguments.backbone)
     set_seed(training.seed)
     train, validation = load_training_corpora(corpus_arguments)
     tests = load_tests(corpus_arguments)
@@ -154,7 +156,18 @@ def run_training(
                 (out / "results.md").read_text("utf-8") + "\n" + learnt_markdown(results["learnt"]), "utf-8"
             )
         write_card(out)
+        if repository is not None:
+            _push(out, repository, training.hub_revision)
     return results
+
+
+def _push(out: Path, repository: str, revision: str | None) -> None:
+    """Push a complete run; if that fails, say how to do it again."""
+    try:
+        logger.info("pushed: %s", push_model(out / MODEL_FOLDER, repository, revision=revision))
+    except (OSError, ValueError) as error:
+        again = f"python recipes/push.py {out / MODEL_FOLDER} {repository}"
+        raise ValueError(f"{error} The run is complete; only the push is missing: {again}") from error
 
 
 def _train(
