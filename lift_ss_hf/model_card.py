@@ -19,18 +19,13 @@ from .corpora import load_catalogue
 from .corpora.catalogue import CorpusName
 from .provenance import TOKEN
 
+TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
 TASK = "token-classification"
 CARD_FILE = "README.md"
 ACCURACY_TITLES = {"q9": "Q9 accuracy", "q8": "Q8 accuracy", "q3": "Q3 accuracy (P is coil)"}
 ACCURACY_TITLES["q3_lift_ss"] = "Q3 accuracy (P is helix, as LIFT_SS)"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/\"'`]+/)*([^\s/\"'`]+)|[A-Za-z]:\\\S*\\(\S+)")
 LICENSES = {"bundled": "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
-CITATIONS = """\
-@article{yang2023lift,
-  title = {Lightweight Fine-tuning a Pretrained Protein Language Model for Protein Secondary Structure Prediction},
-  author = {Yang, Wei and Liu, Chang and Li, Zhenhua and Zhang, Lei},
-  journal = {bioRxiv}, year = {2023}, doi = {10.1101/2023.03.22.530066}
-}"""
 BACKBONE_CITATIONS = {
     "esm": "Lin et al. 2023, Science 379:1123 (ESM-2); Rives et al. 2021, PNAS 118:e2016239118 (ESM-1b)",
     "t5": "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)",
@@ -67,7 +62,7 @@ def make_card(run: str | Path) -> ModelCard:
     metrics = _read(run / "metrics.json")
     recipe = _read(run / "recipe.yaml")
     corpora = _read(run / "corpora.json")
-    results = eval_results(metrics)
+    results = eval_results(metrics, corpora)
     data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
@@ -78,20 +73,19 @@ def make_card(run: str | Path) -> ModelCard:
         model_name=run.resolve().name if results else None,
         eval_results=results or None,
     )
-    parts = [
-        f"# {run.resolve().name}",
-        _summary(config),
-        _usage(),
-        "## Results\n\n" + _results_table(metrics),
-        "## Training\n\n" + _training(recipe, corpora, metrics["environment"], metrics),
-        _limits(),
-        _licences(config, recipe),
-    ]
-    body = public_text("\n\n".join(part.strip() for part in parts if part))
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+    text = {
+        "name": run.resolve().name,
+        "summary": _summary(config),
+        "results": _results_table(metrics),
+        "calibration": _calibration(metrics.get("calibration")),
+        "training": _training(recipe, corpora, metrics),
+        "licences": _licences(config, recipe),
+    }
+    text = {name: public_text(part) for name, part in text.items()}
+    return ModelCard.from_template(data, template_path=str(TEMPLATE), **text)
 
 
-def eval_results(metrics: Mapping[str, Any]) -> list[EvalResult]:
+def eval_results(metrics: Mapping[str, Any], corpora: Mapping[str, Any]) -> list[EvalResult]:
     """Every accuracy and SOV'99 that was measured, with its interval where there is one [fraction]."""
     results = []
     for name, result in metrics["corpora"].items():
@@ -108,6 +102,7 @@ def eval_results(metrics: Mapping[str, Any]) -> list[EvalResult]:
                         dataset_type=_public_name(name),
                         dataset_name=_public_name(name),
                         dataset_split=result["split"],
+                        dataset_revision=corpora.get(name, {}).get("sha256_of_sequences_and_states"),
                         metric_type="accuracy" if key == level else f"sov99_{level}",
                         metric_name=title,
                         metric_value=scores[key],
@@ -154,19 +149,6 @@ def _summary(config: Mapping[str, Any]) -> str:
     return line
 
 
-def _usage() -> str:
-    return """\
-```python
-from transformers import pipeline
-
-predictor = pipeline(model="ORG/NAME", trust_remote_code=True)  # runs the code in this repository: read it first
-predictor("MKTAYIAKQRQISFVKSHFSRQ", states="q3")
-```
-
-Where the package is installed no remote code is needed:
-`lift_ss_hf.SecondaryStructureModel.from_pretrained("ORG/NAME")`."""
-
-
 def _percent(scores: Mapping[str, Any], key: str) -> str:
     if scores.get(key) is None:
         return "–"
@@ -179,8 +161,6 @@ def _results_table(metrics: Mapping[str, Any]) -> str:
     levels = [level for level in ACCURACY_TITLES if any(level in r["levels"] for r in metrics["corpora"].values())]
     titles = [ACCURACY_TITLES[level] for level in levels] + [f"SOV'99 ({level})" for level in levels]
     lines = [
-        "Percent, with 95 % intervals from resampling chains where they were computed.",
-        "",
         "| corpus | split | chains | " + " | ".join(titles) + " | of the chains in training |",
         "| --- | --- | ---: |" + " --- |" * len(titles) + " ---: |",
     ]
@@ -194,9 +174,18 @@ def _results_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _training(
-    recipe: Mapping[str, Any], corpora: Mapping[str, Any], measured: Mapping[str, Any], metrics: Mapping[str, Any]
-) -> str:
+def _calibration(fitted: Mapping[str, Any] | None) -> str:
+    if fitted is None:
+        return ""
+    return (
+        f"Confidences are calibrated on {fitted['num_residues']:,} residues of the validation chains (temperature "
+        f"{fitted['temperature']:.3f}): expected calibration error {100 * fitted['error_before']:.1f} % before, "
+        f"{100 * fitted['error_after']:.1f} % after, on the same residues."
+    )
+
+
+def _training(recipe: Mapping[str, Any], corpora: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    measured = metrics["environment"]
     lines = []
     for split in ("train", "validation"):
         if split in corpora:
@@ -214,20 +203,13 @@ def _training(
     hardware = [measured["processor"], f"{measured['threads']} threads", *measured["accelerators"]]
     lines.append(f"- hardware: {', '.join(map(str, hardware))}")
     if metrics.get("training_seconds") is not None:
-        lines.append(f"- training took {metrics['training_seconds']:,.0f} s")
+        since = " since it was last resumed" if recipe.get("resume_from_checkpoint") else ""
+        lines.append(f"- training took {metrics['training_seconds']:,.0f} s{since}")
     return "\n".join(lines)
 
 
-def _limits() -> str:
-    return """\
-## Intended use and limits
-For the secondary structure of single protein chains. All labels come from the PDB, which is poor in membrane and
-disordered proteins; a chain's partners in a complex are not seen. The confidences are the model's own. Not for medical
-decisions."""
-
-
 def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    lines = ["## Licences and citation", "- code and trained weights: Apache-2.0"]
+    lines = ["- code and trained weights: Apache-2.0"]
     name = config.get("backbone_name")
     lines.append(f"- backbone: {LICENSES.get(str(name), 'see its own card')}")
     catalogue = load_catalogue()
@@ -239,4 +221,4 @@ def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     family = config["backbone_config"]["model_type"]
     if name != "bundled" and family in BACKBONE_CITATIONS:
         lines.append(f"- the backbone's citation: {BACKBONE_CITATIONS[family]}")
-    return "\n".join(lines) + f"\n\n```bibtex\n{CITATIONS}\n```"
+    return "\n".join(lines)

@@ -116,7 +116,9 @@ def run_training(
             _write_origin(out, (model_arguments, corpus_arguments, training), train, validation, tests)
     max_tokens = training.max_tokens_per_batch
     untrained = _untrained_start(model, tokenizer, validation, max_tokens, out)
-    _train(model, tokenizer, chains, LabelledChains(validation, tokenizer, model.config.states), training, checkpoint)
+    seconds = _train(
+        model, tokenizer, chains, LabelledChains(validation, tokenizer, model.config.states), training, checkpoint
+    )
     del model  # what is scored is what was saved; under ZeRO-3 no process has the trained weights whole
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
@@ -140,7 +142,7 @@ def run_training(
         training_chains=sequence_hashes(train["sequence"]),
         model_name=out.name,
     )
-    results["calibration"] = calibration
+    results["calibration"], results["training_seconds"] = calibration, seconds
     results["learnt"] = {
         level: {
             "majority": majority_accuracy(validation["states"][:], level),
@@ -177,8 +179,8 @@ def _train(
     validation: LabelledChains,
     training: RecipeTrainingArguments,
     checkpoint: str | None,
-) -> None:
-    """Train with the stock Trainer, keep the best epoch, and save it in the run's directory."""
+) -> float:
+    """Train with the stock Trainer, keep the best epoch, and save it in the run's directory; seconds of training."""
     out = Path(str(training.output_dir))
     trainer = build_trainer(model, tokenizer, train, validation, training)
     if training.early_stopping_patience and training.load_best_model_at_end:
@@ -186,12 +188,13 @@ def _train(
     stop = StopOnSigterm()
     trainer.add_callback(stop)
     with saving_into(out), stop:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
     with saving_into(out):
         trainer.save_model(str(out / MODEL_FOLDER))
     if trainer.is_world_process_zero():
         # The Trainer pickles its arguments beside a model; they are in recipe.yaml, and no pickle goes to the Hub.
         (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+    return seconds
 
 
 def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset, datasets.Dataset]:

@@ -56,3 +56,20 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lift_ss_hf.nothing
+
+
+def test_the_pipeline_is_known_by_its_task_with_the_bundled_model_as_its_default():
+    code = (
+        "import sys, lift_ss_hf; from transformers import pipeline; assert 'adapters' not in sys.modules\n"
+        "p = pipeline('protein-secondary-structure'); print(p('MKTAYIAKQRQISFVKSHFSRQ', states='q3')['states'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    states = done.stdout.strip()
+    assert len(states) == 22 and set(states) <= set("CEH")
+
+
+def test_the_task_is_called_the_same_everywhere():
+    from lift_ss_hf import pipeline, registration, storage
+
+    assert {pipeline.TASK, registration.TASK, *storage.CUSTOM_PIPELINES} == {"protein-secondary-structure"}

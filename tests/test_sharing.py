@@ -106,12 +106,17 @@ def test_a_pushed_model_gives_the_same_with_and_without_the_package(hub, saved, 
     ours += 'model, tokenizer = (c.from_pretrained("org/name") for c in (SecondaryStructureModel, ResidueTokenizer))\n'
     theirs = BLOCKED + "from transformers import pipeline\n"
     theirs += 'p = pipeline(model="org/name", trust_remote_code=True); model, tokenizer = p.model, p.residues\n'
+    registered = "import lift_ss_hf; from transformers import pipeline\n"
+    registered += (
+        'p = pipeline("protein-secondary-structure", model="org/name"); model, tokenizer = p.model, p.residues\n'
+    )
     logits = []
-    for name, code in (("ours", ours), ("theirs", theirs)):
-        done = in_clean_process(hub, tmp_path / name, "-c", code + LOGITS, package=name == "ours")
+    for name, code in (("ours", ours), ("theirs", theirs), ("registered", registered)):
+        done = in_clean_process(hub, tmp_path / name, "-c", code + LOGITS, package=name != "theirs")
         assert done.returncode == 0, done.stderr
         logits.append(load_file(tmp_path / name / "logits.safetensors")["logits"])
-    assert torch.equal(*logits)
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[0], logits[2])
 
 
 def test_a_private_model_is_not_there_without_a_token(hub, saved, tmp_path):
@@ -155,3 +160,97 @@ def test_what_must_not_leave_the_machine_is_refused(name, content, says, tmp_pat
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
         stage_model(tmp_path, tmp_path / "staging")
+
+
+# ---- from the Trainer ----------------------------------------------------------------------------------------------
+
+TOKEN = "hf_testtokentesttoken"
+
+
+@pytest.mark.slow
+def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
+    flags = "--backbone bundled --head linear --max_steps 2 --save_steps 1 --bootstrap 0 --push_to_hub True"
+    flags += (
+        f" --hub_model_id org/run --hub_token {TOKEN} --output_dir run --train_fraction 0.1 --max_train_residues 100"
+    )
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split(), token=None)
+    assert done.returncode == 0, done.stderr
+    files = hub.snapshot("org/run", "main")[1]
+    assert {"config.json", "model.safetensors", "modeling.py", "pipeline.py", "README.md", "vocab.txt"} <= set(files)
+    assert len(hub.repos["org/run"]["main"]) == 2  # empty, and one commit
+    assert sum(map(len, files.values())) < 5e6
+    assert b"Q3 accuracy" in files["README.md"]
+    for path in (tmp_path / "a" / "run").rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
+    assert TOKEN not in done.stdout + done.stderr
+    for name, content in files.items():
+        assert str(tmp_path).encode() not in content, name
+        assert TOKEN.encode() not in content, name
+
+
+def test_a_backbone_that_nobody_else_has_is_told_before_the_training(hub, saved, tmp_path):
+    flags = f"--backbone {saved.parents[1] / 'backbone'} --push_to_hub True --hub_model_id org/run --output_dir run"
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split())
+    assert done.returncode == 2
+    assert "is a folder, which nobody else has" in done.stderr.splitlines()[-1]
+    assert "org/run" not in hub.repos
+
+
+@pytest.mark.slow
+def test_the_stock_trainer_pushes_the_source_of_a_registered_class(hub, saved, tmp_path):
+    code = f"""
+from transformers import Trainer, TrainingArguments
+from lift_ss_hf import EsmForSecondaryStructure
+EsmForSecondaryStructure.register_for_auto_class("AutoModelForTokenClassification")
+model = EsmForSecondaryStructure.from_pretrained({str(saved)!r})
+arguments = TrainingArguments("out", push_to_hub=True, hub_model_id="org/stock", report_to="none")
+Trainer(model, arguments).push_to_hub()
+"""
+    done = in_clean_process(hub, tmp_path / "a", "-c", code)
+    assert done.returncode == 0, done.stderr
+    files = hub.snapshot("org/stock", "main")[1]
+    assert {"config.json", "model.safetensors", "modeling.py", "pipeline.py"} <= set(files)
+    code = "from lift_ss_hf import SecondaryStructureModel; SecondaryStructureModel.from_pretrained('org/stock')"
+    assert in_clean_process(hub, tmp_path / "b", "-c", code).returncode == 0
+
+
+# ---- corpora and the metric ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_corpus_is_pushed_and_read_back_equal_and_as_a_stream(hub, shared_corpora, tmp_path):
+    build = ("build.py", "casp12", "--source", shared_corpora, "--out", "built", "--push-to-hub", "org")
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "dataset_scripts" / build[0], *build[1:])
+    assert done.returncode == 0, done.stderr
+    assert set(hub.snapshot("datasets/org/casp12", "main")[1]) >= {"README.md", "data/test-00000-of-00001.parquet"}
+    code = """
+import datasets, json
+from lift_ss_hf import load_corpus
+whole = datasets.load_dataset("org/casp12", split="test")
+stream = list(datasets.load_dataset("org/casp12", split="test", streaming=True))
+ours = load_corpus("casp12", split="test", data_dir=SOURCE)
+columns = ("id", "sequence", "states")
+print([len(whole), *(list(whole[c]) == list(ours[c]) == [row[c] for row in stream] for c in columns)])
+"""
+    code = code.replace("SOURCE", repr(str(shared_corpora)))
+    done = in_clean_process(hub, tmp_path / "b", "-c", code, token=None)
+    assert done.stdout.splitlines()[-1:] == ["[47, True, True, True]"], done.stderr
+
+
+@pytest.mark.slow
+def test_the_metric_is_a_space_and_needs_no_package(hub, tmp_path):
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "push_metric.py", "org/q8_sov")
+    assert done.returncode == 0, done.stderr
+    assert {"README.md", "app.py", "q8_sov.py", "scoring.py"} <= set(hub.snapshot("spaces/org/q8_sov", "main")[1])
+    code = (
+        BLOCKED
+        + """
+import evaluate
+metric = evaluate.load("org/q8_sov", module_type="metric")
+print(metric.compute(references=["HHHHHHLLEEEE"], predictions=["HHHLHHLLEEEL"], states="q3")["q3"])
+"""
+    )
+    done = in_clean_process(hub, tmp_path / "b", "-c", code, package=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(10 / 12)

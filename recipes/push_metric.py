@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Push the metric to the Hub as a Space: `evaluate.load("ORG/q8_sov")` then works without this package."""
+
+import argparse
+
+from lift_ss_hf.command_line import run
+from lift_ss_hf.metrics import push_metric
+
+
+def parse() -> argparse.Namespace:
+    """Arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("repo", metavar="REPO", help="ORG/NAME of the Space; made where absent")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Push, show where."""
+    print(push_metric(**vars(parse())))
+
+
+if __name__ == "__main__":
+    run(main)
