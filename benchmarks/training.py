@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EsmConfig, EsmForTokenClassification, EsmModel
+from transformers import EsmConfig, EsmForTokenClassification
 
 from lift_ss_hf.arguments import RecipeTrainingArguments
 from lift_ss_hf.backbones import get_family
@@ -77,7 +77,7 @@ def backbone_of(shape: str) -> tuple[Any, str]:
         pad_token_id=1,
         mask_token_id=32,
     )
-    return EsmModel(config, add_pooling_layer=False), "random"
+    return get_family("esm").build(config), "random"
 
 
 def with_regime(backbone: Any, **options: Any) -> EsmForSecondaryStructure:

@@ -25,6 +25,7 @@ from transformers.modeling_utils import no_init_weights
 from transformers.models.esm.modeling_esm import RotaryEmbedding
 
 from .esm_adapters import init_esm_adapters
+from .esm_blocks import use_one_pass_gelu
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
@@ -102,7 +103,7 @@ class BackboneFamily:
         return self.trim(backbone)
 
     def trim(self, backbone: Any) -> Any:
-        """Take out, in place, what is no part of a residue's hidden state: unused weights stop distributed training."""
+        """Take out, in place, what no hidden state of a residue needs: unused weights stop distributed training."""
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None
         return backbone
@@ -169,9 +170,10 @@ class EsmFamily(BackboneFamily):
             raise ValueError("the backbone is ESMFold, a folding model. Use the ESM-2 checkpoint it was built on.")
 
     def trim(self, backbone: Any) -> Any:
-        """Take out, in place, the pooler and the contact head."""
+        """Take out, in place, the pooler, the contact head, and needless passes over memory."""
         if hasattr(backbone, "contact_head"):
             del backbone.contact_head
+        use_one_pass_gelu(backbone)
         return super().trim(backbone)
 
     def max_residues(self, config: PretrainedConfig) -> int | None:
