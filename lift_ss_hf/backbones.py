@@ -147,6 +147,10 @@ class BackboneFamily:
         output = block(hidden, *inputs)
         return output[0] if isinstance(output, tuple) else output
 
+    def block_end(self, block: Any) -> Any:
+        """The module that a block ends with, if a bottleneck in it acts on the block's output alone."""
+        return None
+
     def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block, where the architecture has one."""
         return None
@@ -195,6 +199,10 @@ class EsmFamily(BackboneFamily):
         """
         attention_mask = attention_mask.where(attention_mask.any(1, keepdim=True), 1)
         return backbone.embeddings(input_ids=input_ids, attention_mask=attention_mask)
+
+    def block_end(self, block: Any) -> Any:
+        """The end of the feed-forward half."""
+        return block.output
 
     def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block."""
@@ -253,6 +261,10 @@ class T5Family(BackboneFamily):
         """(batch, tokens, hidden) to (batch, tokens, hidden) through one block."""
         mask, bias, prefixed_bias = inputs
         return block(hidden, mask, prefixed_bias if has_prefix else bias)[0]
+
+    def block_end(self, block: Any) -> Any:
+        """The feed-forward half."""
+        return block.layer[-1]
 
     def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block."""

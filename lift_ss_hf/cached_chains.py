@@ -1,9 +1,14 @@
 """Chains that bring along what the frozen blocks make of them, so that training runs only the blocks it changes.
 
-All that lies below the lowest trained block is a constant function of the chain. `with_cached_prefixes` computes it
-once for each distinct chain, before the first step, and keeps it in a `PrefixStore`; the first epoch reads it already,
-so that filling the store costs no more than the first epoch would have spent on the same. Frozen blocks run without
-dropout here as they do without the cache; what the cache changes is the rounding of the states to 16 bits.
+All that lies below the lowest trained block is a constant function of the chain, and below its adapter where that acts
+on the block's output alone. `with_cached_prefixes` computes it once for each distinct chain and keeps it in a
+`PrefixStore`. Frozen blocks run without dropout here as they do without the cache; what the cache changes is the
+rounding of the states to 16 bits.
+
+It is filled before the first step and not during the first epoch, which costs the same: each chain goes through the
+frozen blocks once, and the first epoch reads what they made of it. But filled before, chains are sorted over the whole
+corpus (no padding), all epochs see the same rounding (a run that fills draws the same curve as one that reads), what
+cannot hold is told before the training and not in the midst of it, and the data loader's workers read only.
 """
 
 from __future__ import annotations
@@ -133,7 +138,7 @@ def _agreeing(process: PartialState) -> Iterator[None]:
 
 
 def _check_model(model: Any) -> None:
-    if model.lowest_trained_block == 0:
+    if model.num_prefix_blocks == 0:
         raise CannotCacheError(
             "the lowest block is trained, so that nothing below it stays the same (leave lower blocks out: "
             "--top_blocks, or --freeze N)"
@@ -150,7 +155,7 @@ def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) 
         "weights": _weights_digest(model),
         "backbone": config.backbone_fingerprint,
         "backbone_config": json.loads(json.dumps(backbone, default=str)),
-        "depth": model.lowest_trained_block,
+        "depth": model.num_prefix_blocks,
         "all_blocks": config.block_mix,
         "max_residues": model.max_residues,
         "window_overlap": config.window_overlap,
@@ -166,9 +171,11 @@ def _weights_digest(model: Any) -> str:
     The backbone's fingerprint rounds to bfloat16: it tells backbones apart, not the precision they are held in.
     """
     digest = hashlib.sha256()
-    blocks = model.family.blocks(model.backbone)[: model.lowest_trained_block]
+    blocks = model.family.blocks(model.backbone)[: model.num_prefix_blocks]
     for module in (model.family.embeddings(model.backbone), *blocks):
         for name, weight in sorted(module.named_parameters()):
+            if weight.requires_grad:  # the adapter that acts on what is kept
+                continue
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -237,7 +244,7 @@ class _Filler:
     def num_bytes(self, places: Sequence[Place]) -> int:
         """What the states of chains take on the disk [bytes]."""
         model, specials = self.model, self.model.family.num_leading + self.model.family.num_trailing
-        num_outputs = model.lowest_trained_block + 1 if model.config.block_mix else 1
+        num_outputs = model.num_prefix_blocks + 1 if model.config.block_mix else 1
         num_tokens = 0
         for dataset, index in places:
             residues = dataset.lengths[index] - specials

@@ -52,7 +52,9 @@ def test_padding_does_not_change_a_chain_with_mask_tokens(tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("adapter", ["prefix_tuning", "lora", "bottleneck_both", "parallel_bottleneck"])
+@pytest.mark.parametrize(
+    "adapter", ["prefix_tuning", "lora", "bottleneck", "bottleneck_both", "parallel_bottleneck", "compacter"]
+)
 def test_the_stock_forward_of_the_backbone_runs_the_adapter_too(family, adapter, tmp_path):
     torch.manual_seed(0)
     name = save_tiny_backbone(tmp_path, family)

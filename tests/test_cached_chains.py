@@ -121,7 +121,7 @@ def falls_back(tmp_path, caplog, *, options=None, **changes):
     return line
 
 
-@pytest.mark.parametrize("options", [{"top_blocks": 4}, {"adapter": None, "freeze": None}], ids=str)
+@pytest.mark.parametrize("options", [{"top_blocks": 4, "adapter": "lora"}, {"adapter": None, "freeze": None}], ids=str)
 def test_nothing_is_cached_where_the_lowest_block_is_trained(tmp_path, caplog, options):
     assert "the lowest block is trained" in falls_back(tmp_path, caplog, options=options)
 
