@@ -16,8 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .arguments import PREFIX_CACHE_OFF, RecipeTrainingArguments
 from .collator import ChainCollator, budget_batches
-from .prefix_cache import BYTES_PER_VALUE, PrefixStore, chain_key
+from .prefix_cache import BYTES_PER_VALUE, ORIGIN_FILE, PrefixStore, chain_key
 from .windows import plan_windows
 
 logger = logging.getLogger(__name__)
@@ -183,18 +185,33 @@ def _weights_digest(model: Any) -> str:
 
 def _check_room(store: PrefixStore, filler: _Filler, places: Sequence[Place], limit_gb: float) -> None:
     """Announce what will be written, and refuse what does not fit."""
-    needed = filler.num_bytes(places)
-    taken, free = store.num_bytes(), store.free_bytes()
+    needed, free, others = filler.num_bytes(places), store.free_bytes(), store.others()
+    of_others = sum(size for _, size in others)
+    taken = store.num_bytes() + of_others
     logger.info("prefix cache: writing %.3f GB for %d chains to %s", needed / 1e9, len(places), store.folder)
+    remedy = _how_to_make_room(store.folder.parent, others)
     if taken + needed > limit_gb * 1e9:
         raise CannotCacheError(
             f"it would need {needed / 1e9:.3f} GB, beside {taken / 1e9:.3f} GB that are there, and may take "
-            f"{limit_gb:g} GB in all (--prefix_cache_gb)"
+            f"{limit_gb:g} GB in all (--prefix_cache_gb){remedy}"
         )
     if needed > free:
         raise CannotCacheError(
-            f"it would need {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left"
+            f"it would need {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left{remedy}"
         )
+    if others:
+        logger.info("prefix cache: not all of it is of this backbone and depth%s", remedy)
+
+
+def _how_to_make_room(folder: Path, others: Sequence[tuple[Path, int]]) -> str:
+    """What other backbones and depths take of the disk, and how to be rid of it; nothing where there are none."""
+    if not others:
+        return ""
+    return (
+        f". {sum(size for _, size in others) / 1e9:.3f} GB in {folder} are of {len(others)} other backbones or depths "
+        f"(each one's {ORIGIN_FILE} says which). Remove what no run needs: "
+        f"rm -r {' '.join(shlex.quote(str(path)) for path, _ in others)}"
+    )
 
 
 class _Filler:

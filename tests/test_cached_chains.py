@@ -2,6 +2,8 @@
 
 import json
 import logging
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 from models import FAMILIES, batch_of_chains, save_tiny_backbone
 from test_training import flags, make_chains, train
+from torch.utils.data import DataLoader
 
 from lift_ss_hf import cached_chains
 from lift_ss_hf.arguments import RecipeTrainingArguments
@@ -63,8 +66,21 @@ def curve(out):
     return [entry.get("loss", entry.get("eval_loss")) for entry in history]
 
 
-def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path):
-    few = ("--num_train_epochs", "3", "--logging_steps", "1")
+ESM_1B = {"position_embedding_type": "absolute", "emb_layer_norm_before": True}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("esm", {}),
+        pytest.param("esm", ESM_1B, marks=pytest.mark.slow),
+        pytest.param("t5", {"dropout_rate": 0.1}, marks=pytest.mark.slow),  # in the top blocks, and none below
+    ],
+    ids=["esm-2", "esm-1b", "t5"],
+)
+def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, changes):
+    backbone = save_tiny_backbone(tmp_path / "backbone", family, **changes)
+    few = ("--num_train_epochs", "3", "--logging_steps", "1", "--backbone", backbone)
     cached = (*few, "--prefix_cache", str(tmp_path / "prefixes"))
     train(data, tmp_path / "without", *few)
     train(data, tmp_path / "filling", *cached)
@@ -72,6 +88,7 @@ def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path):
     assert len(curve(tmp_path / "without")) == 21
     assert curve(tmp_path / "filling") == pytest.approx(curve(tmp_path / "without"), abs=TOLERANCE)
     assert curve(tmp_path / "reading") == curve(tmp_path / "filling")
+    assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -116,7 +133,8 @@ def falls_back(tmp_path, caplog, *, options=None, **changes):
     chains = Chains("esm")
     with caplog.at_level(logging.WARNING):
         assert with_cached_prefixes(model, [chains], 1, arguments(tmp_path, **changes)) == [chains]
-    (line,) = [record.getMessage() for record in caplog.records if "prefix cache" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "goes on without" in record.getMessage()]
+    caplog.clear()
     assert "\n" not in line
     return line
 
@@ -128,6 +146,33 @@ def test_nothing_is_cached_where_the_lowest_block_is_trained(tmp_path, caplog, o
 
 def test_the_size_is_bounded(tmp_path, caplog):
     assert "--prefix_cache_gb" in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+
+
+def test_what_other_backbones_take_is_told_with_how_to_remove_it(tmp_path, caplog):
+    save_tiny_backbone(tmp_path / "other", "esm", seed=1)
+    model = SecondaryStructureModel.from_backbone(tmp_path / "other", head="linear", top_blocks=2)
+    with_cached_prefixes(model, [Chains("esm")], 1, arguments(tmp_path))
+    (store,) = (tmp_path / "prefixes").iterdir()
+    caplog.clear()
+    line = falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+    assert "1 other backbones or depths" in line and line.endswith(f"rm -r {store}.")
+    shutil.rmtree(store)
+    assert "rm -r" not in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+
+
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_method):
+    save_tiny_backbone(tmp_path / "backbone", "esm")
+    model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", top_blocks=2)
+    (cached,) = with_cached_prefixes(model, [Chains("esm", [500, 600, 700])], 1, arguments(tmp_path))
+    assert (
+        len(pickle.dumps(cached.store)) < 5000 < cached.store.num_bytes()
+    )  # the states do not travel, they are mapped
+    options = {"batch_size": 2, "collate_fn": ChainCollator(1)}
+    workers = {"num_workers": 2, "multiprocessing_context": start_method}
+    for here, there in zip(DataLoader(cached, **options), DataLoader(cached, **options, **workers), strict=True):
+        assert torch.equal(here["prefix"][0], there["prefix"][0])
+        assert torch.equal(here["input_ids"], there["input_ids"])
 
 
 def test_what_the_disk_has_not_is_not_begun(tmp_path, caplog, monkeypatch):
