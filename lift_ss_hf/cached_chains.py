@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,11 @@ def with_cached_prefixes(
     """
     if training.prefix_cache == PREFIX_CACHE_OFF:
         return list(datasets)
+    model.max_prefix_blocks = training.prefix_cache_blocks
     try:
         return _cached(model, datasets, pad_token_id, training)
     except CannotCacheError as reason:
+        model.max_prefix_blocks = None
         logger.warning("prefix cache: training goes on without it: %s.", reason)
         return list(datasets)
 
@@ -114,7 +116,8 @@ def _cached(
         missing = gather_object([missing])[0] if process.num_processes > 1 else missing
         if missing:
             with _agreeing(process):
-                _check_room(store, filler, [chains[key] for key in missing], training.prefix_cache_gb)
+                lengths = [dataset.lengths[index] for dataset, index in (chains[key] for key in missing)]
+                _check_room(store, model, lengths, training.prefix_cache_gb)
             with _agreeing(process):
                 filler.fill(
                     store, {key: chains[key] for key in missing[process.process_index :: process.num_processes]}
@@ -183,12 +186,14 @@ def _weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _check_room(store: PrefixStore, filler: _Filler, places: Sequence[Place], limit_gb: float) -> None:
-    """Announce what will be written, and refuse what does not fit."""
-    needed, free, others = filler.num_bytes(places), store.free_bytes(), store.others()
+def _check_room(store: PrefixStore, model: Any, lengths: Sequence[int], limit_gb: float) -> None:
+    """Announce what will be written for chains of so many tokens, and refuse what does not fit."""
+    specials = model.family.num_leading + model.family.num_trailing
+    needed = prefix_bytes(model, [length - specials for length in lengths])
+    free, others = store.free_bytes(), store.others()
     of_others = sum(size for _, size in others)
     taken = store.num_bytes() + of_others
-    logger.info("prefix cache: writing %.3f GB for %d chains to %s", needed / 1e9, len(places), store.folder)
+    logger.info("prefix cache: writing %.3f GB for %d chains to %s", needed / 1e9, len(lengths), store.folder)
     remedy = _how_to_make_room(store.folder.parent, others)
     if taken + needed > limit_gb * 1e9:
         raise CannotCacheError(
@@ -212,6 +217,22 @@ def _how_to_make_room(folder: Path, others: Sequence[tuple[Path, int]]) -> str:
         f"(each one's {ORIGIN_FILE} says which). Remove what no run needs: "
         f"rm -r {' '.join(shlex.quote(str(path)) for path, _ in others)}"
     )
+
+
+def prefix_bytes(model: Any, num_residues: Iterable[int]) -> int:
+    """What the states of chains take on the disk [bytes].
+
+    Args:
+        model: a secondary structure model; its weights are not looked at.
+        num_residues: of each chain.
+    """
+    specials = model.family.num_leading + model.family.num_trailing
+    num_outputs = model.num_prefix_blocks + 1 if model.config.block_mix else 1
+    num_tokens = 0
+    for residues in num_residues:
+        windows = plan_windows(residues, model.max_residues, model.config.window_overlap)
+        num_tokens += sum(window.stop - window.start + specials for window in windows)
+    return num_tokens * num_outputs * model.config.backbone_config.hidden_size * BYTES_PER_VALUE
 
 
 class _Filler:
@@ -257,14 +278,3 @@ class _Filler:
                         add(keys[i], states)
                 bar.update(len(batch))
         self.model.train(was_training)
-
-    def num_bytes(self, places: Sequence[Place]) -> int:
-        """What the states of chains take on the disk [bytes]."""
-        model, specials = self.model, self.model.family.num_leading + self.model.family.num_trailing
-        num_outputs = model.num_prefix_blocks + 1 if model.config.block_mix else 1
-        num_tokens = 0
-        for dataset, index in places:
-            residues = dataset.lengths[index] - specials
-            windows = plan_windows(residues, model.max_residues, model.config.window_overlap)
-            num_tokens += sum(window.stop - window.start + specials for window in windows)
-        return num_tokens * num_outputs * model.config.backbone_config.hidden_size * BYTES_PER_VALUE

@@ -119,6 +119,7 @@ class SecondaryStructureModel(ArtefactModel):
         self.register_buffer("margin", margin, persistent=False)
         weight = state_weights(config.class_counts or [], BALANCES[config.balance]) if config.balance else None
         self.register_buffer("state_weight", weight, persistent=False)
+        self.max_prefix_blocks: int | None = None  # fewer than there could be, for a prefix that models share
         self._prefix_length = prefix_length(config.adapter, config.adapter_options)
         self._freeze(own_names)
         self.post_init()
@@ -154,7 +155,12 @@ class SecondaryStructureModel(ArtefactModel):
 
     @property
     def num_prefix_blocks(self) -> int:
-        """Number of blocks that `frozen_prefix` runs: up to the lowest trained one, or with it but for its adapter."""
+        """Number of blocks that `frozen_prefix` runs: all that are frozen, or `max_prefix_blocks`."""
+        return min(self._num_frozen_blocks, self.max_prefix_blocks or self.config.num_blocks)
+
+    @property
+    def _num_frozen_blocks(self) -> int:
+        """All below the lowest trained block; and that one too, where only its adapter on its output is trained."""
         return self.lowest_trained_block + self._starts_with_adapter
 
     @property
@@ -193,7 +199,7 @@ class SecondaryStructureModel(ArtefactModel):
         self.frozen_names = frozenset(frozen)
 
     def train(self, mode: bool = True) -> SecondaryStructureModel:
-        """Switch dropout on or off; what `frozen_prefix` runs stays in evaluation mode."""
+        """Switch dropout on or off; blocks whose output no training changes stay in evaluation mode."""
         super().train(mode)
         if self.lowest_trained_block == self.config.num_blocks:
             self.backbone.eval()
@@ -201,7 +207,7 @@ class SecondaryStructureModel(ArtefactModel):
         if not self._trains_embeddings:
             self.family.embeddings(self.backbone).eval()
         blocks = self.family.blocks(self.backbone)
-        for block in blocks[: self.num_prefix_blocks]:
+        for block in blocks[: self._num_frozen_blocks]:
             block.eval()
         if self._starts_with_adapter:
             self.family.block_end(blocks[self.lowest_trained_block]).adapters.train(mode)
@@ -324,10 +330,12 @@ class SecondaryStructureModel(ArtefactModel):
         windows = self._windows(attention_mask)
         row_mask = attention_mask if windows is None else windows.attention_mask
         with self._precision(), self._adapter_context(prefix[-1], row_mask):
+            num_frozen = self._num_frozen_blocks
+            if self.num_prefix_blocks < num_frozen:
+                with torch.no_grad(), AdapterSetup(None):
+                    prefix = self._run_blocks(prefix, row_mask, self.num_prefix_blocks, num_frozen)
             with torch.set_grad_enabled(trains):
-                outputs = self._run_blocks(
-                    self._run_first_adapter(prefix), row_mask, self.num_prefix_blocks, config.num_blocks
-                )
+                outputs = self._run_blocks(self._run_first_adapter(prefix), row_mask, num_frozen, config.num_blocks)
                 outputs[-1] = self.family.finish(self.backbone, outputs[-1])
             hidden = outputs[-1] if self.block_mix is None else self.block_mix(outputs)
         return hidden if windows is None else windows.stitch(hidden)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from lift_ss_hf import cached_chains
 from lift_ss_hf.arguments import RecipeTrainingArguments
-from lift_ss_hf.cached_chains import CachedChains, with_cached_prefixes
+from lift_ss_hf.cached_chains import CachedChains, prefix_bytes, with_cached_prefixes
 from lift_ss_hf.collator import ChainCollator
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.modeling import SecondaryStructureModel
@@ -102,14 +102,19 @@ def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, cha
         {"top_blocks": 2, "max_residues": 12},
         {"top_blocks": 1, "block_mix": True, "max_residues": 12},
         {"top_blocks": 2, "dtype": "bfloat16"},
+        {"top_blocks": 1, "prefix_cache_blocks": 2},
+        {"top_blocks": 1, "prefix_cache_blocks": 1, "block_mix": True, "max_residues": 12},
+        {"adapter": None, "prefix_cache_blocks": 3},
     ],
     ids=str,
 )
 def test_cached_states_give_the_same_logits(tmp_path, family, options):
     save_tiny_backbone(tmp_path / "backbone", family)
+    training = arguments(tmp_path, max_tokens_per_batch=40, prefix_cache_blocks=options.get("prefix_cache_blocks"))
+    options = {name: value for name, value in options.items() if name != "prefix_cache_blocks"}
     model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", head_channels=16, **options)
     chains = Chains(family)
-    (cached,) = with_cached_prefixes(model, [chains], PAD[family], arguments(tmp_path, max_tokens_per_batch=40))
+    (cached,) = with_cached_prefixes(model, [chains], PAD[family], training)
     assert isinstance(cached, CachedChains)
     batch = ChainCollator(PAD[family])([cached[index] for index in range(len(cached))])
     with torch.no_grad():
@@ -119,9 +124,8 @@ def test_cached_states_give_the_same_logits(tmp_path, family, options):
     tolerance = 0.1 if "dtype" in options else 1e-2
     assert torch.allclose(from_cache[mask], live[mask], atol=tolerance)
     assert len(set(cached.keys)) == len(cached) - 1
-    expected = cached_chains._Filler(model, ChainCollator(PAD[family]), arguments(tmp_path)).num_bytes(
-        [(chains, index) for index in range(len(chains) - 1)]
-    )
+    specials = 1 if family == "t5" else 2
+    expected = prefix_bytes(model, [length - specials for length in chains.lengths[:-1]])
     assert sum(path.stat().st_size for path in tmp_path.glob(f"prefixes/*/*/{DATA_FILE}")) == expected
 
 
