@@ -1,9 +1,12 @@
-"""Time a training step of each regime, with and without the frozen-prefix cache, side by side in one run.
+"""Time an epoch of each regime, with and without the frozen-prefix cache, side by side in one run.
 
-CPU time of one process (`time.process_time`, best of several steps: collation, forward, backward, AdamW), one thread;
-batches of 4 chains of 510 residues, linear head. The cache is read from the disk within the time; filling it is not in
-it, and costs what the frozen blocks cost in one epoch without. ESM-2 8M has its real weights where
-LIFT_SS_DATA_DIR is set, the other shapes random ones. LoRA in all blocks goes through peft, where it is installed.
+CPU time of one process and one thread (`time.process_time`, best of several epochs: collation, forward, backward,
+AdamW), over real chains, linear head; without the Trainer around it. Each row is measured in a process of its own,
+whose largest resident memory is shown: Python, libraries and weights counted. Batches are of 2,048 tokens, chains of
+similar length together; the rows of the default Trainer have its batches instead: 8 chains in file order, padded to
+the longest. The cached rows read the states from the disk within the time; filling the cache has its own row. ESM-2 8M
+has its real weights where LIFT_SS_DATA_DIR is set, the other shapes random ones. LoRA in all blocks goes through
+transformers' own ESM and peft, where that is installed.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import argparse
 import copy
 import importlib.util
 import logging
+import multiprocessing
 import os
 import platform
+import resource
 import subprocess
 import tempfile
 import time
@@ -21,41 +26,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import EsmConfig, EsmForTokenClassification, EsmModel
+from transformers import EsmConfig, EsmForTokenClassification
 
 from lift_ss_hf.arguments import RecipeTrainingArguments
-from lift_ss_hf.backbones import get_family
-from lift_ss_hf.cached_chains import CachedChains, with_cached_prefixes
-from lift_ss_hf.collator import ChainCollator
+from lift_ss_hf.backbones import BUNDLED, get_family
+from lift_ss_hf.cached_chains import with_cached_prefixes
+from lift_ss_hf.collator import ChainCollator, TokenBudgetBatches
 from lift_ss_hf.command_line import run
 from lift_ss_hf.configuration import EsmSecondaryStructureConfig
+from lift_ss_hf.corpora import load_corpus
 from lift_ss_hf.modeling import EsmForSecondaryStructure
+from lift_ss_hf.prefix_cache import DATA_FILE
+from lift_ss_hf.tokenization import ResidueTokenizer
+from lift_ss_hf.training import LabelledChains
 
-RESIDUES, ROWS = 510, 4
+MAX_TOKENS = 2048  # of a batch, the recipes' default
+DEFAULT_ROWS = 8  # chains of a batch: transformers.TrainingArguments
+CHAINS = {"8M": 64, "35M": 24, "150M": 4}  # of an epoch, evenly spread over the corpus
 # blocks, width, heads: of ESM-2's checkpoints (Lin et al. 2023)
 SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}
-REAL_8M = Path(os.environ.get("LIFT_SS_DATA_DIR", "")) / "backbones" / "esm2_t6_8M"
-
-
-class RandomChains:
-    """Chains of random residues and states."""
-
-    def __init__(self, number: int):
-        rng = np.random.default_rng(0)
-        self.lengths = [RESIDUES + 2] * number
-        self.items = []
-        for _ in range(number):
-            ids = np.concatenate([[0], rng.integers(4, 24, RESIDUES), [2]])
-            labels = np.concatenate([[-100], rng.integers(0, 9, RESIDUES), [-100]])
-            self.items.append({"input_ids": ids, "labels": labels})
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self.items[index]
+REAL_8M = Path(os.environ.get("LIFT_SS_DATA_DIR") or ".").parent / "backbones" / "esm2_t6_8M"  # beside the corpora
 
 
 def backbone_of(shape: str) -> tuple[Any, str]:
@@ -77,7 +68,7 @@ def backbone_of(shape: str) -> tuple[Any, str]:
         pad_token_id=1,
         mask_token_id=32,
     )
-    return EsmModel(config, add_pooling_layer=False), "random"
+    return get_family("esm").build(config), "random"
 
 
 def with_regime(backbone: Any, **options: Any) -> EsmForSecondaryStructure:
@@ -101,87 +92,134 @@ def with_peft(backbone: Any) -> Any:
     return peft.get_peft_model(stock, lora)
 
 
-def saved_bytes(model: Any, batch: dict[str, Any]) -> int:
-    """What a forward pass keeps for the backward pass, each storage once, weights not counted [bytes]."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # itself it would hold the graph that holds it, for ever
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(**batch).loss
-    del loss
-    return sum(kept.values())
-
-
-def measure(model: Any, chains: Any, steps: int) -> tuple[float, int]:
-    """Best CPU time of a step [s], and what it keeps for the backward pass [bytes]."""
-    model.train()
-    collate = ChainCollator(1)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    kept = saved_bytes(model, collate([chains[i] for i in range(ROWS)]))
-    seconds = []
-    for step in range(steps):
-        begin = time.process_time()
-        batch = collate([chains[(step * ROWS + i) % len(chains)] for i in range(ROWS)])
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds.append(time.process_time() - begin)
-    return min(seconds), kept
-
-
-def print_rows(shape: str, steps: int, folder: Path) -> None:
-    """Measure a shape, and print its rows of the table as they come."""
-    backbone, weights = backbone_of(shape)
-    blocks = backbone.config.num_hidden_layers
-    top = round(blocks / 4)
-    chains = RandomChains(ROWS * 2)
-    upper = {"adapter": "bottleneck", "leave_out": list(range(blocks - top))}
-    regimes: dict[str, tuple[Callable[[], Any], bool]] = {
-        "full fine-tuning": (lambda: with_regime(backbone, adapter=None, freeze=None), False),
-        "LoRA in all blocks (peft)": (lambda: with_peft(backbone), False),
-        "adapters in all blocks": (lambda: with_regime(backbone, adapter="bottleneck", leave_out=[]), False),
-        f"adapters in the top {top}": (lambda: with_regime(backbone, **upper), False),
-        f"adapters in the top {top}, checkpointing": (lambda: checkpointed(with_regime(backbone, **upper)), False),
-        f"adapters in the top {top}, cached": (lambda: with_regime(backbone, **upper), True),
-        "head only": (lambda: with_regime(backbone, adapter=None), False),
-        "head only, cached": (lambda: with_regime(backbone, adapter=None), True),
-    }
-    full = uncached = 0.0
-    for name, (build, is_cached) in regimes.items():
-        if "peft" in name and importlib.util.find_spec("peft") is None:
-            print(f"| {shape} ({weights}) | {name} | peft is not installed | – | – | – | – |")
-            continue
-        model = build()
-        data = cached(model, chains, folder) if is_cached else chains
-        seconds, kept = measure(model, data, steps)
-        full = full or seconds
-        of_uncached = f"{seconds / uncached:.3f}" if is_cached or "checkpointing" in name else "–"
-        uncached = uncached if is_cached or "checkpointing" in name else seconds
-        disk = f"{2 * backbone.config.hidden_size:,}" if is_cached else "–"
-        cells = (f"{seconds:.3f}", f"{seconds / full:.3f}", of_uncached, f"{kept / 1e6:,.0f}", disk)
-        print(f"| {shape} ({weights}) | {name} | {' | '.join(cells)} |", flush=True)
-
-
 def checkpointed(model: EsmForSecondaryStructure) -> EsmForSecondaryStructure:
     """The same, with gradient checkpointing."""
     model.gradient_checkpointing_enable()
     return model
 
 
-def cached(model: Any, chains: Any, folder: Path) -> CachedChains:
+def chains_of(corpus: str, number: int) -> LabelledChains:
+    """So many chains of a corpus's validation split, evenly spread."""
+    rows = load_corpus(corpus, "validation")
+    number = min(number, len(rows))
+    rows = rows.select([i * len(rows) // number for i in range(number)])
+    return LabelledChains(rows, ResidueTokenizer.from_pretrained(BUNDLED), "q9")
+
+
+def cached(model: Any, chains: LabelledChains, folder: Path) -> Any:
     """The chains with their states on the disk."""
     training = RecipeTrainingArguments(
-        output_dir=str(folder / "run"), prefix_cache=str(folder / "prefixes"), report_to="none", disable_tqdm=True
+        output_dir=str(folder / "run"), prefix_cache=str(folder), report_to="none", disable_tqdm=True
     )
-    (found,) = with_cached_prefixes(model, [chains], 1, training)
-    assert isinstance(found, CachedChains)
-    return found
+    return with_cached_prefixes(model, [chains], 1, training)[0]
+
+
+def seconds_of_epoch(model: Any, batches: Any, epochs: int) -> float:
+    """Best CPU time of an epoch [s]."""
+    model.train()
+    collate = ChainCollator(1)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    seconds = []
+    for _ in range(epochs):
+        begin = time.process_time()
+        for number in range(len(batches)):
+            model(**collate([batches[number]])).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        seconds.append(time.process_time() - begin)
+    return min(seconds)
+
+
+class Bench:
+    """Measures the regimes of a shape, and prints a row of the table for each as it comes."""
+
+    def __init__(self, shape: str, corpus: str, epochs: int, folder: Path):
+        self.shape, self.epochs, self.folder = shape, epochs, folder
+        self.backbone, self.weights = backbone_of(shape)
+        self.chains = chains_of(corpus, CHAINS[shape])
+        self.full = 0.0
+
+    def row(self, name: str, build: Callable[[], Any], batching: str = "budget", uncached: float = 0.0) -> float:
+        """Measure a regime in a process of its own, print it, and return its CPU time [s].
+
+        Args:
+            name: of the regime.
+            build: makes the model.
+            batching: budget, default (the stock Trainer's), cached, or filling (the cache, no training).
+            uncached: CPU time of the same without the cache [s].
+        """
+        prefixes = self.folder / name.split(",")[0]
+        here, there = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(
+            target=self._measure, args=(build, batching, prefixes, there)
+        )
+        process.start()
+        there.close()
+        seconds, peak = here.recv()
+        process.join()
+        self.full = self.full or seconds
+        disk = sum(path.stat().st_size for path in prefixes.glob(f"*/*/{DATA_FILE}"))
+        cells = (
+            f"{seconds:.3f}",
+            f"{seconds / self.full:.3f}",
+            f"{seconds / uncached:.3f}" if uncached else "–",
+            f"{peak / 1e6:,.0f}",
+            f"{disk / 1e6:.1f}" if batching in ("cached", "filling") else "–",
+        )
+        print(f"| {self.shape} ({self.weights}) | {name} | {' | '.join(cells)} |", flush=True)
+        return seconds
+
+    def _measure(self, build: Callable[[], Any], batching: str, prefixes: Path, result: Any) -> None:
+        model, chains = build(), self.chains
+        begin = time.process_time()
+        chains = cached(model, chains, prefixes) if batching in ("cached", "filling") else chains
+        seconds = time.process_time() - begin
+        if batching == "default":
+            items = [chains[i] for i in range(len(chains))]
+            batches = [items[i : i + DEFAULT_ROWS] for i in range(0, len(items), DEFAULT_ROWS)]
+            seconds = seconds_of_epoch(model, batches, self.epochs)
+        elif batching != "filling":
+            seconds = seconds_of_epoch(model, TokenBudgetBatches(chains, chains.lengths, MAX_TOKENS), self.epochs)
+        result.send((seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+    def regime(self, **options: Any) -> Callable[[], EsmForSecondaryStructure]:
+        """What makes a model of ours."""
+        return lambda: with_regime(self.backbone, **options)
+
+    def with_peft(self) -> Any:
+        """LoRA through peft."""
+        return with_peft(self.backbone)
+
+    def print_rows(self) -> None:
+        """All regimes, and what the cache saves."""
+        blocks = self.backbone.config.num_hidden_layers
+        top = round(blocks / 4)
+        upper = self.regime(adapter="bottleneck", leave_out=list(range(blocks - top)))
+        head_only = self.regime(adapter=None)
+        has_peft = importlib.util.find_spec("peft") is not None
+        self.row("full fine-tuning", self.regime(adapter=None, freeze=None))
+        if has_peft:
+            self.row("LoRA in all blocks (peft)", self.with_peft)
+        everywhere = self.row("adapters in all blocks", self.regime(adapter="bottleneck", leave_out=[]))
+        live = self.row(f"adapters in the top {top}", upper)
+        self.row(f"adapters in the top {top}, checkpointing", lambda: checkpointed(upper()), uncached=live)
+        self.row(f"adapters in the top {top}, filling the cache", upper, "filling", live)
+        quick = self.row(f"adapters in the top {top}, cached", upper, "cached", live)
+        alone = self.row("head only", head_only)
+        self.row("head only, filling the cache", head_only, "filling", alone)
+        self.row("head only, cached", head_only, "cached", alone)
+        others = {"adapters in all blocks": everywhere}
+        others["the default Trainer"] = self.row(f"adapters in the top {top}, default Trainer", upper, "default")
+        if has_peft:
+            others["LoRA in all blocks (peft), default Trainer"] = self.row(
+                "LoRA in all blocks (peft), default Trainer", self.with_peft, "default"
+            )
+        times = ", ".join(f"{seconds / quick:.1f} times as fast as {name}" for name, seconds in others.items())
+        tokens = sum(self.chains.lengths)
+        self.summary = (
+            f"- {self.shape}: {len(self.chains)} chains, {tokens:,} tokens with special ones. "
+            f"Adapters in the top {top}, cached: {times}."
+        )
 
 
 def provenance() -> str:
@@ -205,16 +243,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="of ESM-2")
-    parser.add_argument("--steps", type=int, default=3, help="the best of so many steps is shown")
+    parser.add_argument("--corpus", default="sample", help="its validation chains are used")
+    parser.add_argument("--epochs", type=int, default=2, help="the best of so many epochs is shown")
     parsed = parser.parse_args(arguments)
     logging.getLogger("lift_ss_hf").setLevel(logging.WARNING)
     torch.set_num_threads(1)
-    print(f"{ROWS} x {RESIDUES} residues a batch, best of {parsed.steps} steps; {provenance()}\n")
-    print("| shape | regime | CPU a step [s] | of full | of uncached | kept for backward [MB] | disk [bytes a token] |")
+    print(f"Chains of {parsed.corpus}, best of {parsed.epochs} epochs; {provenance()}\n")
+    print("| shape | regime | CPU time [s] | of full | of uncached | peak memory [MB] | disk [MB] |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    summaries = []
     for shape in parsed.shapes:
         with tempfile.TemporaryDirectory() as folder:
-            print_rows(shape, parsed.steps, Path(folder))
+            bench = Bench(shape, parsed.corpus, parsed.epochs, Path(folder))
+            bench.print_rows()
+            summaries.append(bench.summary)
+    print("\n" + "\n".join(summaries))
     return 0
 
 

@@ -42,6 +42,10 @@ _PARALLEL_COMPACTER = {**_COMPACTER, "init_weights": "bert"}
 _PREFIX = {"flat": True, "prefix_length": 16}
 _GATED = {"use_gating": True}
 
+# Options that move a bottleneck, or what it reads and adds to, away from the end of its block
+BOTTLENECK_PLACE = {"mh_adapter", "output_adapter", "is_parallel", "residual_before_ln", "adapter_residual_before_ln"}
+BOTTLENECK_PLACE |= {"original_ln_before", "original_ln_after"}
+
 SIZES = ("bottleneck_size", "phm_dim", "phm_rank", "prefix_length", "r")
 NUMBERS = ("alpha", "reduction_factor")
 FRACTIONS = ("dropout", "stochastic_depth")
@@ -198,6 +202,14 @@ def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
         if component is PrefixTuningConfig:
             return options.get("prefix_length", settings["prefix_length"])
     return 0
+
+
+def acts_on_block_output(name: str | None, options: Mapping[str, Any]) -> bool:
+    """Whether an adapter needs nothing of its block but the output: it is y + f(y), after the feed-forward part.
+
+    So it is where the backbone norms before each half of a block, as ESM and T5 do.
+    """
+    return name in ("bottleneck", "compacter") and not BOTTLENECK_PLACE & set(options)
 
 
 def add_adapter(

@@ -126,6 +126,13 @@ class RecipeTrainingArguments(TrainingArguments):
     prefix_cache_gb: float = field(
         default=50.0, metadata={"help": "the folder of prefix_cache takes at most this much, else none is kept [GB]"}
     )
+    prefix_cache_blocks: int | None = field(
+        default=None,
+        metadata={
+            "help": "prefix_cache keeps what at most this many of the lowest blocks make, so that models trained from "
+            "different blocks on share it; a sweep sets it (default: of all that are frozen) [blocks]"
+        },
+    )
     early_stopping_patience: int = field(
         default=5, metadata={"help": "stop after this many evaluations without a better validation accuracy; 0: never"}
     )
@@ -154,6 +161,11 @@ class RecipeTrainingArguments(TrainingArguments):
             self.use_cpu = True
             if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # accelerate would silently run DDP
                 raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
+        if self.prefix_cache_blocks is not None and self.prefix_cache_blocks < 1:
+            raise ValueError(
+                f"prefix_cache_blocks is {self.prefix_cache_blocks}. Expected at least 1; leave it out to keep what "
+                "all frozen blocks make, or switch the cache off: --prefix_cache off."
+            )
         chosen = self.metric_for_best_model
         super().__post_init__()
         # transformers puts the loss where None stood; ours is the accuracy at the level of the model's states, which

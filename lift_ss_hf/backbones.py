@@ -25,6 +25,7 @@ from transformers.modeling_utils import no_init_weights
 from transformers.models.esm.modeling_esm import RotaryEmbedding
 
 from .esm_adapters import init_esm_adapters
+from .esm_blocks import use_one_pass_gelu
 from .safety import check_checkpoint, check_config_content, pickle_hint
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
@@ -105,7 +106,7 @@ class BackboneFamily:
         return self.trim(backbone)
 
     def trim(self, backbone: Any) -> Any:
-        """Take out, in place, what is no part of a residue's hidden state: unused weights stop distributed training."""
+        """Take out, in place, what no hidden state of a residue needs: unused weights stop distributed training."""
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None
         return backbone
@@ -149,6 +150,10 @@ class BackboneFamily:
         output = block(hidden, *inputs)
         return output[0] if isinstance(output, tuple) else output
 
+    def block_end(self, block: Any) -> Any:
+        """The module that a block ends with, if a bottleneck in it acts on the block's output alone."""
+        return None
+
     def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block, where the architecture has one."""
         return None
@@ -172,9 +177,10 @@ class EsmFamily(BackboneFamily):
             raise ValueError("the backbone is ESMFold, a folding model. Use the ESM-2 checkpoint it was built on.")
 
     def trim(self, backbone: Any) -> Any:
-        """Take out, in place, the pooler and the contact head."""
+        """Take out, in place, the pooler, the contact head, and needless passes over memory."""
         if hasattr(backbone, "contact_head"):
             del backbone.contact_head
+        use_one_pass_gelu(backbone)
         return super().trim(backbone)
 
     def max_residues(self, config: PretrainedConfig) -> int | None:
@@ -196,6 +202,10 @@ class EsmFamily(BackboneFamily):
         """
         attention_mask = attention_mask.where(attention_mask.any(1, keepdim=True), 1)
         return backbone.embeddings(input_ids=input_ids, attention_mask=attention_mask)
+
+    def block_end(self, block: Any) -> Any:
+        """The end of the feed-forward half."""
+        return block.output
 
     def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block."""
@@ -254,6 +264,10 @@ class T5Family(BackboneFamily):
         """(batch, tokens, hidden) to (batch, tokens, hidden) through one block."""
         mask, bias, prefixed_bias = inputs
         return block(hidden, mask, prefixed_bias if has_prefix else bias)[0]
+
+    def block_end(self, block: Any) -> Any:
+        """The feed-forward half."""
+        return block.layer[-1]
 
     def final_norm(self, backbone: Any) -> nn.Module | None:
         """The norm after the last block."""

@@ -1,9 +1,14 @@
 """Chains that bring along what the frozen blocks make of them, so that training runs only the blocks it changes.
 
-All that lies below the lowest trained block is a constant function of the chain. `with_cached_prefixes` computes it
-once for each distinct chain, before the first step, and keeps it in a `PrefixStore`; the first epoch reads it already,
-so that filling the store costs no more than the first epoch would have spent on the same. Frozen blocks run without
-dropout here as they do without the cache; what the cache changes is the rounding of the states to 16 bits.
+All that lies below the lowest trained block is a constant function of the chain, and below its adapter where that acts
+on the block's output alone. `with_cached_prefixes` computes it once for each distinct chain and keeps it in a
+`PrefixStore`. Frozen blocks run without dropout here as they do without the cache; what the cache changes is the
+rounding of the states to 16 bits.
+
+It is filled before the first step and not during the first epoch, which costs the same: each chain goes through the
+frozen blocks once, and the first epoch reads what they made of it. But filled before, chains are sorted over the whole
+corpus (no padding), all epochs see the same rounding (a run that fills draws the same curve as one that reads), what
+cannot hold is told before the training and not in the midst of it, and the data loader's workers read only.
 """
 
 from __future__ import annotations
@@ -11,8 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +31,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .arguments import PREFIX_CACHE_OFF, RecipeTrainingArguments
 from .collator import ChainCollator, budget_batches
-from .prefix_cache import BYTES_PER_VALUE, PrefixStore, chain_key
+from .prefix_cache import BYTES_PER_VALUE, ORIGIN_FILE, PrefixStore, chain_key
 from .windows import plan_windows
 
 logger = logging.getLogger(__name__)
@@ -80,9 +87,11 @@ def with_cached_prefixes(
     """
     if training.prefix_cache == PREFIX_CACHE_OFF:
         return list(datasets)
+    model.max_prefix_blocks = training.prefix_cache_blocks
     try:
         return _cached(model, datasets, pad_token_id, training)
     except CannotCacheError as reason:
+        model.max_prefix_blocks = None
         logger.warning("prefix cache: training goes on without it: %s.", reason)
         return list(datasets)
 
@@ -107,7 +116,8 @@ def _cached(
         missing = gather_object([missing])[0] if process.num_processes > 1 else missing
         if missing:
             with _agreeing(process):
-                _check_room(store, filler, [chains[key] for key in missing], training.prefix_cache_gb)
+                lengths = [dataset.lengths[index] for dataset, index in (chains[key] for key in missing)]
+                _check_room(store, model, lengths, training.prefix_cache_gb)
             with _agreeing(process):
                 filler.fill(
                     store, {key: chains[key] for key in missing[process.process_index :: process.num_processes]}
@@ -133,7 +143,7 @@ def _agreeing(process: PartialState) -> Iterator[None]:
 
 
 def _check_model(model: Any) -> None:
-    if model.lowest_trained_block == 0:
+    if model.num_prefix_blocks == 0:
         raise CannotCacheError(
             "the lowest block is trained, so that nothing below it stays the same (leave lower blocks out: "
             "--top_blocks, or --freeze N)"
@@ -150,7 +160,7 @@ def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) 
         "weights": _weights_digest(model),
         "backbone": config.backbone_fingerprint,
         "backbone_config": json.loads(json.dumps(backbone, default=str)),
-        "depth": model.lowest_trained_block,
+        "depth": model.num_prefix_blocks,
         "all_blocks": config.block_mix,
         "max_residues": model.max_residues,
         "window_overlap": config.window_overlap,
@@ -166,28 +176,63 @@ def _weights_digest(model: Any) -> str:
     The backbone's fingerprint rounds to bfloat16: it tells backbones apart, not the precision they are held in.
     """
     digest = hashlib.sha256()
-    blocks = model.family.blocks(model.backbone)[: model.lowest_trained_block]
+    blocks = model.family.blocks(model.backbone)[: model.num_prefix_blocks]
     for module in (model.family.embeddings(model.backbone), *blocks):
         for name, weight in sorted(module.named_parameters()):
+            if weight.requires_grad:  # the adapter that acts on what is kept
+                continue
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _check_room(store: PrefixStore, filler: _Filler, places: Sequence[Place], limit_gb: float) -> None:
-    """Announce what will be written, and refuse what does not fit."""
-    needed = filler.num_bytes(places)
-    taken, free = store.num_bytes(), store.free_bytes()
-    logger.info("prefix cache: writing %.3f GB for %d chains to %s", needed / 1e9, len(places), store.folder)
+def _check_room(store: PrefixStore, model: Any, lengths: Sequence[int], limit_gb: float) -> None:
+    """Announce what will be written for chains of so many tokens, and refuse what does not fit."""
+    specials = model.family.num_leading + model.family.num_trailing
+    needed = prefix_bytes(model, [length - specials for length in lengths])
+    free, others = store.free_bytes(), store.others()
+    of_others = sum(size for _, size in others)
+    taken = store.num_bytes() + of_others
+    logger.info("prefix cache: writing %.3f GB for %d chains to %s", needed / 1e9, len(lengths), store.folder)
+    remedy = _how_to_make_room(store.folder.parent, others)
     if taken + needed > limit_gb * 1e9:
         raise CannotCacheError(
             f"it would need {needed / 1e9:.3f} GB, beside {taken / 1e9:.3f} GB that are there, and may take "
-            f"{limit_gb:g} GB in all (--prefix_cache_gb)"
+            f"{limit_gb:g} GB in all (--prefix_cache_gb){remedy}"
         )
     if needed > free:
         raise CannotCacheError(
-            f"it would need {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left"
+            f"it would need {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left{remedy}"
         )
+    if others:
+        logger.info("prefix cache: not all of it is of this backbone and depth%s", remedy)
+
+
+def _how_to_make_room(folder: Path, others: Sequence[tuple[Path, int]]) -> str:
+    """What other backbones and depths take of the disk, and how to be rid of it; nothing where there are none."""
+    if not others:
+        return ""
+    return (
+        f". {sum(size for _, size in others) / 1e9:.3f} GB in {folder} are of {len(others)} other backbones or depths "
+        f"(each one's {ORIGIN_FILE} says which). Remove what no run needs: "
+        f"rm -r {' '.join(shlex.quote(str(path)) for path, _ in others)}"
+    )
+
+
+def prefix_bytes(model: Any, num_residues: Iterable[int]) -> int:
+    """What the states of chains take on the disk [bytes].
+
+    Args:
+        model: a secondary structure model; its weights are not looked at.
+        num_residues: of each chain.
+    """
+    specials = model.family.num_leading + model.family.num_trailing
+    num_outputs = model.num_prefix_blocks + 1 if model.config.block_mix else 1
+    num_tokens = 0
+    for residues in num_residues:
+        windows = plan_windows(residues, model.max_residues, model.config.window_overlap)
+        num_tokens += sum(window.stop - window.start + specials for window in windows)
+    return num_tokens * num_outputs * model.config.backbone_config.hidden_size * BYTES_PER_VALUE
 
 
 class _Filler:
@@ -233,14 +278,3 @@ class _Filler:
                         add(keys[i], states)
                 bar.update(len(batch))
         self.model.train(was_training)
-
-    def num_bytes(self, places: Sequence[Place]) -> int:
-        """What the states of chains take on the disk [bytes]."""
-        model, specials = self.model, self.model.family.num_leading + self.model.family.num_trailing
-        num_outputs = model.lowest_trained_block + 1 if model.config.block_mix else 1
-        num_tokens = 0
-        for dataset, index in places:
-            residues = dataset.lengths[index] - specials
-            windows = plan_windows(residues, model.max_residues, model.config.window_overlap)
-            num_tokens += sum(window.stop - window.start + specials for window in windows)
-        return num_tokens * num_outputs * model.config.backbone_config.hidden_size * BYTES_PER_VALUE

@@ -149,6 +149,6 @@ class Ensemble(nn.Module):
     def _shares_prefix(self) -> bool:
         """Whether one pass through the frozen lower blocks serves all models."""
         configs = [model.config for model in self.models]
-        reach = {(model.lowest_trained_block, model.max_residues) for model in self.models}
+        reach = {(model.num_prefix_blocks, model.max_residues) for model in self.models}
         same = len(reach) == 1 and len({(c.backbone_fingerprint, c.window_overlap, c.freeze) for c in configs}) == 1
         return same and configs[0].backbone_fingerprint is not None and not any(c.block_mix for c in configs)

@@ -74,12 +74,8 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
     Raises:
         ValueError: for a model that cannot be built.
     """
-    options = model_options(model)
-    if model.loss == "ldam" or model.balance:
-        options["class_counts"] = [1] * len(get_alphabet(model.states))  # of no account for memory
     with FakeTensorMode(), _kronecker_products_by_shape():
-        plan = SecondaryStructureModel.plan(model.backbone, **options)
-        built = SecondaryStructureModel.untrained(plan, model.backbone_dtype)
+        built = planned_model(model)
         if training.gradient_checkpointing:
             built.gradient_checkpointing_enable()
         rows = max(1, training.max_tokens_per_batch // chain_length)
@@ -93,6 +89,19 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
         optimizer=4 * ADAM_STATES * trained,
         activations=activations,
     )
+
+
+def planned_model(arguments: ModelArguments) -> SecondaryStructureModel:
+    """The model of a recipe without its weights: under FakeTensorMode it takes no memory.
+
+    Raises:
+        ValueError: for a model that cannot be built.
+    """
+    options = model_options(arguments)
+    if arguments.loss == "ldam" or arguments.balance:
+        options["class_counts"] = [1] * len(get_alphabet(arguments.states))  # of no account for shapes
+    plan = SecondaryStructureModel.plan(arguments.backbone, **options)
+    return SecondaryStructureModel.untrained(plan, arguments.backbone_dtype)
 
 
 @contextlib.contextmanager

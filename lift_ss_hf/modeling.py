@@ -14,24 +14,33 @@ A model is a backbone and a head, and both can be used apart: `model.hidden_stat
 steps: `model.frozen_prefix(...)`, all that no training changes, then `model.trained_blocks(...)`.
 
 Frozen blocks below the lowest trained one run in evaluation mode (no dropout) and without gradients, also while the
-model trains: nothing below is learned, and their output can be kept.
+model trains: nothing below is learned, and their output can be kept. A bottleneck after the feed-forward part of ESM
+and T5 acts on its block's output alone, so there the lowest block with an adapter is itself one of the frozen ones.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from adapters.context import ForwardContext
+from adapters.context import AdapterSetup, ForwardContext
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from .adapter_methods import ADAPTERS, add_adapter, merge_adapter, prefix_length
+from .adapter_methods import (
+    ADAPTER_NAME,
+    ADAPTERS,
+    acts_on_block_output,
+    add_adapter,
+    merge_adapter,
+    prefix_length,
+)
 from .artefact import ArtefactModel
 from .backbones import BUNDLED, BackboneFamily, get_family, restore_rotary_precision
 from .configuration import (
@@ -110,6 +119,7 @@ class SecondaryStructureModel(ArtefactModel):
         self.register_buffer("margin", margin, persistent=False)
         weight = state_weights(config.class_counts or [], BALANCES[config.balance]) if config.balance else None
         self.register_buffer("state_weight", weight, persistent=False)
+        self.max_prefix_blocks: int | None = None  # fewer than there could be, for a prefix that models share
         self._prefix_length = prefix_length(config.adapter, config.adapter_options)
         self._freeze(own_names)
         self.post_init()
@@ -144,6 +154,26 @@ class SecondaryStructureModel(ArtefactModel):
         return config.num_blocks if config.freeze == "all" else int(config.freeze or 0)
 
     @property
+    def num_prefix_blocks(self) -> int:
+        """Number of blocks that `frozen_prefix` runs: all that are frozen, or `max_prefix_blocks`."""
+        return min(self._num_frozen_blocks, self.max_prefix_blocks or self.config.num_blocks)
+
+    @property
+    def _num_frozen_blocks(self) -> int:
+        """All below the lowest trained block; and that one too, where only its adapter on its output is trained."""
+        return self.lowest_trained_block + self._starts_with_adapter
+
+    @property
+    def _starts_with_adapter(self) -> bool:
+        config = self.config
+        if not acts_on_block_output(config.adapter, config.adapter_options):
+            return False
+        lowest = self.family.blocks(self.backbone)[self.lowest_trained_block]
+        # FSDP gathers a block's weights when the block is called, not when its adapter is
+        is_whole = os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true"
+        return is_whole and self.family.block_end(lowest) is not None
+
+    @property
     def _trains_embeddings(self) -> bool:
         return self.config.adapter is None and self.config.freeze in (None, 0)
 
@@ -169,15 +199,18 @@ class SecondaryStructureModel(ArtefactModel):
         self.frozen_names = frozenset(frozen)
 
     def train(self, mode: bool = True) -> SecondaryStructureModel:
-        """Switch dropout on or off; what lies below the lowest trained block stays in evaluation mode."""
+        """Switch dropout on or off; blocks whose output no training changes stay in evaluation mode."""
         super().train(mode)
         if self.lowest_trained_block == self.config.num_blocks:
             self.backbone.eval()
             return self
         if not self._trains_embeddings:
             self.family.embeddings(self.backbone).eval()
-        for block in self.family.blocks(self.backbone)[: self.lowest_trained_block]:
+        blocks = self.family.blocks(self.backbone)
+        for block in blocks[: self._num_frozen_blocks]:
             block.eval()
+        if self._starts_with_adapter:
+            self.family.block_end(blocks[self.lowest_trained_block]).adapters.train(mode)
         return self
 
     # ---- what transformers asks of a model -------------------------------------------------------------------------
@@ -258,7 +291,7 @@ class SecondaryStructureModel(ArtefactModel):
         return cut_batch(attention_mask, leading, trailing, limit, self.config.window_overlap)
 
     def frozen_prefix(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[torch.Tensor]:
-        """Run all that no training changes: embeddings and blocks below the lowest trained one.
+        """Run all that no training changes: embeddings and the lowest `num_prefix_blocks` blocks, without adapter.
 
         Without gradients, and without dropout while the model trains.
 
@@ -267,7 +300,8 @@ class SecondaryStructureModel(ArtefactModel):
             attention_mask: (batch, tokens) int64, 1 = keep.
 
         Returns:
-            What goes into the lowest trained block, (rows, row tokens, hidden); with a block mix also all before it.
+            What goes into the lowest trained block, or into its adapter, (rows, row tokens, hidden); with a block mix
+            also all before it.
             A row is a chain, or a window where a chain of the batch is too long.
         """
         trains = torch.is_grad_enabled() and self._trains_embeddings
@@ -275,9 +309,9 @@ class SecondaryStructureModel(ArtefactModel):
             padding = torch.full((), self.config.backbone_config.pad_token_id or 0, device=input_ids.device)
             input_ids = input_ids.flatten()[windows.token_index].where(windows.attention_mask > 0, padding)
             attention_mask = windows.attention_mask
-        with self._precision(), torch.set_grad_enabled(trains):
+        with self._precision(), torch.set_grad_enabled(trains), AdapterSetup(None):
             hidden = self.family.embed(self.backbone, input_ids, attention_mask)
-            outputs = self._run_blocks([hidden], attention_mask, 0, self.lowest_trained_block)
+            outputs = self._run_blocks([hidden], attention_mask, 0, self.num_prefix_blocks)
         # detached, because `enable_input_require_grads` makes even frozen embeddings ask for gradients
         return outputs if trains else [output.detach() for output in outputs]
 
@@ -296,11 +330,23 @@ class SecondaryStructureModel(ArtefactModel):
         windows = self._windows(attention_mask)
         row_mask = attention_mask if windows is None else windows.attention_mask
         with self._precision(), self._adapter_context(prefix[-1], row_mask):
+            num_frozen = self._num_frozen_blocks
+            if self.num_prefix_blocks < num_frozen:
+                with torch.no_grad(), AdapterSetup(None):
+                    prefix = self._run_blocks(prefix, row_mask, self.num_prefix_blocks, num_frozen)
             with torch.set_grad_enabled(trains):
-                outputs = self._run_blocks(prefix, row_mask, self.lowest_trained_block, config.num_blocks)
+                outputs = self._run_blocks(self._run_first_adapter(prefix), row_mask, num_frozen, config.num_blocks)
                 outputs[-1] = self.family.finish(self.backbone, outputs[-1])
             hidden = outputs[-1] if self.block_mix is None else self.block_mix(outputs)
         return hidden if windows is None else windows.stitch(hidden)
+
+    def _run_first_adapter(self, prefix: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Run the adapter whose block the prefix ends with, where there is one."""
+        if not self._starts_with_adapter:
+            return prefix
+        lowest = self.family.blocks(self.backbone)[self.lowest_trained_block]
+        adapter = self.family.block_end(lowest).adapters[ADAPTER_NAME]
+        return [*prefix[:-1], adapter(prefix[-1], residual_input=prefix[-1])[0]]
 
     def _run_blocks(
         self, outputs: list[torch.Tensor], attention_mask: torch.Tensor, start: int, stop: int

@@ -8,14 +8,16 @@
     store.open(keys)
     store.read(key)
 
-A store is a folder `DIR/ORIGIN/`, ORIGIN being a digest of all that the states depend on. It holds parts: folders that
-are never changed once they have their name, each with `states.bin` (raw 16-bit floats, memory-mapped) and
-`index.safetensors` (where each chain lies, and its checksum). A part is filled under a private name and renamed, so a
-part is whole or absent; one writer at a time holds the folder's lock, the others wait and then find it filled.
+A store is a folder `DIR/ORIGIN/`, ORIGIN being a digest of all that the states depend on; `origin.json` in it says what
+that is, for who wants to know which store to remove. It holds parts: folders that are never changed once they have
+their name, each with `states.bin` (raw 16-bit floats, memory-mapped) and `index.safetensors` (where each chain lies,
+and its checksum). A part is filled under a private name and renamed, so a part is whole or absent; one writer at a time
+holds the folder's lock, the others wait and then find it filled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -32,13 +34,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .atomic import replacing_folder
+from .atomic import replacing, replacing_folder
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 BYTES_PER_VALUE = 2
-DATA_FILE, INDEX_FILE, LOCK_FILE = "states.bin", "index.safetensors", "lock"
+DATA_FILE, INDEX_FILE, LOCK_FILE, ORIGIN_FILE = "states.bin", "index.safetensors", "lock", "origin.json"
 DTYPES = (torch.float16, torch.bfloat16)  # by number, as in the index
 
 
@@ -93,10 +95,15 @@ class PrefixStore:
     """
 
     def __init__(self, folder: str | Path, origin: Mapping[str, Any]):
-        text = json.dumps({**origin, "format": FORMAT}, sort_keys=True)
-        self.origin = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._origin_text = json.dumps({**origin, "format": FORMAT}, sort_keys=True)
+        self.origin = hashlib.sha256(self._origin_text.encode()).hexdigest()[:32]
         self.folder = Path(folder) / self.origin
-        self._found: dict[str, tuple[np.ndarray, Entry]] = {}
+        self._found: dict[str, tuple[Path, Entry]] = {}
+        self._data: dict[Path, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the states: another process, as a worker of a data loader, maps them into its own memory."""
+        return self.__dict__ | {"_data": {}}
 
     @contextmanager
     def locked(self) -> Iterator[PrefixStore]:
@@ -108,8 +115,11 @@ class PrefixStore:
             except BlockingIOError:
                 logger.info("prefix cache: waiting for another run that fills %s", self.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            for left_behind in [*self.folder.glob(".*.incomplete"), *self.folder.glob(".*.old")]:
-                shutil.rmtree(left_behind, ignore_errors=True)
+            _remove_left_behind(self.folder)
+            for folder, _ in self.others():
+                _remove_left_behind_unless_locked(folder)
+            with replacing(self.folder / ORIGIN_FILE) as part:
+                part.write_text(self._origin_text + "\n", "utf-8")
             yield self
 
     def open(self, keys: Iterable[str], repair: bool = False) -> list[str]:
@@ -123,7 +133,7 @@ class PrefixStore:
             keys that no sound part has, each once, in their order.
         """
         wanted = dict.fromkeys(keys)
-        self._found = {}
+        self._found, self._data = {}, {}
         for part in sorted(path for path in self.folder.glob("[!.]*") if path.is_dir()):
             try:
                 self._found |= self._read_part(part, wanted)
@@ -133,7 +143,7 @@ class PrefixStore:
                     shutil.rmtree(part)
         return [key for key in wanted if key not in self._found]
 
-    def _read_part(self, part: Path, wanted: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, Entry]]:
+    def _read_part(self, part: Path, wanted: Mapping[str, Any]) -> dict[str, tuple[Path, Entry]]:
         """The wanted chains of a part, verified."""
         with safe_open(part / INDEX_FILE, framework="numpy") as file:
             metadata, names = file.metadata() or {}, set(file.keys())
@@ -143,7 +153,7 @@ class PrefixStore:
             keys, entries = file.get_tensor("keys"), file.get_tensor("entries")
         if metadata.get("sum") != _index_sum(keys, entries):
             raise ValueError("its index is damaged")
-        data = np.memmap(part / DATA_FILE, dtype=np.int16, mode="c")  # "c": never written back to the file
+        data = self._data_of(part)
         found = {}
         for raw, values in zip(keys, entries.tolist(), strict=True):
             key, entry = raw.tobytes().hex(), Entry(*values)
@@ -152,20 +162,32 @@ class PrefixStore:
             states = data[entry.start : entry.start + entry.size]
             if len(states) != entry.size or entry.sum_of(key, states) != entry.checksum:
                 raise ValueError(f"the states of chain {key} are damaged")
-            found[key] = states, entry
+            found[key] = part, entry
         return found
+
+    def _data_of(self, part: Path) -> np.ndarray:
+        """All states of a part, end to end, memory-mapped."""
+        if part not in self._data:
+            self._data[part] = np.memmap(part / DATA_FILE, dtype=np.int16, mode="c")  # "c": never written back
+        return self._data[part]
 
     def __contains__(self, key: str) -> bool:
         return key in self._found
 
     def read(self, key: str) -> torch.Tensor:
         """The states of a chain that `open` found: (outputs, rows, tokens, hidden), fp16 or bf16, memory-mapped."""
-        states, entry = self._found[key]
+        part, entry = self._found[key]
+        states = self._data_of(part)[entry.start : entry.start + entry.size]
         return torch.from_numpy(states).view(DTYPES[entry.dtype]).view(entry.shape)
 
     def num_bytes(self) -> int:
-        """What all stores of this folder take on the disk [bytes]."""
-        return sum(path.stat().st_size for path in self.folder.parent.glob(f"*/*/{DATA_FILE}"))
+        """What this store takes on the disk [bytes]."""
+        return _num_bytes(self.folder)
+
+    def others(self) -> list[tuple[Path, int]]:
+        """The stores beside this one, of other backbones and depths, and what they take on the disk [bytes]."""
+        folders = sorted(path.parent for path in self.folder.parent.glob(f"*/{LOCK_FILE}"))
+        return [(folder, _num_bytes(folder)) for folder in folders if folder != self.folder]
 
     def free_bytes(self) -> int:
         """Room on the disk [bytes]."""
@@ -197,7 +219,26 @@ class PrefixStore:
                 "keys": np.frombuffer(bytes.fromhex("".join(entries)), np.uint8).reshape(len(entries), -1),
                 "entries": np.array([*entries.values()], np.int64).reshape(len(entries), -1),
             }
-            save_file(index, part / INDEX_FILE, metadata={"origin": self.origin, "sum": _index_sum(**index)})
+            try:
+                save_file(index, part / INDEX_FILE, metadata={"origin": self.origin, "sum": _index_sum(**index)})
+            except SafetensorError as error:  # what safetensors makes of a full disk
+                raise OSError(f"cannot write {part / INDEX_FILE}: {error}") from error
+
+
+def _num_bytes(store: Path) -> int:
+    return sum(path.stat().st_size for path in store.glob(f"*/{DATA_FILE}"))
+
+
+def _remove_left_behind(store: Path) -> None:
+    """Remove what writers that were killed had begun; for who holds the lock."""
+    for left_behind in [*store.glob(".*.incomplete"), *store.glob(".*.old")]:
+        shutil.rmtree(left_behind, ignore_errors=True)
+
+
+def _remove_left_behind_unless_locked(store: Path) -> None:
+    with (store / LOCK_FILE).open("ab") as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove_left_behind(store)
 
 
 def _index_sum(keys: np.ndarray, entries: np.ndarray) -> str:

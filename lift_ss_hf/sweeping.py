@@ -17,6 +17,7 @@ from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
 from .checkpoints import last_checkpoint
 from .recipe_parsing import RecipeError, parse_recipe, read_recipe
+from .sweep_caches import shared_blocks
 from .training import run_training
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
 def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
     """Run every point of a grid that has not been run yet, go on with one that was killed, and sum up.
 
+    With `prefix_cache` the points share frozen states, as `sweep_caches` says.
+
     Writes `out/POINT/` (a run's directory each), `out/results.md` and, where the grid has `top_blocks`, the figure of
     accuracy against the number of blocks with adapters. In it, runs of `also` without an adapter are lines: frozen
     backbone (`adapter: none`) and full fine-tuning (`adapter: none, freeze: none`).
@@ -65,10 +68,10 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
     """
     base, points = read_points(path)
     out = Path(out)
-    for point in points:
-        _parse_point(base | point, out / point_name(point))  # all are checked before the first is run
+    parsed = [_parse_point(base | point, out / point_name(point)) for point in points]
+    shared = shared_blocks(parsed)  # so all are checked before the first is run
     rows = []
-    for number, point in enumerate(points, start=1):
+    for number, (point, blocks) in enumerate(zip(points, shared, strict=True), start=1):
         folder = out / point_name(point)
         logger.info("point %d of %d: %s", number, len(points), point_name(point))
         if not _is_finished(folder):
@@ -76,7 +79,8 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
             # not pass from one point to the next.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-                process.submit(_run_point, base | point, folder).result()
+                sharing = {} if blocks is None else {"prefix_cache_blocks": blocks}
+                process.submit(_run_point, base | point | sharing, folder).result()
         rows.append(point | {"scores": _scores(json.loads((folder / "metrics.json").read_text("utf-8")))})
         with replacing(out / "results.md") as part:
             part.write_text(sweep_markdown(rows), "utf-8")
@@ -91,7 +95,7 @@ def point_name(point: Mapping[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in point.items())
 
 
-def _parse_point(settings: Mapping[str, Any], folder: Path) -> tuple[Any, ...]:
+def _parse_point(settings: Mapping[str, Any], folder: Path) -> Any:
     flags: list[str] = []
     for key, value in settings.items():
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]

@@ -100,6 +100,7 @@ def test_left_out_blocks_have_no_adapter(backbones, family, name):
     changed = []
     for number, block in enumerate(bare.family.blocks(bare.backbone)):
         hidden, found = outputs["with", number]
+        found = outputs.get(("with", number + 1), [found])[0]  # what goes on, an adapter on the block's output included
         mask = bare.family.attention_inputs(bare.backbone, batch["attention_mask"], 0)
         expected = bare.family.run_block(block, hidden, mask, False)
         changed.append(not torch.allclose(found, expected, atol=1e-5))

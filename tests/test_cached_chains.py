@@ -2,6 +2,8 @@
 
 import json
 import logging
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,11 @@ import pytest
 import torch
 from models import FAMILIES, batch_of_chains, save_tiny_backbone
 from test_training import flags, make_chains, train
+from torch.utils.data import DataLoader
 
 from lift_ss_hf import cached_chains
 from lift_ss_hf.arguments import RecipeTrainingArguments
-from lift_ss_hf.cached_chains import CachedChains, with_cached_prefixes
+from lift_ss_hf.cached_chains import CachedChains, prefix_bytes, with_cached_prefixes
 from lift_ss_hf.collator import ChainCollator
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.modeling import SecondaryStructureModel
@@ -63,8 +66,21 @@ def curve(out):
     return [entry.get("loss", entry.get("eval_loss")) for entry in history]
 
 
-def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path):
-    few = ("--num_train_epochs", "3", "--logging_steps", "1")
+ESM_1B = {"position_embedding_type": "absolute", "emb_layer_norm_before": True}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("esm", {}),
+        pytest.param("esm", ESM_1B, marks=pytest.mark.slow),
+        pytest.param("t5", {"dropout_rate": 0.1}, marks=pytest.mark.slow),  # in the top blocks, and none below
+    ],
+    ids=["esm-2", "esm-1b", "t5"],
+)
+def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, changes):
+    backbone = save_tiny_backbone(tmp_path / "backbone", family, **changes)
+    few = ("--num_train_epochs", "3", "--logging_steps", "1", "--backbone", backbone)
     cached = (*few, "--prefix_cache", str(tmp_path / "prefixes"))
     train(data, tmp_path / "without", *few)
     train(data, tmp_path / "filling", *cached)
@@ -72,6 +88,7 @@ def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path):
     assert len(curve(tmp_path / "without")) == 21
     assert curve(tmp_path / "filling") == pytest.approx(curve(tmp_path / "without"), abs=TOLERANCE)
     assert curve(tmp_path / "reading") == curve(tmp_path / "filling")
+    assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -85,14 +102,19 @@ def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path):
         {"top_blocks": 2, "max_residues": 12},
         {"top_blocks": 1, "block_mix": True, "max_residues": 12},
         {"top_blocks": 2, "dtype": "bfloat16"},
+        {"top_blocks": 1, "prefix_cache_blocks": 2},
+        {"top_blocks": 1, "prefix_cache_blocks": 1, "block_mix": True, "max_residues": 12},
+        {"adapter": None, "prefix_cache_blocks": 3},
     ],
     ids=str,
 )
 def test_cached_states_give_the_same_logits(tmp_path, family, options):
     save_tiny_backbone(tmp_path / "backbone", family)
+    training = arguments(tmp_path, max_tokens_per_batch=40, prefix_cache_blocks=options.get("prefix_cache_blocks"))
+    options = {name: value for name, value in options.items() if name != "prefix_cache_blocks"}
     model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", head_channels=16, **options)
     chains = Chains(family)
-    (cached,) = with_cached_prefixes(model, [chains], PAD[family], arguments(tmp_path, max_tokens_per_batch=40))
+    (cached,) = with_cached_prefixes(model, [chains], PAD[family], training)
     assert isinstance(cached, CachedChains)
     batch = ChainCollator(PAD[family])([cached[index] for index in range(len(cached))])
     with torch.no_grad():
@@ -102,9 +124,8 @@ def test_cached_states_give_the_same_logits(tmp_path, family, options):
     tolerance = 0.1 if "dtype" in options else 1e-2
     assert torch.allclose(from_cache[mask], live[mask], atol=tolerance)
     assert len(set(cached.keys)) == len(cached) - 1
-    expected = cached_chains._Filler(model, ChainCollator(PAD[family]), arguments(tmp_path)).num_bytes(
-        [(chains, index) for index in range(len(chains) - 1)]
-    )
+    specials = 1 if family == "t5" else 2
+    expected = prefix_bytes(model, [length - specials for length in chains.lengths[:-1]])
     assert sum(path.stat().st_size for path in tmp_path.glob(f"prefixes/*/*/{DATA_FILE}")) == expected
 
 
@@ -116,18 +137,46 @@ def falls_back(tmp_path, caplog, *, options=None, **changes):
     chains = Chains("esm")
     with caplog.at_level(logging.WARNING):
         assert with_cached_prefixes(model, [chains], 1, arguments(tmp_path, **changes)) == [chains]
-    (line,) = [record.getMessage() for record in caplog.records if "prefix cache" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "goes on without" in record.getMessage()]
+    caplog.clear()
     assert "\n" not in line
     return line
 
 
-@pytest.mark.parametrize("options", [{"top_blocks": 4}, {"adapter": None, "freeze": None}], ids=str)
+@pytest.mark.parametrize("options", [{"top_blocks": 4, "adapter": "lora"}, {"adapter": None, "freeze": None}], ids=str)
 def test_nothing_is_cached_where_the_lowest_block_is_trained(tmp_path, caplog, options):
     assert "the lowest block is trained" in falls_back(tmp_path, caplog, options=options)
 
 
 def test_the_size_is_bounded(tmp_path, caplog):
     assert "--prefix_cache_gb" in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+
+
+def test_what_other_backbones_take_is_told_with_how_to_remove_it(tmp_path, caplog):
+    save_tiny_backbone(tmp_path / "other", "esm", seed=1)
+    model = SecondaryStructureModel.from_backbone(tmp_path / "other", head="linear", top_blocks=2)
+    with_cached_prefixes(model, [Chains("esm")], 1, arguments(tmp_path))
+    (store,) = (tmp_path / "prefixes").iterdir()
+    caplog.clear()
+    line = falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+    assert "1 other backbones or depths" in line and line.endswith(f"rm -r {store}.")
+    shutil.rmtree(store)
+    assert "rm -r" not in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+
+
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_method):
+    save_tiny_backbone(tmp_path / "backbone", "esm")
+    model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", top_blocks=2)
+    (cached,) = with_cached_prefixes(model, [Chains("esm", [500, 600, 700])], 1, arguments(tmp_path))
+    assert (
+        len(pickle.dumps(cached.store)) < 5000 < cached.store.num_bytes()
+    )  # the states do not travel, they are mapped
+    options = {"batch_size": 2, "collate_fn": ChainCollator(1)}
+    workers = {"num_workers": 2, "multiprocessing_context": start_method}
+    for here, there in zip(DataLoader(cached, **options), DataLoader(cached, **options, **workers), strict=True):
+        assert torch.equal(here["prefix"][0], there["prefix"][0])
+        assert torch.equal(here["input_ids"], there["input_ids"])
 
 
 def test_what_the_disk_has_not_is_not_begun(tmp_path, caplog, monkeypatch):

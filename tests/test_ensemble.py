@@ -65,7 +65,7 @@ def test_the_backbone_is_in_memory_and_run_once(tmp_path):
         for block in model.family.blocks(model.backbone):
             block.register_forward_hook(lambda *_: runs.append(1))
     ensemble(batch_of_chains("esm", [9])["input_ids"])
-    assert len(runs) == 2 + 3 * 2  # the two frozen blocks once, the two with adapters for each model
+    assert len(runs) == 3 + 3  # the two frozen blocks and the one whose output is adapted once, the top one for each
 
 
 def test_models_that_do_not_fit_together(tmp_path):

@@ -95,6 +95,47 @@ def test_backward_stops_at_the_lowest_trained_block(backbones, family, checkpoin
     assert steps[0] == steps[1] == steps[2] > 0  # each further block costs the same; the rest costs nothing
 
 
+@pytest.mark.parametrize(
+    ("family", "adapter", "adapter_options", "blocks_run"),
+    [
+        ("esm", "bottleneck", {}, 1),
+        ("t5", "compacter", {}, 1),
+        ("bert", "bottleneck", {}, 2),  # a norm of the backbone's own comes after the adapter
+        ("esm", "bottleneck", {"residual_before_ln": False}, 2),
+        ("esm", "bottleneck_attention", {}, 2),
+        ("t5", "lora", {}, 2),
+    ],
+)
+def test_from_a_prefix_only_what_training_changes_is_run(backbones, family, adapter, adapter_options, blocks_run):
+    model = new_model(
+        backbones[family], perturb=True, adapter=adapter, adapter_options=adapter_options, top_blocks=2, head="linear"
+    )
+    batch = batch_of_chains(family, [9, 5])
+    kept = batch["attention_mask"] > 0
+    whole = model.hidden_states(batch["input_ids"], batch["attention_mask"])
+    prefix = model.frozen_prefix(batch["input_ids"], batch["attention_mask"])
+    ran = []
+    for block in model.family.blocks(model.backbone):
+        block.register_forward_hook(lambda block, *_: ran.append(block))
+    torch.testing.assert_close(model.trained_blocks(prefix, batch["attention_mask"])[kept], whole[kept])
+    assert len(ran) == blocks_run
+    with torch.no_grad():  # and the prefix depends on nothing that training changes
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    again = model.frozen_prefix(batch["input_ids"], batch["attention_mask"])
+    assert torch.equal(again[-1], prefix[-1])
+
+
+def test_the_dropout_of_an_adapter_that_acts_on_a_frozen_block_is_trained_with(backbones):
+    model = new_model(backbones["t5"], adapter="bottleneck", adapter_options={"dropout": 0.5}, top_blocks=1)
+    block = model.train().family.blocks(model.backbone)[-1]
+    on = {name for name, module in block.named_modules() if isinstance(module, torch.nn.Dropout) and module.training}
+    assert on and all("adapters" in name for name in on)
+    model.eval()
+    assert not any(module.training for module in block.modules())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "options",

@@ -1,8 +1,12 @@
 """The store of hidden states: what is read is what was written, and nothing that is damaged is used."""
 
+import json
 import multiprocessing
 import resource
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +107,29 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     assert not left.exists()
 
 
+def test_what_a_killed_writer_of_another_backbone_left_is_removed_unless_it_still_writes(tmp_path):
+    fill(tmp_path, origin={**ORIGIN, "weights": "b"})
+    left = parts(tmp_path)[0].with_name(".x.incomplete")
+    left.mkdir()
+    with PrefixStore(tmp_path, {**ORIGIN, "weights": "b"}).locked():
+        left.mkdir(exist_ok=True)
+        fill(tmp_path)
+        assert left.exists()
+    left.mkdir(exist_ok=True)
+    fill(tmp_path)
+    assert not left.exists()
+    check(tmp_path)
+
+
+def test_a_store_says_what_it_is_of_and_what_the_others_take(tmp_path):
+    fill(tmp_path)
+    store = PrefixStore(tmp_path, {**ORIGIN, "weights": "b"})
+    (other,) = store.others()
+    assert other == (parts(tmp_path)[0].parent, (parts(tmp_path)[0] / DATA_FILE).stat().st_size)
+    assert json.loads((other[0] / "origin.json").read_text())["weights"] == "a"
+    assert store.num_bytes() == 0
+
+
 def _fill_small_disk(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
     try:
@@ -115,6 +142,48 @@ def test_a_full_disk_leaves_no_part(tmp_path):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(_fill_small_disk, (tmp_path,)) == []
     assert not list(tmp_path.glob("*/.*"))
+
+
+def _fill_many(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    store, keys = PrefixStore(folder, ORIGIN), [chain_key([number]) for number in range(100)]
+    with pytest.raises(OSError, match="index"), store.locked(), store.writing(keys) as add:
+        for key in keys:
+            add(key, torch.zeros(1, 1, 1, 1))
+    return parts(folder)
+
+
+def test_a_disk_that_gets_full_with_the_index_leaves_no_part(tmp_path):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_fill_many, (tmp_path,)) == []
+
+
+SMALL_DISKS = """
+import subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from test_prefix_cache import *
+disk, ends = Path(sys.argv[2]), set()
+for pages in range(2, 24):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4096 * pages}", "tmpfs", disk], check=True)
+    try:
+        fill(disk, [chain_key([number]) for number in range(100)])
+        ends.add("whole")
+    except OSError:
+        assert parts(disk) == [] and not list(disk.glob("*/.*.incomplete"))
+        ends.add("none")
+    subprocess.run(["umount", disk], check=True)
+assert ends == {"whole", "none"}, ends
+"""
+
+
+def test_a_really_full_disk_leaves_no_part_wherever_it_gets_full(tmp_path):
+    own_mounts = ["unshare", "--mount", "--map-root-user"]
+    can = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]
+    if shutil.which("unshare") is None or subprocess.run([*own_mounts, *can], capture_output=True).returncode:
+        pytest.skip("needs to mount a small disk, which is not allowed here")
+    code = [sys.executable, "-c", SMALL_DISKS, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run([*own_mounts, *code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_rounding_is_float16_unless_that_overflows():

@@ -1,12 +1,17 @@
 """A sweep, really run: every point once, none twice, a table with spread over seeds and a figure."""
 
+import json
+import logging
+
 import pytest
 from models import save_tiny_backbone
 from small_runs import make_chains
 
 from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.prefix_cache import DATA_FILE
 from lift_ss_hf.recipe_parsing import RecipeError
-from lift_ss_hf.sweeping import _figure, read_points, run_sweep, sweep_markdown
+from lift_ss_hf.sweep_caches import shared_blocks
+from lift_ss_hf.sweeping import _figure, _parse_point, read_points, run_sweep, sweep_markdown
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,47 @@ def test_a_sweep_runs_every_point_once(grid):
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert len(list((grid / "out").glob("blocks-*.png"))) == 1
     assert "| top_blocks | adapter | runs |" in (grid / "out" / "results.md").read_text()
+
+
+def points_of(grid, tmp_path, *settings, **base):
+    base |= {"backbone": f"{grid}/backbone", "train": [f"{grid}/train.txt"], "validation": [f"{grid}/validation.txt"]}
+    base |= {"prefix_cache": str(tmp_path / "prefixes")}
+    return [_parse_point(base | point, tmp_path / "run") for point in settings]
+
+
+# Training and validation chains at one depth, 32 wide, 2 bytes [bytes]
+SIZE = 2 * 32 * sum(len(chain.sequence) + 2 for seed in (0, 1) for chain in make_chains(8, seed))
+DEPTHS = [{"top_blocks": 1}, {"top_blocks": 2}, {"top_blocks": 2, "adapter": "lora"}]  # 4, 3 and 2 blocks are frozen
+
+
+def test_each_depth_of_a_sweep_has_its_own_cache_where_all_fit(grid, tmp_path, caplog):
+    all_three = points_of(grid, tmp_path, *DEPTHS, prefix_cache_gb=3.01 * SIZE / 1e9)
+    assert shared_blocks(all_three) == [None] * 3
+    with caplog.at_level(logging.INFO):
+        too_few = points_of(
+            grid, tmp_path, *DEPTHS, {"adapter": "none", "freeze": "none"}, prefix_cache_gb=2 * SIZE / 1e9
+        )
+        assert shared_blocks(too_few) == [2, 2, 2, None]  # what trains the lowest block has nothing to share
+    assert f"3 depths would take {3 * SIZE / 1e9:.3f} GB" in caplog.text
+
+
+def test_points_of_one_depth_and_points_without_a_cache_share_nothing_more(grid, tmp_path):
+    same = points_of(grid, tmp_path, {"top_blocks": 2}, {"top_blocks": 2, "seed": 1}, prefix_cache_gb=1e-9)
+    assert shared_blocks(same) == [None, None]
+    assert (
+        shared_blocks(points_of(grid, tmp_path, *({**point, "prefix_cache": "off"} for point in DEPTHS))) == [None] * 3
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_that_may_not_take_more_keeps_one_depth_for_all_points(grid, tmp_path):
+    base = (grid / "grid.yaml").read_text().split("\n", 1)[0]
+    cache = f", prefix_cache: {tmp_path}/prefixes, prefix_cache_gb: {1.5 * SIZE / 1e9}}}"
+    (tmp_path / "grid.yaml").write_text(base.removesuffix("}") + cache + "\ngrid: {top_blocks: [1, 2]}")
+    assert len(run_sweep(tmp_path / "grid.yaml", tmp_path / "out")) == 2
+    (origin,) = tmp_path.glob("prefixes/*/origin.json")
+    assert json.loads(origin.read_text())["depth"] == 3
+    assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
 
 
 def test_a_wrong_point_is_told_before_the_first_is_run(grid, tmp_path):
