@@ -8,6 +8,7 @@ from models import FAMILIES, save_tiny_backbone
 from lift_ss_hf.adapter_methods import ADAPTERS
 from lift_ss_hf.ensemble import Ensemble
 from lift_ss_hf.modeling import SecondaryStructureModel
+from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
 from lift_ss_hf.prediction.predictor import Predictor, rows_of
 from lift_ss_hf.prediction.quantisation import Int8Linear, quantise
@@ -96,7 +97,17 @@ def test_the_bias_of_t5_is_that_of_each_distance_and_takes_no_memory(backbones):
         stock = model.family.blocks(model.backbone)[0].layer[0].SelfAttention.compute_bias(length, length)[0]
         bias = row.bias(length, torch.float32)
         assert torch.equal(bias.flip(-1), stock)  # the keys come in from the last
+        assert bias.stride()[1:] == (1, 1)  # else sdpa makes a copy
         assert bias.untyped_storage().nbytes() == 4 * stock.shape[0] * (2 * 700 - 1)
+
+
+@pytest.mark.parametrize(("adapter", "limit"), [("lora", None), ("prefix_tuning", LONGEST_T5_CHAIN)])
+def test_t5_is_cut_only_where_memory_would_grow_with_the_square(backbones, tmp_path, adapter, limit):
+    model_over(backbones / "t5", adapter=adapter, top_blocks=2)[0].save_pretrained(tmp_path)
+    predictor = load_predictor(str(tmp_path))
+    assert predictor.model.max_residues == limit
+    ((_, found),) = predictor.predict(["MKVLW" * 500])
+    assert found.shape == (2500, 9)
 
 
 def test_ensembles_are_not_packed(backbones):

@@ -128,7 +128,8 @@ class T5Row(Row):
         attention = backbone.encoder.block[0].layer[0].SelfAttention
         here = torch.tensor([self.longest - 1], device=attention.relative_attention_bias.weight.device)
         table = attention.compute_bias(1, 2 * self.longest - 1, cache_position=here)  # of one residue to all others
-        self.table = table[0, :, 0].flip(-1)  # (heads, 2 longest - 1), of distances longest - 1 down to 1 - longest
+        # (heads, distances), from longest - 1 down to 1 - longest; contiguous, or the kernel copies every bias
+        self.table = table[0, :, 0].flip(-1).contiguous()
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
         """As T5Block on a batch."""
