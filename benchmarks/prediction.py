@@ -40,7 +40,7 @@ ROWS = 8  # of a batch in the usual loop
 FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
 NUM_STATES = 9
 ESM_SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}  # blocks, width, heads of ESM-2
-PROT_T5_BLOCKS = 2  # of 24, each as wide as ProtT5-XL's: 50 M parameters a block
+PROT_T5_BLOCKS = 1  # of 24 alike, as wide as ProtT5-XL's: 50 M parameters
 SHAPES = (*ESM_SHAPES, "prot_t5")
 TEST_SETS = ("casp12", "casp13", "casp14", "test2018")
 

@@ -92,9 +92,9 @@ class EsmRow(BertRow):
 
     def place(self, states: torch.Tensor) -> torch.Tensor:
         """Rotate queries and keys."""
-        if self.tables is None:
-            return states
-        return torch.cat([rotate(states[:, :2], self.tables), states[:, 2:]], dim=1)
+        if self.tables is not None:
+            rotate_(states[:, :2], self.tables)
+        return states
 
 
 def rotary_tables(frequencies: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,18 +105,20 @@ def rotary_tables(frequencies: torch.Tensor, lengths: Sequence[int]) -> tuple[to
         lengths: tokens of each chain.
 
     Returns:
-        cosines and sines, each (tokens, 1, 1, head size).
+        cosines and sines, each (tokens, 1, 1, head size / 2).
     """
     positions = torch.cat([torch.arange(length, device=frequencies.device) for length in lengths])
-    angles = torch.outer(positions.to(frequencies.dtype), frequencies).repeat(1, 2)[:, None, None]
+    angles = torch.outer(positions.to(frequencies.dtype), frequencies)[:, None, None]
     return angles.cos(), angles.sin()
 
 
-def rotate(values: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Turn (tokens, ..., head size) by their positions (Su et al. 2021, RoFormer)."""
+def rotate_(values: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Turn (tokens, ..., head size) by their positions, in place (Su et al. 2021, RoFormer)."""
     cosines, sines = tables
     low, high = values.chunk(2, dim=-1)
-    return (values * cosines + torch.cat([-high, low], dim=-1) * sines).to(values.dtype)
+    turned = low * cosines - high * sines
+    high.copy_(high * cosines + low * sines)
+    low.copy_(turned)
 
 
 class T5Row(Row):
