@@ -23,7 +23,7 @@ demo: $(STAMP)  ## train on the bundled sample with the bundled backbone, offlin
 	    --num_train_epochs 12 --lr_scheduler_type linear --output_dir runs/demo --overwrite_output_dir True
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 quality: $(STAMP)  ## lint, formatting and types, nothing changed
 	$(BIN)/ruff check .

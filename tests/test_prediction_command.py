@@ -142,13 +142,18 @@ def test_a_reader_that_leaves_is_no_error(data):
 
 
 @pytest.mark.slow
-def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path):
+@pytest.mark.parametrize("configuration", ["cpu_ddp", "deepspeed_zero3"])
+def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path, configuration):
+    options: tuple[str, ...] = ()
+    if configuration.startswith("deepspeed"):
+        pytest.importorskip("deepspeed")
+        options = ("--main_process_port", "0", "--num_processes", "2")
     recipe = ROOT / "recipes" / "predict.py"
     flags = [data / "two.fasta", "--model", data / "model", "--quiet", "--format", "tsv", "-o"]
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    config = ROOT / "accelerate_configs" / "cpu_ddp.yaml"
+    config = ROOT / "accelerate_configs" / f"{configuration}.yaml"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    for launched, out in (([sys.executable], "one"), ([*launcher, config], "two")):
+    for launched, out in (([sys.executable], "one"), ([*launcher, config, *options], "two")):
         command_line = [*launched, recipe, *flags, tmp_path / out]
         done = subprocess.run(list(map(str, command_line)), capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
