@@ -37,6 +37,7 @@ style: $(STAMP)  ## repair what the linter can repair
 bench: $(STAMP)  ## run the benchmarks that README's numbers come from
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/metric.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py
 
 clean:  ## remove the virtual environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -8,9 +8,11 @@ from models import FAMILIES, save_tiny_backbone
 from lift_ss_hf.adapter_methods import ADAPTERS
 from lift_ss_hf.ensemble import Ensemble
 from lift_ss_hf.modeling import SecondaryStructureModel
+from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
 from lift_ss_hf.prediction.predictor import Predictor, rows_of
 from lift_ss_hf.prediction.quantisation import Int8Linear, quantise
+from lift_ss_hf.prediction.rows import T5Row
 from lift_ss_hf.tokenization import ResidueTokenizer
 
 SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9, "ACD", "MKVWWW" * 15]
@@ -21,7 +23,11 @@ def backbones(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbones")
     for family in FAMILIES:
         save_tiny_backbone(folder / family, family)
-    save_tiny_backbone(folder / "absolute", "esm", position_embedding_type="absolute")
+    save_tiny_backbone(folder / "esm1b", "esm", position_embedding_type="absolute", emb_layer_norm_before=True)
+    save_tiny_backbone(folder / "gated", "t5", feed_forward_proj="gated-gelu", d_kv=16)  # as Ankh; wider than d_model
+    save_tiny_backbone(
+        folder / "distances", "bert", position_embedding_type="relative_key", attn_implementation="eager"
+    )
     return folder
 
 
@@ -55,9 +61,10 @@ def assert_as_alone(model, tokenizer, max_tokens=400):
 
 
 @pytest.mark.parametrize("adapter", [None, *sorted(ADAPTERS)])
-def test_each_adapter_predicts_a_chain_as_if_alone(backbones, adapter):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_adapter_predicts_a_chain_as_if_alone(backbones, family, adapter):
     options = {"adapter": adapter} | ({} if adapter is None else {"top_blocks": 2})
-    model, tokenizer = model_over(backbones / "esm", **options)
+    model, tokenizer = model_over(backbones / family, **options)
     predictor = assert_as_alone(model, tokenizer)
     assert (predictor.packed is None) == (adapter in UNPACKABLE_ADAPTERS)
 
@@ -72,10 +79,35 @@ def test_heads_mixes_and_windows_are_packed_too(backbones, options):
     assert assert_as_alone(model, tokenizer).packed is not None
 
 
-@pytest.mark.parametrize("backbone", ["t5", "bert", "absolute"])
-def test_what_cannot_be_packed_is_predicted_in_batches(backbones, backbone):
-    model, tokenizer = model_over(backbones / backbone, top_blocks=2)
+@pytest.mark.parametrize("name", ["esm1b", "gated"])
+def test_variants_of_a_family_are_packed_too(backbones, name):
+    model, tokenizer = model_over(backbones / name, top_blocks=2, max_residues=200)
+    assert assert_as_alone(model, tokenizer).packed is not None
+
+
+def test_positions_that_rows_do_not_know_are_predicted_in_batches(backbones):
+    model, tokenizer = model_over(backbones / "distances", top_blocks=2)
     assert assert_as_alone(model, tokenizer).packed is None
+
+
+def test_the_bias_of_t5_is_that_of_each_distance_and_takes_no_memory(backbones):
+    model, _ = model_over(backbones / "t5", adapter=None)
+    row = T5Row(model.backbone, [3, 700])
+    for length in (3, 700):
+        stock = model.family.blocks(model.backbone)[0].layer[0].SelfAttention.compute_bias(length, length)[0]
+        bias = row.bias(length, torch.float32)
+        assert torch.equal(bias.flip(-1), stock)  # the keys come in from the last
+        assert bias.stride()[1:] == (1, 1)  # else sdpa makes a copy
+        assert bias.untyped_storage().nbytes() == 4 * stock.shape[0] * (2 * 700 - 1)
+
+
+@pytest.mark.parametrize(("adapter", "limit"), [("lora", None), ("prefix_tuning", LONGEST_T5_CHAIN)])
+def test_t5_is_cut_only_where_memory_would_grow_with_the_square(backbones, tmp_path, adapter, limit):
+    model_over(backbones / "t5", adapter=adapter, top_blocks=2)[0].save_pretrained(tmp_path)
+    predictor = load_predictor(str(tmp_path))
+    assert predictor.model.max_residues == limit
+    ((_, found),) = predictor.predict(["MKVLW" * 500])
+    assert found.shape == (2500, 9)
 
 
 def test_ensembles_are_not_packed(backbones):
@@ -84,11 +116,16 @@ def test_ensembles_are_not_packed(backbones):
     assert not can_be_packed(Ensemble(models))
 
 
-def test_half_precision_backbones_are_packed_as_they_are_run(backbones):
+@pytest.mark.parametrize("adapter", [None, "bottleneck", "ia3", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_backbones_are_packed_as_they_are_run(backbones, family, adapter):
     torch.manual_seed(0)
-    model = SecondaryStructureModel.from_backbone(backbones / "esm", top_blocks=2, head="linear", dtype=torch.bfloat16)
-    tokenizer = ResidueTokenizer.from_pretrained(backbones / "esm")
-    for index, found in Predictor(model, tokenizer).predict(SEQUENCES):
+    options = {"adapter": adapter, "head": "linear", "dtype": torch.bfloat16}
+    model = SecondaryStructureModel.from_backbone(backbones / family, **options)
+    tokenizer = ResidueTokenizer.from_pretrained(backbones / family)
+    predictor = Predictor(model, tokenizer)
+    assert predictor.packed is not None
+    for index, found in predictor.predict(SEQUENCES):
         assert np.abs(found - alone(model, tokenizer, SEQUENCES[index])).mean() < 0.005  # bf16 rounds to 3 digits
 
 

@@ -10,11 +10,13 @@ import torch
 from ..backbones import locate
 from ..modeling import SecondaryStructureModel
 from ..tokenization import ResidueTokenizer
+from .packing import can_be_packed
 from .predictor import MAX_TOKENS, Predictor
 from .quantisation import quantise
 
 PRECISIONS = ("fp32", "bf16", "int8")
 # T5 of transformers 4.57 holds the scores of all pairs of residues: 0.5 GB for 32 heads at this length [residues].
+# Rows on a CPU do not; the kernels of a GPU want the bias of all pairs, if not the scores.
 LONGEST_T5_CHAIN = 2048
 GPU_MAX_TOKENS = 1 << 14  # not measured
 
@@ -50,18 +52,22 @@ def load_predictor(
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}. Choose one of: {', '.join(sorted(PRECISIONS))}.")
     where = locate(name, "predictor")
-    config = SecondaryStructureModel.read_config(where)
-    changes: dict[str, Any] = {}
-    if config.backbone_config.model_type == "t5" and config.max_residues is None:
-        changes["max_residues"] = LONGEST_T5_CHAIN
     dtype = torch.bfloat16 if precision == "bf16" else None
-    model = SecondaryStructureModel.from_pretrained(where, backbone=backbone, dtype=dtype, **changes).to(device)
+    model = SecondaryStructureModel.from_pretrained(where, backbone=backbone, dtype=dtype).to(device)
+    if holds_all_pairs(model) and model.config.max_residues is None:
+        model.config.max_residues = LONGEST_T5_CHAIN
+        model.config.check()
     if precision == "int8":
         quantise(model)
     tokenizer = ResidueTokenizer.from_pretrained(where, backbone=backbone)
     if max_tokens is None:
         max_tokens = MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS
     return Predictor(model, tokenizer, max_tokens)
+
+
+def holds_all_pairs(model: Any) -> bool:
+    """Whether memory grows with the square of a chain's length."""
+    return model.family.model_type == "t5" and not (can_be_packed(model) and model.device.type == "cpu")
 
 
 def default_precision(device: torch.device) -> str:

@@ -1,0 +1,277 @@
+"""Time prediction over real chains, the ways it is usually done and ours, side by side in one run; and what int8 costs.
+
+Residues per second of CPU time (`time.process_time`, one thread, the best of several rounds, in each of which every
+way takes its turn), from sequences to states: tokenizing is within the time, loading is not. Shapes are real, weights
+random, heads linear; the chains are those of Test2016 where LIFT_SS_DATA_DIR is set, else of the bundled sample. The
+loop of fair-esm runs where that is installed.
+
+With `--accuracy MODEL` nothing is timed: Q3 of a trained model in fp32 and in int8, over CASP12-14 and Test2018.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from training import provenance
+from transformers import EsmConfig, EsmForTokenClassification, T5Config, T5EncoderModel
+
+from lift_ss_hf.backbones import locate
+from lift_ss_hf.collator import ChainCollator, budget_batches
+from lift_ss_hf.command_line import run
+from lift_ss_hf.configuration import EsmSecondaryStructureConfig, T5SecondaryStructureConfig
+from lift_ss_hf.corpora import load_corpus
+from lift_ss_hf.corpora.sources import MissingSourceError
+from lift_ss_hf.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
+from lift_ss_hf.prediction.loading import load_predictor
+from lift_ss_hf.prediction.predictor import MAX_TOKENS, Predictor
+from lift_ss_hf.prediction.quantisation import quantise
+from lift_ss_hf.states import IGNORE_INDEX, fold_index, get_alphabet
+from lift_ss_hf.tokenization import ResidueTokenizer
+
+ROWS = 8  # of a batch in the usual loop
+FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
+NUM_STATES = 9
+ESM_SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}  # blocks, width, heads of ESM-2
+PROT_T5_BLOCKS = 1  # of 24 alike, as wide as ProtT5-XL's: 50 M parameters
+SHAPES = (*ESM_SHAPES, "prot_t5")
+TEST_SETS = ("casp12", "casp13", "casp14", "test2018")
+
+Way = Callable[[Sequence[str]], int]  # predicts chains; returns how many residues
+
+
+class TableTokenizer:
+    """A token for each residue, `</s>` at the end: ProtT5's own tokenizer is not at hand here, and costs little."""
+
+    pad_token_id = 0
+
+    def encode(self, sequence: str) -> np.ndarray:
+        """(residues + 1,) int64."""
+        return np.append(np.frombuffer(sequence.encode(), np.uint8).astype(np.int64) - ord("A") + 3, 1)
+
+
+class StockT5(nn.Module):
+    """The encoder of transformers and a linear head."""
+
+    def __init__(self, config: T5Config):
+        super().__init__()
+        self.encoder = T5EncoderModel(config)
+        self.classifier = nn.Linear(config.d_model, NUM_STATES)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens) to (batch, tokens, states)."""
+        return self.classifier(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
+
+
+def in_file_order(model: Any, encode: Callable[[Sequence[str]], Any]) -> Way:
+    """The usual loop: a tokenizer that pads, and batches of eight as they come."""
+
+    def way(sequences: Sequence[str]) -> int:
+        done = 0
+        for start in range(0, len(sequences), ROWS):
+            batch = encode(sequences[start : start + ROWS])
+            done += keep(model(**batch), batch["attention_mask"])
+        return done
+
+    return way
+
+
+def sorted_by_length(model: Any, tokenizer: Any) -> Way:
+    """The stock model over batches of like length, under the token budget that our rows have."""
+    collate = ChainCollator(tokenizer.pad_token_id)
+
+    def way(sequences: Sequence[str]) -> int:
+        chains = [tokenizer.encode(sequence) for sequence in sequences]
+        done = 0
+        for indices in budget_batches([len(chain) for chain in chains], MAX_TOKENS):
+            batch = collate([{"input_ids": chains[i]} for i in indices])
+            done += keep(model(**batch), batch["attention_mask"])
+        return done
+
+    return way
+
+
+def keep(output: Any, attention_mask: torch.Tensor) -> int:
+    """Take the states of what is no padding, as any use would; returns their number."""
+    logits = getattr(output, "logits", output)
+    return len(logits.argmax(-1)[attention_mask > 0])
+
+
+def ours(model: Any, tokenizer: Any) -> Way:
+    """`Predictor`, as everything in this package predicts."""
+    predictor = Predictor(model, tokenizer)
+
+    def way(sequences: Sequence[str]) -> int:
+        return sum(len(probabilities.argmax(1)) for _, probabilities in predictor.predict(sequences))
+
+    return way
+
+
+def fair_esm(blocks: int, width: int, heads: int) -> Way:
+    """fair-esm's extract.py: its batch converter over its batches of like length, and its own model; no head."""
+    import esm
+
+    model = esm.ESM2(blocks, width, heads).eval()
+    convert = model.alphabet.get_batch_converter()
+
+    def way(sequences: Sequence[str]) -> int:
+        data = esm.FastaBatchedDataset([str(i) for i in range(len(sequences))], list(sequences))
+        done = 0
+        for indices in data.get_batch_indices(FAIR_ESM_TOKENS, extra_toks_per_seq=1):
+            _, _, tokens = convert([data[i] for i in indices])
+            done += len(model(tokens, repr_layers=[blocks])["representations"][blocks][tokens != 1])
+        return done
+
+    return way
+
+
+def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
+    """All ways of an ESM-2 shape."""
+    blocks, width, heads = ESM_SHAPES[shape]
+    config = EsmConfig(
+        vocab_size=33,
+        hidden_size=width,
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        position_embedding_type="rotary",
+        token_dropout=True,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=1026,
+        pad_token_id=1,
+        mask_token_id=32,
+        num_labels=NUM_STATES,
+    )
+    tokenizer = ResidueTokenizer.from_pretrained(locate("bundled"))
+    stock = EsmForTokenClassification(config).eval()
+    yield (
+        "stock, file order",
+        in_file_order(stock, lambda s: tokenizer.stock(list(s), padding=True, return_tensors="pt")),
+    )
+    yield "stock, sorted", sorted_by_length(stock, tokenizer)
+    del stock
+    has_peer = importlib.util.find_spec("esm") is not None
+    yield "fair-esm, sorted", fair_esm(blocks, width, heads) if has_peer else None
+    model = EsmForSecondaryStructure(
+        EsmSecondaryStructureConfig(
+            backbone_config=config, adapter=None, freeze="all", head="linear", loss="cross_entropy"
+        )
+    )
+    yield from our_ways(model, tokenizer)
+
+
+def t5_ways() -> Iterator[tuple[str, Way | None]]:
+    """All ways of a T5 whose blocks are ProtT5's."""
+    config = T5Config(
+        vocab_size=128, d_model=1024, num_layers=PROT_T5_BLOCKS, num_heads=32, d_kv=128, d_ff=16384, use_cache=False
+    )
+    tokenizer = TableTokenizer()
+    collate = ChainCollator(tokenizer.pad_token_id)
+    stock = StockT5(config).eval()
+    yield "stock, file order", in_file_order(stock, lambda s: collate([{"input_ids": tokenizer.encode(q)} for q in s]))
+    yield "stock, sorted", sorted_by_length(stock, tokenizer)
+    model = T5ForSecondaryStructure(
+        T5SecondaryStructureConfig(
+            backbone_config=config, adapter=None, freeze="all", head="linear", loss="cross_entropy"
+        )
+    )
+    yield from our_ways(model, tokenizer)
+
+
+def our_ways(model: Any, tokenizer: Any) -> Iterator[tuple[str, Way]]:
+    """Packed rows, exact and in int8."""
+    yield "packed rows", ours(model, tokenizer)
+    rounded = copy.deepcopy(model)
+    quantise(rounded)
+    yield "packed rows, int8", ours(rounded, tokenizer)
+
+
+@torch.inference_mode()
+def print_shape(shape: str, sequences: Sequence[str], rounds: int) -> None:
+    """Measure a shape, and print its rows of the table."""
+    ways = list(t5_ways() if shape == "prot_t5" else esm_ways(shape))
+    best = {name: float("inf") for name, way in ways if way is not None}
+    for name, way in [*ways] * rounds:
+        if way is not None:
+            begin = time.process_time()
+            way(sequences)
+            best[name] = min(best[name], time.process_time() - begin)
+    residues = sum(map(len, sequences))
+    for name, _ in ways:
+        if name not in best:
+            print(f"| {shape} | {name} | not installed | – |")
+            continue
+        ratio = best["stock, file order"] / best[name]
+        print(f"| {shape} | {name} | {residues / best[name]:,.0f} | {ratio:.2f} |", flush=True)
+
+
+def real_chains(number: int) -> tuple[list[str], str]:
+    """Chains in file order, and where they are from."""
+    try:
+        corpus, source = load_corpus("test2016", "test"), "Test2016"
+    except MissingSourceError:
+        corpus, source = load_corpus("sample", "train"), "the bundled sample"
+    sequences = corpus["sequence"][:]
+    step = max(1, len(sequences) // number)
+    return sequences[::step][:number], source
+
+
+def print_accuracy(model: str, backbone: str | None) -> None:
+    """Q3 (P is coil) of a trained model in fp32 and int8, a row for each test set."""
+    print("| test set | residues | Q3 fp32 [%] | Q3 int8 [%] | change [points] | states that differ [%] |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    predictors = [load_predictor(model, backbone, precision) for precision in ("fp32", "int8")]
+    groups = fold_index(predictors[0].states, "q3")
+    for name in TEST_SETS:
+        corpus = load_corpus(name, "test")
+        labels = np.concatenate([get_alphabet("q3").encode(states) for states in corpus["states"]])
+        known = labels != IGNORE_INDEX
+        exact, rounded = (predicted_labels(predictor, corpus["sequence"][:], groups)[known] for predictor in predictors)
+        scores = [100 * (found == labels[known]).mean() for found in (exact, rounded)]
+        numbers = f"{scores[0]:.2f} | {scores[1]:.2f} | {scores[1] - scores[0]:+.2f}"
+        print(f"| {name} | {known.sum():,} | {numbers} | {100 * (exact != rounded).mean():.2f} |", flush=True)
+
+
+def predicted_labels(predictor: Predictor, sequences: Sequence[str], groups: np.ndarray) -> np.ndarray:
+    """Labels of all residues, after probabilities were summed over the states of each group."""
+    found = dict(predictor.predict(sequences))
+    members = np.eye(groups.max() + 1)[groups]
+    return np.concatenate([(found[i] @ members).argmax(1) for i in range(len(sequences))])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="of ESM-2, or ProtT5's blocks"
+    )
+    parser.add_argument("--chains", type=int, default=200, help="so many, evenly spaced in the file")
+    parser.add_argument("--rounds", type=int, default=2, help="the best of so many is shown")
+    parser.add_argument("--accuracy", metavar="MODEL", help="Q3 of this model in int8 instead of speeds")
+    parser.add_argument("--backbone", metavar="NAME", help="where its backbone is, if not where it says")
+    parsed = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if parsed.accuracy:
+        print(f"{provenance()}\n")
+        print_accuracy(parsed.accuracy, parsed.backbone)
+        return 0
+    sequences, source = real_chains(parsed.chains)
+    residues = sum(map(len, sequences))
+    print(f"{len(sequences)} chains, {residues:,} residues of {source}, best of {parsed.rounds}; {provenance()}\n")
+    print("| shape | way | residues per CPU second | of the usual loop |")
+    print("| --- | --- | ---: | ---: |", flush=True)
+    for shape in parsed.shapes:
+        print_shape(shape, sequences, parsed.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
