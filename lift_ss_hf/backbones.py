@@ -36,6 +36,10 @@ class BackboneError(ValueError):
     """A backbone that is not there, or cannot be loaded."""
 
 
+class PickleError(BackboneError):
+    """A backbone without weights as safetensors."""
+
+
 class BackboneFamily:
     """How one architecture is loaded and run. Has no state; the backbone is always passed in.
 
@@ -90,8 +94,10 @@ class BackboneFamily:
             with whole_weights():
                 backbone, report = self.model_class.from_pretrained(locate(name), **fixed, **options)
         except (OSError, HFValidationError) as error:
-            hint = f" {pickle_hint(name)}" if "safetensors" in str(error) else ""
-            raise BackboneError(f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}{hint}") from error
+            told = f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}"
+            if "safetensors" in str(error):
+                raise PickleError(f"{told} {pickle_hint(name)}") from error
+            raise BackboneError(told) from error
         except (SafetensorError, RuntimeError, TypeError) as error:
             raise BackboneError(
                 f"the backbone {str(name)!r} is damaged: {in_one_line(error)}. Fetch its files again."

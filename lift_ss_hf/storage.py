@@ -21,7 +21,7 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .atomic import replacing
-from .backbones import BackboneError, fingerprint, get_family, locate, read_config_file
+from .backbones import BackboneError, PickleError, fingerprint, get_family, locate, read_config_file
 from .configuration import SecondaryStructureConfig
 from .safety import pickle_hint
 
@@ -107,8 +107,16 @@ def fetch_backbone(
     if name is None:
         raise ValueError(f"the configuration in {artefact} names no backbone. Pass backbone=, a folder or Hub id.")
     name, revision = find_backbone(name, revision, artefact)
+    family = get_family(config.backbone_config.model_type)
     try:
-        backbone = get_family(config.backbone_config.model_type).load(name, revision=revision, **options)
+        try:
+            backbone = family.load(name, revision=revision, **options)
+        except PickleError:
+            if revision is None or config.backbone_fingerprint is None:
+                raise
+            # Of a repository that has only a pickle transformers takes the Hub's converted copy, but asks for it only
+            # where no commit is named. The fingerprint tells whether it is the same.
+            backbone = family.load(name, **options)
     except BackboneError as error:
         raise BackboneError(f"{error} Needed by {artefact}; if it is elsewhere, pass backbone=.") from error
     check_fingerprint(backbone, config, name)

@@ -8,6 +8,7 @@ import torch
 from hub_server import running_hub
 from models import save_tiny_backbone
 
+from lift_ss_hf.backbones import PickleError, get_family
 from lift_ss_hf.modeling import EsmForSecondaryStructure, SecondaryStructureModel
 from lift_ss_hf.storage import find_backbone
 from lift_ss_hf.tokenization import ResidueTokenizer
@@ -126,3 +127,27 @@ def test_the_weights_of_a_model_are_read_without_pickle(saved, monkeypatch):
     monkeypatch.setattr(pickle, "load", refused)
     SecondaryStructureModel.from_pretrained(saved / "model")
     SecondaryStructureModel.from_backbone(saved / "backbone", top_blocks=1, head_channels=16)
+
+
+def test_the_hub_s_converted_copy_is_taken_where_it_is_the_same(saved, monkeypatch):
+    """transformers finds it only if no commit is asked for: https://github.com/huggingface/transformers, 4.57."""
+    model = EsmForSecondaryStructure.from_backbone(saved / "backbone", top_blocks=2, head_channels=16)
+    model.config.backbone_revision = "0" * 40
+    model.save_pretrained(saved / "small")
+    family, asked = get_family("esm"), []
+    load = type(family).load
+
+    def only_without_a_commit(self, name, revision=None, **options):
+        asked.append(revision)
+        if revision is not None:
+            raise PickleError("it has no safetensors.")
+        return load(self, saved / "backbone", **options)
+
+    monkeypatch.setattr(type(family), "load", only_without_a_commit)
+    monkeypatch.setattr("lift_ss_hf.storage.find_backbone", lambda name, revision, artefact: ("org/name", revision))
+    SecondaryStructureModel.from_pretrained(saved / "small")
+    assert asked == ["0" * 40, None]
+    other = save_tiny_backbone(saved / "other", "esm", seed=1)
+    monkeypatch.setattr(type(family), "load", lambda self, name, revision=None, **options: load(self, other, **options))
+    with pytest.raises(ValueError, match="is not the one this model was trained on"):
+        SecondaryStructureModel.from_pretrained(saved / "small")
