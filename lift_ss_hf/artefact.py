@@ -329,7 +329,7 @@ class ArtefactModel(PreTrainedModel):
                 "this model's backbone is in no checkpoint: it was merged with an adapter, or built with random "
                 "weights. Save with include_backbone=True."
             )
-        config.architectures = [type(self).__name__]
+        config.architectures = [self.by_family[config.backbone_config.model_type].__name__]  # a subclass's too
         folder.mkdir(parents=True, exist_ok=True)
         if include_code is None:
             include_code = type(self).__module__.startswith("transformers_modules.") or self._auto_class is not None

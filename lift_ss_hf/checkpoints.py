@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import WEIGHTS_NAME
 
 from .recipe_parsing import RecipeError
 
@@ -92,6 +93,8 @@ def find_damage(checkpoint: Path) -> str | None:
                 pass  # it holds the header against the file's size
         except (OSError, SafetensorError):
             return f"{path.name} is damaged"
+    if (checkpoint / WEIGHTS_NAME).exists():
+        return f"{WEIGHTS_NAME} is a pickle, which is not read"
     for name in (OPTIMIZER_NAME, SCHEDULER_NAME):
         path = checkpoint / name
         if path.exists() and not zipfile.is_zipfile(path):

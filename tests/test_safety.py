@@ -9,6 +9,7 @@ from hub_server import running_hub
 from models import save_tiny_backbone
 
 from lift_ss_hf.backbones import PickleError, get_family
+from lift_ss_hf.checkpoints import find_damage
 from lift_ss_hf.modeling import EsmForSecondaryStructure, SecondaryStructureModel
 from lift_ss_hf.storage import find_backbone
 from lift_ss_hf.tokenization import ResidueTokenizer
@@ -151,3 +152,17 @@ def test_the_hub_s_converted_copy_is_taken_where_it_is_the_same(saved, monkeypat
     monkeypatch.setattr(type(family), "load", lambda self, name, revision=None, **options: load(self, other, **options))
     with pytest.raises(ValueError, match="is not the one this model was trained on"):
         SecondaryStructureModel.from_pretrained(saved / "small")
+
+
+def test_a_checkpoint_with_a_pickle_is_not_resumed(tmp_path):
+    (tmp_path / "trainer_state.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile()))
+    assert "pytorch_model.bin is a pickle" in (find_damage(tmp_path) or "")
+
+
+def test_a_subclass_of_one_s_own_saves_what_loads_again(saved):
+    class Mine(EsmForSecondaryStructure):
+        pass
+
+    Mine.from_pretrained(saved / "model").save_pretrained(saved / "mine")
+    assert type(EsmForSecondaryStructure.from_pretrained(saved / "mine")) is EsmForSecondaryStructure
