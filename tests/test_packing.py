@@ -141,8 +141,9 @@ def test_rows_keep_to_their_budget():
     assert list(rows_of([], 7)) == []
 
 
-def test_int8_is_near_and_leaves_what_was_trained(backbones):
-    model, tokenizer = model_over(backbones / "esm", top_blocks=2, head="linear")
+@pytest.mark.parametrize("name", [*FAMILIES, "gated"])
+def test_int8_is_near_and_leaves_what_was_trained(backbones, name):
+    model, tokenizer = model_over(backbones / name, top_blocks=2, head="linear")
     exact = dict(Predictor(model, tokenizer).predict(SEQUENCES))
     quantise(model)
     rounded = dict(Predictor(model, tokenizer).predict(SEQUENCES))
@@ -150,7 +151,9 @@ def test_int8_is_near_and_leaves_what_was_trained(backbones):
     assert 0 < difference.mean() < 0.02
     kept = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert all(linear.weight.requires_grad for linear in kept)  # adapters and head
-    assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 4 * 6  # q, k, v, o and two of the feed-forward
+    assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 4 * (
+        7 if name == "gated" else 6
+    )  # q, k, v, o; feed-forward
 
 
 def test_lora_keeps_its_maps_in_fp32(backbones):

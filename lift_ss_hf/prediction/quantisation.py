@@ -26,6 +26,7 @@ class Int8Linear(nn.Module):
         weight = linear.weight.detach()
         self.scales = weight.abs().amax(1).clamp(min=SMALLEST) / 127  # one for each output
         rounded = (weight / self.scales[:, None]).round().to(torch.int8)
+        self.weight = None  # T5's feed-forward asks for its type, to cast to it
         self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.bias = None if linear.bias is None else linear.bias.detach()
