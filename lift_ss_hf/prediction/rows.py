@@ -87,8 +87,7 @@ class EsmRow(BertRow):
         """As EsmLayer on a batch."""
         normed = block.attention.LayerNorm(hidden)
         hidden = block.attention.output(self.attend_with(block.attention.self, normed), hidden)
-        # torch's own gelu is the same function as ESM's, in one pass over memory instead of five
-        return block.output(F.gelu(block.intermediate.dense(block.LayerNorm(hidden))), hidden)
+        return block.output(block.intermediate(block.LayerNorm(hidden)), hidden)
 
     def place(self, states: torch.Tensor) -> torch.Tensor:
         """Rotate queries and keys."""
