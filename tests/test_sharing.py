@@ -134,6 +134,19 @@ def test_an_upload_that_breaks_off_leaves_nothing_visible(hub, saved, tmp_path):
     assert hub.snapshot("org/name", "main")[1] == {}
 
 
+def test_a_repository_that_is_there_gets_another_commit(hub, saved, tmp_path):
+    assert push(hub, saved, tmp_path, "org/name").returncode == 0
+    first = hub.snapshot("org/name", "main")[0]
+    config = json.loads((saved / "config.json").read_text()) | {"calibration_temperature": 1.5}
+    (saved / "config.json").write_text(json.dumps(config))
+    assert push(hub, saved, tmp_path, "org/name").returncode == 0
+    code = "from lift_ss_hf import SecondaryStructureModel as M\n"
+    code += (
+        f"for r in (None, {first!r}): print(M.from_pretrained('org/name', revision=r).config.calibration_temperature)"
+    )
+    assert in_clean_process(hub, tmp_path / "anyone", "-c", code).stdout.split() == ["1.5", "1.0"]
+
+
 def test_a_branch_is_pushed_beside_the_main_one(hub, saved, tmp_path):
     done = push(hub, saved, tmp_path, "org/name", "--revision", "second")
     assert done.returncode == 0, done.stderr
