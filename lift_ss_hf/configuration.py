@@ -181,7 +181,10 @@ class SecondaryStructureConfig(PretrainedConfig):
             if name in kwargs:
                 raise ValueError(f"{name} follows from states. To train for other states, pass states=.")
         changes = {name: kwargs.pop(name) for name in own & set(kwargs)}
-        return super().from_dict({**config_dict, **changes}, **kwargs)
+        content = {**config_dict, **changes}
+        if not cls.__module__.startswith("transformers_modules."):
+            content.pop("custom_pipelines", None)  # the package has the pipeline: no code of a repository is needed
+        return super().from_dict(content, **kwargs)
 
     def check(self) -> None:
         """Check all values together, and bring lists into their one form; again when a model is built.
