@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from training import provenance
-from transformers import EsmConfig, EsmForTokenClassification, T5Config, T5EncoderModel
+from training import SHAPES as ESM_SHAPES
+from training import esm_config, provenance
+from transformers import EsmForTokenClassification, T5Config, T5EncoderModel
 
 from lift_ss_hf.backbones import locate
 from lift_ss_hf.collator import ChainCollator, budget_batches
@@ -39,7 +40,6 @@ from lift_ss_hf.tokenization import ResidueTokenizer
 ROWS = 8  # of a batch in the usual loop
 FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
 NUM_STATES = 9
-ESM_SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}  # blocks, width, heads of ESM-2
 PROT_T5_BLOCKS = 1  # of 24 alike, as wide as ProtT5-XL's: 50 M parameters
 SHAPES = (*ESM_SHAPES, "prot_t5")
 TEST_SETS = ("casp12", "casp13", "casp14", "test2018")
@@ -134,22 +134,7 @@ def fair_esm(blocks: int, width: int, heads: int) -> Way:
 
 def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
     """All ways of an ESM-2 shape."""
-    blocks, width, heads = ESM_SHAPES[shape]
-    config = EsmConfig(
-        vocab_size=33,
-        hidden_size=width,
-        num_hidden_layers=blocks,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        position_embedding_type="rotary",
-        token_dropout=True,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        max_position_embeddings=1026,
-        pad_token_id=1,
-        mask_token_id=32,
-        num_labels=NUM_STATES,
-    )
+    config = esm_config(shape, num_labels=NUM_STATES)
     tokenizer = ResidueTokenizer.from_pretrained(locate("bundled"))
     stock = EsmForTokenClassification(config).eval()
     yield (
@@ -159,7 +144,7 @@ def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
     yield "stock, sorted", sorted_by_length(stock, tokenizer)
     del stock
     has_peer = importlib.util.find_spec("esm") is not None
-    yield "fair-esm, sorted", fair_esm(blocks, width, heads) if has_peer else None
+    yield "fair-esm, sorted", fair_esm(*ESM_SHAPES[shape]) if has_peer else None
     model = EsmForSecondaryStructure(
         EsmSecondaryStructureConfig(
             backbone_config=config, adapter=None, freeze="all", head="linear", loss="cross_entropy"

@@ -49,12 +49,10 @@ SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}
 REAL_8M = Path(os.environ.get("LIFT_SS_DATA_DIR") or ".").parent / "backbones" / "esm2_t6_8M"  # beside the corpora
 
 
-def backbone_of(shape: str) -> tuple[Any, str]:
-    """A backbone, and what its weights are."""
-    if shape == "8M" and REAL_8M.is_dir():
-        return get_family("esm").load(str(REAL_8M)), "real"
+def esm_config(shape: str, **more: Any) -> EsmConfig:
+    """The configuration of an ESM-2 checkpoint of that shape."""
     blocks, width, heads = SHAPES[shape]
-    config = EsmConfig(
+    return EsmConfig(
         vocab_size=33,
         hidden_size=width,
         num_hidden_layers=blocks,
@@ -67,8 +65,15 @@ def backbone_of(shape: str) -> tuple[Any, str]:
         max_position_embeddings=1026,
         pad_token_id=1,
         mask_token_id=32,
+        **more,
     )
-    return get_family("esm").build(config), "random"
+
+
+def backbone_of(shape: str) -> tuple[Any, str]:
+    """A backbone, and what its weights are."""
+    if shape == "8M" and REAL_8M.is_dir():
+        return get_family("esm").load(str(REAL_8M)), "real"
+    return get_family("esm").build(esm_config(shape)), "random"
 
 
 def with_regime(backbone: Any, **options: Any) -> EsmForSecondaryStructure:
