@@ -43,7 +43,7 @@ from lift_ss_hf.training import LabelledChains
 
 MAX_TOKENS = 2048  # of a batch, the recipes' default
 DEFAULT_ROWS = 8  # chains of a batch: transformers.TrainingArguments
-CHAINS = {"8M": 64, "35M": 24, "150M": 4}  # of an epoch, evenly spread over the corpus
+CHAINS = {"8M": 64, "35M": 24, "150M": 12}  # of an epoch, evenly spread over the corpus
 # blocks, width, heads: of ESM-2's checkpoints (Lin et al. 2023)
 SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}
 REAL_8M = Path(os.environ.get("LIFT_SS_DATA_DIR") or ".").parent / "backbones" / "esm2_t6_8M"  # beside the corpora
