@@ -38,7 +38,7 @@ def expected(request, tmp_path_factory):
     return folder, load_file(folder / "ddp" / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_it_trains_as_plain_processes_do_and_resumes(expected, stage, tmp_path):
     data, weights = expected
     out, configuration = tmp_path / "run", f"deepspeed_zero{stage}"
