@@ -41,6 +41,17 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping))
 
 
+class KnownPipelines(dict):
+    """The pipelines that a repository brings, where the package has them itself.
+
+    transformers 4.57 reads the task of `pipeline(model=...)` from them, and asks whether the task is among them to
+    run the repository's code. It is not: the package's own pipeline, which is registered, is taken.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return False
+
+
 class SecondaryStructureConfig(PretrainedConfig):
     """What a model is made of. Build one through `from_backbone` of the model, seldom by hand.
 
@@ -182,8 +193,8 @@ class SecondaryStructureConfig(PretrainedConfig):
                 raise ValueError(f"{name} follows from states. To train for other states, pass states=.")
         changes = {name: kwargs.pop(name) for name in own & set(kwargs)}
         content = {**config_dict, **changes}
-        if not cls.__module__.startswith("transformers_modules."):
-            content.pop("custom_pipelines", None)  # the package has the pipeline: no code of a repository is needed
+        if "custom_pipelines" in content and not cls.__module__.startswith("transformers_modules."):
+            content["custom_pipelines"] = KnownPipelines(content["custom_pipelines"])
         return super().from_dict(content, **kwargs)
 
     def check(self) -> None:

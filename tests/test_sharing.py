@@ -110,13 +110,15 @@ def test_a_pushed_model_gives_the_same_with_and_without_the_package(hub, saved, 
     registered += (
         'p = pipeline("protein-secondary-structure", model="org/name"); model, tokenizer = p.model, p.residues\n'
     )
+    inferred = registered.replace('"protein-secondary-structure", ', "")
     logits = []
-    for name, code in (("ours", ours), ("theirs", theirs), ("registered", registered)):
+    for name, code in (("ours", ours), ("theirs", theirs), ("registered", registered), ("inferred", inferred)):
         done = in_clean_process(hub, tmp_path / name, "-c", code + LOGITS, package=name != "theirs")
         assert done.returncode == 0, done.stderr
         logits.append(load_file(tmp_path / name / "logits.safetensors")["logits"])
     assert torch.equal(logits[0], logits[1])
     assert torch.equal(logits[0], logits[2])
+    assert torch.equal(logits[0], logits[3])
 
 
 def test_a_private_model_is_not_there_without_a_token(hub, saved, tmp_path):
