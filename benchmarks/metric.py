@@ -8,14 +8,12 @@ the table says so.
 from __future__ import annotations
 
 import argparse
-import platform
 import resource
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+from origin import origin
 
 from lift_ss_hf.command_line import run
 from lift_ss_hf.corpora.loading import load_corpus
@@ -104,23 +102,6 @@ def growth(references: list[str], predictions: list[str], sizes: tuple[int, ...]
     return lines
 
 
-def provenance() -> str:
-    """Commit, versions and hardware, in one line."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    cpu_info = Path("/proc/cpuinfo")  # Linux only; platform.processor() is empty there
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"commit {commit.stdout.strip() or 'unknown'}, Python {platform.python_version()}, numpy {np.__version__}, "
-        f"{models[0] if models else platform.processor()}, one core"
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -133,7 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     result = score(references, predictions, "q9")
     print(f"{name}: {len(references):,} chains, {sum(map(len, references)):,} residues, against a noisy copy")
     print(f"(seed {parsed.seed}: q9 {result['q9']:.4f}, sov99 {result['sov99']:.4f}, ", end="")
-    print(f"sov_refine {result['sov_refine']:.4f}); {provenance()}\n")
+    measured = origin(f"numpy {np.__version__}", "one core")
+    print(f"sov_refine {result['sov_refine']:.4f}); {measured}\n")
     print("| what | CPU [ms] | against SOV.pl |\n| --- | --- | --- |")
     print("\n".join(timings(references, predictions)))
     print("\n| chains | residues | everything at q9, CPU [ms] | [ns / residue] | peak memory of the process [MiB] |")

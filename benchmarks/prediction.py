@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from origin import origin
 from torch import nn
 from training import SHAPES as ESM_SHAPES
-from training import esm_config, provenance
+from training import esm_config
 from transformers import EsmForTokenClassification, T5Config, T5EncoderModel
 
 from lift_ss_hf.backbones import locate
@@ -244,13 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", metavar="NAME", help="where its backbone is, if not where it says")
     parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    measured = origin(f"torch {torch.__version__}", f"{torch.get_num_threads()} thread")
     if parsed.accuracy:
-        print(f"{provenance()}\n")
+        print(f"{measured}\n")
         print_accuracy(parsed.accuracy, parsed.backbone)
         return 0
     sequences, source = real_chains(parsed.chains)
     residues = sum(map(len, sequences))
-    print(f"{len(sequences)} chains, {residues:,} residues of {source}, best of {parsed.rounds}; {provenance()}\n")
+    print(f"{len(sequences)} chains, {residues:,} residues of {source}, best of {parsed.rounds}; {measured}\n")
     print("| shape | way | residues per CPU second | of the usual loop |")
     print("| --- | --- | ---: | ---: |", flush=True)
     for shape in parsed.shapes:

@@ -17,9 +17,7 @@ import importlib.util
 import logging
 import multiprocessing
 import os
-import platform
 import resource
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from origin import origin
 from transformers import EsmConfig, EsmForTokenClassification
 
 from lift_ss_hf.arguments import RecipeTrainingArguments
@@ -227,23 +226,6 @@ class Bench:
         )
 
 
-def provenance() -> str:
-    """Commit, versions and hardware, in one line."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    cpu_info = Path("/proc/cpuinfo")  # Linux only; platform.processor() is empty there
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"commit {commit.stdout.strip() or 'unknown'}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{models[0] if models else platform.processor()}, {torch.get_num_threads()} thread"
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -253,7 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     logging.getLogger("lift_ss_hf").setLevel(logging.WARNING)
     torch.set_num_threads(1)
-    print(f"Chains of {parsed.corpus}, best of {parsed.epochs} epochs; {provenance()}\n")
+    measured = origin(f"torch {torch.__version__}", f"{torch.get_num_threads()} thread")
+    print(f"Chains of {parsed.corpus}, best of {parsed.epochs} epochs; {measured}\n")
     print("| shape | regime | CPU time [s] | of full | of uncached | peak memory [MB] | disk [MB] |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
     summaries = []

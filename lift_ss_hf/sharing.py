@@ -1,4 +1,4 @@
-"""Pushing a model to the Hub: staged and checked on disk first, then one commit, so that nothing half is visible."""
+"""Pushing to the Hub: a model is staged and checked on disk first; one commit each, so that nothing half is visible."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from transformers import TrainingArguments
 
 from .backbones import BUNDLED
+from .metrics import Q8_SOV
 from .model_card import ABSOLUTE_PATH, CARD_FILE, hub_id
 from .modeling import SecondaryStructureModel
 from .provenance import TOKEN, TRAINING_CHAINS
@@ -42,7 +43,7 @@ def push_model(folder: str | Path, repo: str, private: bool = False, revision: s
     """
     with tempfile.TemporaryDirectory() as staging:
         stage_model(Path(folder), Path(staging))
-        repo = make_repository(repo, private)
+        repo = make_repository(repo, private=private)
         api = HfApi()
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
@@ -51,18 +52,46 @@ def push_model(folder: str | Path, repo: str, private: bool = False, revision: s
         )
 
 
-def make_repository(repo: str, private: bool = False) -> str:
-    """Make a repository for a model where there is none.
+def push_metric(repo: str) -> str:
+    """Push the metric as a Space, in one commit; links are followed, so that it stands alone.
+
+    Args:
+        repo: `ORG/NAME`; made where absent.
 
     Returns:
-        `ORG/NAME`, also where only a name was given: the user's own.
+        the commit's address.
+
+    Raises:
+        ValueError: for what is no name of a repository.
+        OSError: what the Hub's client raises: no token, no right, no connection.
+    """
+    return str(
+        HfApi().upload_folder(
+            repo_id=make_repository(repo, repo_type="space", space_sdk="gradio"),
+            repo_type="space",
+            folder_path=Q8_SOV,
+            ignore_patterns="__pycache__/*",
+            commit_message="Push the metric",
+        )
+    )
+
+
+def make_repository(repo: str, **options: Any) -> str:
+    """Make a repository where there is none.
+
+    Args:
+        repo: `ORG/NAME`, or a name of the user's own.
+        options: of `HfApi.create_repo`: private, repo_type, ...
+
+    Returns:
+        `ORG/NAME`.
 
     Raises:
         ValueError: for what is no name.
         OSError: what the Hub's client raises.
     """
     try:
-        return HfApi().create_repo(repo, private=private, exist_ok=True).repo_id
+        return HfApi().create_repo(repo, exist_ok=True, **options).repo_id
     except HFValidationError as error:
         raise ValueError(f"{repo!r} is no name of a repository: {error} Expected ORG/NAME.") from error
 
@@ -88,7 +117,7 @@ def prepare_push(training: TrainingArguments, backbone: str) -> str | None:
     training.push_to_hub = False
     _check_backbone({"backbone_name": backbone})
     name = training.hub_model_id or Path(str(training.output_dir)).name
-    return make_repository(name, bool(training.hub_private_repo)) if training.process_index == 0 else name
+    return make_repository(name, private=bool(training.hub_private_repo)) if training.process_index == 0 else name
 
 
 def stage_model(folder: Path, staging: Path) -> None:

@@ -4,7 +4,7 @@
 import argparse
 
 from lift_ss_hf.command_line import run
-from lift_ss_hf.metrics import push_metric
+from lift_ss_hf.sharing import push_metric
 
 
 def parse() -> argparse.Namespace:

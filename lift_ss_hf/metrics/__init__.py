@@ -29,35 +29,3 @@ def load_q8_sov(states: str = "q9", **options: Any) -> Any:
     import evaluate  # here, so that what only scores needs numpy alone
 
     return evaluate.load(str(Q8_SOV), states, **options)
-
-
-def push_metric(repo: str) -> str:
-    """Push the metric as a Space, in one commit; links are followed, so that it stands alone.
-
-    Args:
-        repo: `ORG/NAME`; made where absent.
-
-    Returns:
-        the commit's address.
-
-    Raises:
-        ValueError: for what is no name of a repository.
-        OSError: what the Hub's client raises: no token, no right, no connection.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    api = HfApi()
-    try:
-        api.create_repo(repo, repo_type="space", space_sdk="gradio", exist_ok=True)
-        return str(
-            api.upload_folder(
-                repo_id=repo,
-                repo_type="space",
-                folder_path=Q8_SOV,
-                ignore_patterns="__pycache__/*",
-                commit_message="Push the metric",
-            )
-        )
-    except HFValidationError as error:
-        raise ValueError(f"{repo!r} is no name of a repository: {error} Expected ORG/NAME.") from error
