@@ -41,11 +41,15 @@ class ModelArguments:
         default="all", metadata={"help": "all: backbone frozen; none: full fine-tuning; n: the lowest n blocks frozen"}
     )
     block_mix: bool = field(default=False, metadata={"help": "give the head a learned mix of all blocks' outputs"})
-    head: str = field(default="lift_ss", metadata={"help": "lift_ss (inception) or linear"})
+    head: str = field(
+        default="lift_ss",
+        metadata={"help": "lift_ss (inception), dilated (a wider view, for small backbones) or linear"},
+    )
     head_channels: int | None = field(
         default=None,
-        metadata={"help": "channels of the inception head (default: the backbone's width, at most LIFT_SS's 1024)"},
+        metadata={"help": "channels of a convolutional head (default: the backbone's width, at most LIFT_SS's 1024)"},
     )
+    head_dropout: float = field(default=0.2, metadata={"help": "values of a convolutional head dropped [fraction]"})
     loss: str = field(default="centroid", metadata={"help": "centroid (normalised softmax), cross_entropy or ldam"})
     balance: str | None = field(
         default=None, metadata={"help": "let rare states count more in the loss: inverse or inverse_sqrt frequency"}

@@ -71,7 +71,7 @@ class ArtefactModel(PreTrainedModel):
         Args:
             name_or_path: Hub id or folder of the backbone. A folder is recorded as given.
             adapter: a name of `adapter_methods.ADAPTERS`, or None.
-            head: `lift_ss` or `linear`.
+            head: `lift_ss`, `dilated` or `linear`.
             loss: `centroid`, `ldam` or `cross_entropy`.
             states: a name of `states.ALPHABETS`.
             leave_out: numbers of the blocks without an adapter; by default the lower two thirds, as in LIFT_SS.

@@ -19,7 +19,7 @@ from .windows import plan_windows
 
 FORMAT_VERSION = 1  # raised when an older package could no longer read what is written
 
-HEADS = ("lift_ss", "linear")
+HEADS = ("lift_ss", "dilated", "linear")
 LOSSES = ("centroid", "cross_entropy", "ldam")
 BALANCES = {"inverse": 1.0, "inverse_sqrt": 0.5}  # power of the frequency
 LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
@@ -66,9 +66,10 @@ class SecondaryStructureConfig(PretrainedConfig):
         freeze: `all` (the backbone keeps its weights), None (none is frozen), or n: the lowest n blocks and the
             embeddings are frozen. With an adapter only `all`.
         block_mix: give the head a learned mix of all blocks' outputs instead of the last one's.
-        head: `lift_ss` (inception) or `linear`.
-        head_channels, head_depth, head_dropout: of the inception head.
-        embedding_size: size of the head's output where centroids classify it, and of the inception head's.
+        head: `lift_ss` (inception), `dilated` (a wider view, for small backbones) or `linear`.
+        head_channels, head_depth, head_dropout: of a convolutional head: width, inceptions or rounds of dilations,
+            share of the values dropped in training.
+        embedding_size: size of the head's output where centroids classify it, and of a convolutional head's.
         loss: `centroid` (normalised softmax), `ldam` (the same with margins) or `cross_entropy`.
         loss_scale: tau, what similarities are multiplied by.
         balance: let rare states count more in the loss: `inverse` (to their frequency: every state weighs the same in

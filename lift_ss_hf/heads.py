@@ -2,7 +2,8 @@
 
 A head is `head(hidden, residue_mask) -> HeadOutput`. Convolutions see residues only: what stands at special and
 padding tokens is zeroed before each of them, so neither padding nor neighbours in the batch change a chain.
-Source of the inception head and the centroids: Yang et al. 2023, bioRxiv 2023.03.22.530066.
+Source of the inception head and the centroids: Yang et al. 2023, bioRxiv 2023.03.22.530066; of dilated convolutions:
+Yu & Koltun 2016, arXiv:1511.07122.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .states import get_alphabet
 
 NORM_EPSILON = 1e-6  # LIFT_SS
 FILTERS, KERNEL = 96, 9  # last convolution of the inception head, LIFT_SS
+DILATED_KERNEL = 5
+DILATIONS = (1, 2, 4, 8)  # a round of them reaches over 30 residues on either side
 
 
 class HeadOutput(NamedTuple):
@@ -50,18 +53,20 @@ class ChannelNorm(nn.Module):
 
 
 class ConvUnit(nn.Module):
-    """Convolution, hardswish, norm; plus the input where shapes match."""
+    """Convolution, hardswish, norm, dropout; plus the input where shapes match."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, dilation: int = 1, dropout: float = 0.0):
         super().__init__()
-        self.convolution = nn.Conv1d(in_channels, out_channels, kernel, padding=kernel // 2)
+        padding = kernel // 2 * dilation
+        self.convolution = nn.Conv1d(in_channels, out_channels, kernel, padding=padding, dilation=dilation)
         self.norm = ChannelNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, tokens) to (batch, out_channels, tokens)."""
         if self.convolution.kernel_size[0] > 1:
             values = values * mask
-        output = self.norm(F.hardswish(self.convolution(values)))
+        output = self.dropout(self.norm(F.hardswish(self.convolution(values))))
         return output + values if output.shape == values.shape else output
 
 
@@ -99,6 +104,8 @@ class Inception(nn.Module):
 class InceptionEncoder(nn.Module):
     """The LIFT_SS head up to its embedding; 4,698,208 parameters over ProtT5."""
 
+    reach = KERNEL // 2  # residues that its widest convolution sees on either side
+
     def __init__(self, in_channels: int, channels: int, depth: int, size: int, dropout: float):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
@@ -117,12 +124,45 @@ class InceptionEncoder(nn.Module):
         return self.projection(values.transpose(1, 2))
 
 
+class DilatedEncoder(nn.Module):
+    """Residual convolutions whose taps stand further and further apart: a wide view for a backbone that has little.
+
+    A depth of 2 sees 60 residues on either side, where the inception head of that depth sees 8.
+    """
+
+    reach = DILATED_KERNEL // 2 * max(DILATIONS)
+
+    def __init__(self, in_channels: int, channels: int, depth: int, size: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.entrance = nn.Linear(in_channels, channels)
+        self.units = nn.ModuleList(
+            ConvUnit(channels, channels, DILATED_KERNEL, dilation, dropout)
+            for _ in range(depth)
+            for dilation in DILATIONS
+        )
+        self.projection = nn.Linear(channels, size, bias=False)
+
+    def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, hidden) to (batch, tokens, size)."""
+        values = self.entrance(self.dropout(hidden)).transpose(1, 2)  # (batch, channels, tokens)
+        mask = residue_mask[:, None].to(values.dtype)  # (batch, 1, tokens)
+        for unit in self.units:
+            values = unit(values, mask)
+        return self.projection(values.transpose(1, 2))
+
+
 class LinearEncoder(nn.Linear):
     """One linear map of each residue by itself."""
+
+    reach = 0
 
     def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, tokens, hidden) to (batch, tokens, size)."""
         return super().forward(hidden)
+
+
+CONVOLUTIONAL_ENCODERS = {"lift_ss": InceptionEncoder, "dilated": DilatedEncoder}  # by the configuration's `head`
 
 
 def unit_vectors(values: torch.Tensor) -> torch.Tensor:
@@ -157,7 +197,8 @@ class StateHead(nn.Module):
         if config.head == "linear":
             self.encoder: nn.Module = LinearEncoder(config.hidden_size, size, bias=is_direct)
         else:
-            self.encoder = InceptionEncoder(
+            encoder = CONVOLUTIONAL_ENCODERS[config.head]
+            self.encoder = encoder(
                 config.hidden_size, config.head_channels, config.head_depth, size, config.head_dropout
             )
         if config.uses_centroids:

@@ -283,6 +283,7 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
         "block_mix": arguments.block_mix,
         "head": arguments.head,
         "head_channels": arguments.head_channels or min(width, LIFT_SS_CHANNELS),
+        "head_dropout": arguments.head_dropout,
         "loss": arguments.loss,
         "balance": arguments.balance,
         "states": arguments.states,

@@ -2,10 +2,10 @@ import pytest
 import torch
 from models import tiny_backbone
 
-from lift_ss_hf.configuration import EsmSecondaryStructureConfig
+from lift_ss_hf.configuration import HEADS, EsmSecondaryStructureConfig
 from lift_ss_hf.heads import InceptionEncoder, StateHead, unit_vectors
 
-CASES = [(head, loss) for head in ("lift_ss", "linear") for loss in ("centroid", "cross_entropy")]
+CASES = [(head, loss) for head in HEADS for loss in ("centroid", "cross_entropy")]
 
 
 def build_head(head: str, loss: str, **options) -> StateHead:
@@ -30,14 +30,21 @@ def test_what_stands_at_other_tokens_changes_no_residue(head, loss):
     torch.testing.assert_close(alone, module(hidden, mask).logits[1, 1:12], atol=1e-5, rtol=0)
 
 
-def test_the_inception_head_sees_neighbouring_residues():
-    module, mask = build_head("lift_ss", "centroid"), torch.ones(1, 30, dtype=torch.bool)
-    hidden = torch.randn(1, 30, 32)
+@pytest.mark.parametrize(
+    ("head", "depth", "residues"),
+    [
+        ("lift_ss", 2, 8),  # 4 of the last convolution, and 1 for each of 2 x 2 units of three on the long path
+        ("dilated", 1, 30),  # 2 x (1 + 2 + 4 + 8)
+        ("dilated", 2, 60),
+    ],
+)
+def test_a_convolutional_head_sees_neighbouring_residues(head, depth, residues):
+    module, mask = build_head(head, "centroid", head_depth=depth), torch.ones(1, 160, dtype=torch.bool)
+    hidden = torch.randn(1, 160, 32)
     changed = hidden.clone()
-    changed[0, 12] += 1
+    changed[0, 80] += 1
     differs = (module(hidden, mask).logits != module(changed, mask).logits).any(-1)[0]
-    # 4 residues of the last convolution, and 1 for each of 2 x 2 units of three on the long path
-    assert differs.nonzero().flatten().tolist() == list(range(12 - 8, 12 + 8 + 1))
+    assert differs.nonzero().flatten().tolist() == list(range(80 - residues, 80 + residues + 1))
 
 
 def test_logits_of_centroids_are_scaled_cosines():

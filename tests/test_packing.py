@@ -71,7 +71,14 @@ def test_each_adapter_predicts_a_chain_as_if_alone(backbones, family, adapter):
 
 @pytest.mark.parametrize(
     "options",
-    [{"head": "linear"}, {"loss": "cross_entropy"}, {"block_mix": True}, {"max_residues": 48}, {"head_depth": 4}],
+    [
+        {"head": "linear"},
+        {"head": "dilated"},
+        {"loss": "cross_entropy"},
+        {"block_mix": True},
+        {"max_residues": 48},
+        {"head_depth": 4},
+    ],
     ids=str,
 )
 def test_heads_mixes_and_windows_are_packed_too(backbones, options):

@@ -1,27 +1,26 @@
 """A model on chains laid end to end in one row: no padding, and no attention between chains.
 
 `rows` has the blocks. Here are the embeddings, chain by chain, whose learned positions start anew; windows of chains
-that are too long; and the head, whose inception convolutions reach over four residues: it sees the residues of a row
-with four empty places between chains. All of it is exact.
+that are too long; and the head, which sees the residues of a row with empty places between chains, as many as its
+widest convolution reaches over. All of it is exact.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ..ensemble import Ensemble
-from ..heads import KERNEL
 from ..windows import plan_windows
 from .rows import ROWS
 
 # These change with the tokens around a chain: prefixes and gates are the chain's own, NoReFT counts from its start.
 UNPACKABLE_ADAPTERS = ("mam", "noreft", "prefix_tuning", "unipelt")
 POSITIONS = {"bert": ("absolute",), "esm": ("absolute", "rotary"), "t5": (None,)}  # that rows know; T5 has but one kind
-GAP = KERNEL // 2  # empty places between chains: the reach of the widest convolution
+STEP = 128  # places that rows of the head grow by: a convolution on a CPU keeps code and memory for every length seen
 
 
 def can_be_packed(model: Any) -> bool:
@@ -88,8 +87,13 @@ class PackedModel:
 
     def _classify(self, residues: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """(residues, hidden) of chains end to end to logits of each chain."""
-        chains = residues.split(list(lengths))
-        row = torch.cat([F.pad(chain, (0, 0, 0, GAP)) for chain in chains])
-        mask = torch.cat([F.pad(chain.new_ones(len(chain), dtype=torch.bool), (0, GAP)) for chain in chains])
-        logits = self.model.head(row[None], mask[None]).logits[0]
-        return [chain[:-GAP] for chain in logits.split([length + GAP for length in lengths])]
+        gap = self.model.head.encoder.reach
+        starts = list(itertools.accumulate((length + gap for length in lengths), initial=0))
+        places = -(-starts.pop() // STEP) * STEP
+        row = residues.new_zeros(1, places, residues.shape[-1])
+        mask = torch.zeros(1, places, dtype=torch.bool, device=residues.device)
+        spans = [slice(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+        for span, chain in zip(spans, residues.split(list(lengths)), strict=True):
+            row[0, span], mask[0, span] = chain, True
+        logits = self.model.head(row, mask).logits[0]
+        return [logits[span] for span in spans]
