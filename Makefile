@@ -38,6 +38,7 @@ bench: $(STAMP)  ## run the benchmarks that README's numbers come from
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/metric.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py
 
 clean:  ## remove the virtual environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

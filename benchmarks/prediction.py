@@ -1,11 +1,9 @@
-"""Time prediction over real chains, the ways it is usually done and ours, side by side in one run; and what int8 costs.
+"""Time prediction over real chains, the ways it is usually done and ours, side by side in one run.
 
 Residues per second of CPU time (`time.process_time`, one thread, the best of several rounds, in each of which every
 way takes its turn), from sequences to states: tokenizing is within the time, loading is not. Shapes are real, weights
 random, heads linear; the chains are those of Test2016 where LIFT_SS_DATA_DIR is set, else of the bundled sample. The
 loop of fair-esm runs where that is installed.
-
-With `--accuracy MODEL` nothing is timed: Q3 of a trained model in fp32 and in int8, over CASP12-14 and Test2018.
 """
 
 from __future__ import annotations
@@ -32,10 +30,8 @@ from lift_ss_hf.configuration import EsmSecondaryStructureConfig, T5SecondaryStr
 from lift_ss_hf.corpora import load_corpus
 from lift_ss_hf.corpora.sources import MissingSourceError
 from lift_ss_hf.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
-from lift_ss_hf.prediction.loading import load_predictor
 from lift_ss_hf.prediction.predictor import MAX_TOKENS, Predictor
 from lift_ss_hf.prediction.quantisation import quantise
-from lift_ss_hf.states import IGNORE_INDEX, fold_index, get_alphabet
 from lift_ss_hf.tokenization import ResidueTokenizer
 
 ROWS = 8  # of a batch in the usual loop
@@ -43,7 +39,6 @@ FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
 NUM_STATES = 9
 PROT_T5_BLOCKS = 1  # of 24 alike, as wide as ProtT5-XL's: 50 M parameters
 SHAPES = (*ESM_SHAPES, "prot_t5")
-TEST_SETS = ("casp12", "casp13", "casp14", "test2018")
 
 Way = Callable[[Sequence[str]], int]  # predicts chains; returns how many residues
 
@@ -210,29 +205,6 @@ def real_chains(number: int) -> tuple[list[str], str]:
     return sequences[::step][:number], source
 
 
-def print_accuracy(model: str, backbone: str | None) -> None:
-    """Q3 (P is coil) of a trained model in fp32 and int8, a row for each test set."""
-    print("| test set | residues | Q3 fp32 [%] | Q3 int8 [%] | change [points] | states that differ [%] |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    predictors = [load_predictor(model, backbone, precision) for precision in ("fp32", "int8")]
-    groups = fold_index(predictors[0].states, "q3")
-    for name in TEST_SETS:
-        corpus = load_corpus(name, "test")
-        labels = np.concatenate([get_alphabet("q3").encode(states) for states in corpus["states"]])
-        known = labels != IGNORE_INDEX
-        exact, rounded = (predicted_labels(predictor, corpus["sequence"][:], groups)[known] for predictor in predictors)
-        scores = [100 * (found == labels[known]).mean() for found in (exact, rounded)]
-        numbers = f"{scores[0]:.2f} | {scores[1]:.2f} | {scores[1] - scores[0]:+.2f}"
-        print(f"| {name} | {known.sum():,} | {numbers} | {100 * (exact != rounded).mean():.2f} |", flush=True)
-
-
-def predicted_labels(predictor: Predictor, sequences: Sequence[str], groups: np.ndarray) -> np.ndarray:
-    """Labels of all residues, after probabilities were summed over the states of each group."""
-    found = dict(predictor.predict(sequences))
-    members = np.eye(groups.max() + 1)[groups]
-    return np.concatenate([(found[i] @ members).argmax(1) for i in range(len(sequences))])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -241,15 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--chains", type=int, default=200, help="so many, evenly spaced in the file")
     parser.add_argument("--rounds", type=int, default=2, help="the best of so many is shown")
-    parser.add_argument("--accuracy", metavar="MODEL", help="Q3 of this model in int8 instead of speeds")
-    parser.add_argument("--backbone", metavar="NAME", help="where its backbone is, if not where it says")
     parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)
     measured = origin(f"torch {torch.__version__}", f"{torch.get_num_threads()} thread")
-    if parsed.accuracy:
-        print(f"{measured}\n")
-        print_accuracy(parsed.accuracy, parsed.backbone)
-        return 0
     sequences, source = real_chains(parsed.chains)
     residues = sum(map(len, sequences))
     print(f"{len(sequences)} chains, {residues:,} residues of {source}, best of {parsed.rounds}; {measured}\n")
