@@ -8,6 +8,7 @@ from models import FAMILIES, save_tiny_backbone
 from lift_ss_hf.adapter_methods import ADAPTERS
 from lift_ss_hf.ensemble import Ensemble
 from lift_ss_hf.modeling import SecondaryStructureModel
+from lift_ss_hf.prediction import rows
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
 from lift_ss_hf.prediction.predictor import Predictor, rows_of
@@ -67,6 +68,26 @@ def test_each_adapter_predicts_a_chain_as_if_alone(backbones, family, adapter):
     model, tokenizer = model_over(backbones / family, **options)
     predictor = assert_as_alone(model, tokenizer)
     assert (predictor.packed is None) == (adapter in UNPACKABLE_ADAPTERS)
+
+
+def reference_of_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
+    """What torch.nn.attention.varlen documents, for a machine without a GPU."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    lengths = cu_seq_q.diff()
+    assert max_q == max_k == lengths.max()
+    chains = zip(*(states.split(lengths.tolist()) for states in (query, key, value)), strict=True)
+    attended = [
+        torch.nn.functional.scaled_dot_product_attention(*(states.transpose(0, 1) for states in chain)).transpose(0, 1)
+        for chain in chains
+    ]
+    return torch.cat(attended)
+
+
+@pytest.mark.parametrize("family", ["esm", "esm1b", "bert"])
+def test_one_kernel_attends_all_chains_where_there_is_one(backbones, family, monkeypatch):
+    monkeypatch.setattr(rows, "varlen_attn", reference_of_varlen_attn)
+    monkeypatch.setattr(rows, "attends_at_once", lambda states: True)  # on the CPU it never does
+    assert_as_alone(*model_over(backbones / family))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,23 @@ of the chain alone, to the rounding of the numbers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+varlen_attn: Any
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
+
+
+def attends_at_once(states: torch.Tensor) -> bool:
+    """Whether one kernel can attend all chains of a row: flash attention of a GPU, in half precision."""
+    return varlen_attn is not None and states.is_cuda and states.dtype in (torch.bfloat16, torch.float16)
 
 
 class Row:
@@ -27,25 +39,29 @@ class Row:
 
     def __init__(self, backbone: Any, lengths: Sequence[int]):
         self.lengths = list(lengths)
+        self.ends = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=backbone.device)
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
         """(1, tokens, hidden) to (1, tokens, hidden), each chain as the block's own forward has it."""
         raise NotImplementedError
 
-    def attend(self, states: torch.Tensor, scale: float) -> torch.Tensor:
-        """Attention of each chain to itself.
+    def attend(self, states: torch.Tensor) -> torch.Tensor:
+        """Attention of each chain to itself, scores scaled by the root of the head size.
 
         Args:
             states: (tokens, 3, heads, head size): queries, keys and values.
-            scale: of the scores.
 
         Returns:
             (1, tokens, heads x head size)
         """
+        if attends_at_once(states):
+            query, key, value = states.unbind(1)
+            ends, longest = self.ends, max(self.lengths)
+            return varlen_attn(query, key, value, ends, ends, longest, longest).flatten(1)[None]
         attended = []
         for chain in states.split(self.lengths):
             query, key, value = chain.permute(1, 2, 0, 3)[:, None]  # each (1, heads, length, head size)
-            output = F.scaled_dot_product_attention(query, key, value, scale=scale)
+            output = F.scaled_dot_product_attention(query, key, value)
             attended.append(output[0].transpose(0, 1).flatten(1))
         return torch.cat(attended)[None]
 
@@ -67,8 +83,7 @@ class BertRow(Row):
     def attend_with(self, attention: Any, hidden: torch.Tensor) -> torch.Tensor:
         """(1, tokens, hidden) to (1, tokens, heads x head size) by a block's self-attention."""
         projections = (attention.query, attention.key, attention.value)
-        states = self.place(project(hidden, projections, attention.num_attention_heads))
-        return self.attend(states, attention.attention_head_size**-0.5)
+        return self.attend(self.place(project(hidden, projections, attention.num_attention_heads)))
 
     def place(self, states: torch.Tensor) -> torch.Tensor:
         """(tokens, 3, heads, head size) with positions, where those are no part of the embeddings."""
@@ -137,21 +152,21 @@ class T5Row(Row):
         half = block.layer[0]
         attention = half.SelfAttention
         states = project(half.layer_norm(hidden), (attention.q, attention.k, attention.v), attention.n_heads)
-        attended = attention.o(self.attend(states, scale=1.0))  # T5's scores are not scaled
+        attended = attention.o(self.attend(states))
         if hasattr(half, "bottleneck_layer_forward"):  # of the adapters library
             hidden = half.bottleneck_layer_forward(attended, hidden, None)
         else:
             hidden = hidden + attended
         return block.layer[1](hidden)
 
-    def attend(self, states: torch.Tensor, scale: float) -> torch.Tensor:
-        """As of any row, with the bias; keys and values go in from the last to the first."""
+    def attend(self, states: torch.Tensor) -> torch.Tensor:
+        """As of any row, with the bias and without scaling; keys and values go in from the last to the first."""
         attended = []
         for chain in states.split(self.lengths):
             query = chain[:, 0].transpose(0, 1)  # (heads, length, head size)
             key, value = chain[:, 1:].flip(0).permute(1, 2, 0, 3)
             bias = self.bias(len(chain), states.dtype)
-            output = F.scaled_dot_product_attention(query[None], key[None], value[None], bias[None], scale=scale)
+            output = F.scaled_dot_product_attention(query[None], key[None], value[None], bias[None], scale=1.0)
             attended.append(output[0].transpose(0, 1).flatten(1))
         return torch.cat(attended)[None]
 
