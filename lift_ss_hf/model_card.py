@@ -191,7 +191,7 @@ def _training(recipe: Mapping[str, Any], corpora: Mapping[str, Any], metrics: Ma
         if split in corpora:
             facts, names = (
                 corpora[split],
-                ", ".join(map(_public_name, recipe.get(split) or ["held-out training chains"])),
+                ", ".join(map(_public_name, _corpora(recipe, split))) or "held-out training chains",
             )
             lines.append(
                 f"- {split}: {names}: {facts['chains']:,} chains, {facts['residues']:,} residues, sha256 of sequences "
@@ -208,12 +208,17 @@ def _training(recipe: Mapping[str, Any], corpora: Mapping[str, Any], metrics: Ma
     return "\n".join(lines)
 
 
+def _corpora(recipe: Mapping[str, Any], split: str) -> list[str]:
+    """Names or paths of a split's corpora; none where its chains were held out of the training chains."""
+    return [name for name in recipe.get(split) or [] if name != "none"]
+
+
 def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     lines = ["- code and trained weights: Apache-2.0"]
     name = config.get("backbone_name")
     lines.append(f"- backbone: {LICENSES.get(str(name), 'see its own card')}")
     catalogue = load_catalogue()
-    for corpus in [*(recipe.get("train") or []), *(recipe.get("validation") or [])]:
+    for corpus in [*_corpora(recipe, "train"), *_corpora(recipe, "validation")]:
         entry = catalogue.get(CorpusName.parse(corpus).corpus)
         line = f"- {_public_name(corpus)}: {entry.origin.license if entry else 'see its own card'}"
         if line not in lines:

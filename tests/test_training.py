@@ -1,6 +1,7 @@
 """The main job, really run on a tiny backbone: it learns, repeats, resumes, and says early what cannot be."""
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -19,6 +20,7 @@ from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTraining
 from lift_ss_hf.checkpoints import last_checkpoint
 from lift_ss_hf.collator import TokenBudgetBatches
 from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.model_card import make_card
 from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.provenance import count_duplicates, load_training_chains
 from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe
@@ -89,6 +91,15 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
     assert corpora["train"]["sha256_of_sequences_and_states"] in text
     assert str(data) not in text
     assert "| 0 |" in text  # chains of the test in training, counted
+
+
+def test_the_card_of_a_run_without_a_validation_corpus_says_where_its_validation_chains_are_from(run, tmp_path):
+    copy = shutil.copytree(run[0], tmp_path / "run")
+    recipe = (copy / "recipe.yaml").read_text()
+    (copy / "recipe.yaml").write_text(re.sub(r"(?m)^validation:\n- .*$", "validation:\n- none", recipe))
+    text = str(make_card(copy))
+    assert "validation: held-out training chains: 10 chains" in text
+    assert "- none" not in text
 
 
 def test_the_model_reloads_and_knows_what_it_was_trained_on(run, data):
