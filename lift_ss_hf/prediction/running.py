@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import ctypes
 import hashlib
 import json
 import logging
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +73,6 @@ def predict_part(predictor: Predictor, part: Part, level: str, bar: Any = None) 
         for index, chain in enumerate(part.chains)
     ]
     cleaned = predictor.tokenizer.counts
-    return_free_memory()
     return predictions, Counts(
         chains=len(part.chains),
         residues=part.num_residues,
@@ -85,13 +82,6 @@ def predict_part(predictor: Predictor, part: Part, level: str, bar: Any = None) 
         lower_case=sum(chain.num_lower_case for chain in part.chains),
         replaced=sum(cleaned.replaced.values()) - sum(before.replaced.values()),
     )
-
-
-def return_free_memory() -> None:
-    """Give the system back what is free: glibc keeps it, and what it keeps grows with every new length of a row."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
-    if trim is not None:
-        trim(0)
 
 
 def predict_to_stream(
