@@ -20,7 +20,7 @@ def config(**options) -> SecondaryStructureConfig:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "deep"}, r"unknown head 'deep'\. Choose one of: lift_ss, linear\."),
+        ({"head": "deep"}, r"unknown head 'deep'\. Choose one of: dilated, lift_ss, linear\."),
         ({"loss": "focal"}, r"unknown loss 'focal'\. Choose one of: centroid, cross_entropy, ldam\."),
         ({"states": "q4"}, r"unknown state set 'q4'\. Choose one of: q3, q3_lift_ss, q8, q9\."),
         ({"adapter": "houlsby"}, r"unknown adapter 'houlsby'\. Choose one of: bottleneck, .*, unipelt; or None"),

@@ -256,7 +256,7 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         (["--adapter", "bottlenec"], "unknown adapter 'bottlenec'"),
         (["--adapter_options", "16"], "adapter_options is '16'. Expected JSON like {\"reduction_factor\": 16}"),
         (["--adapter_options", "{r"], "adapter_options is '{r'. Expected JSON"),
-        (["--head", "mlp"], "unknown head 'mlp'. Choose one of: lift_ss, linear"),
+        (["--head", "mlp"], "unknown head 'mlp'. Choose one of: dilated, lift_ss, linear"),
         (["--states", "q7"], "unknown state set 'q7'"),
         (["--backbone", "nobody/nothing"], "nobody/nothing"),
         (["--learning_rat", "1"], "unknown argument 'learning_rat'. Did you mean 'learning_rate'?"),
