@@ -19,7 +19,7 @@ import torch
 from ..collator import ChainCollator, budget_batches
 from .packing import PackedModel, can_be_packed
 
-TRIM_RESIDUES = 1 << 13  # between two returns of free memory
+TRIM_RESIDUES = 1 << 12  # between two returns of free memory
 MAX_TOKENS = 2048  # of a batch: best on a CPU, whose caches hold it; more on a GPU
 
 
@@ -69,6 +69,8 @@ class Predictor:
         assert self.packed is not None
         for indices in rows_of([len(chain) for chain in chains], self.max_tokens):
             row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
+            if len(row[0]) > self.max_tokens:  # the peak of memory is to be that of the long chain alone
+                return_free_memory()
             for index, logits in zip(indices, self.packed.logits(row), strict=True):
                 yield index, self.model.probabilities(logits).cpu().numpy()
 
@@ -85,19 +87,25 @@ class Predictor:
 
 
 def returning_free_memory(found: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Pass on what is found, and give the system back what is free from time to time.
-
-    glibc keeps it, in pieces that seldom fit again, since every row has another length: half as much memory again over
-    a proteome. This costs nothing that could be measured.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
+    """Pass on what is found, and give the system back what is free from time to time."""
     residues = 0
     for index, probabilities in found:
         yield index, probabilities
         residues += len(probabilities)
-        if trim is not None and residues >= TRIM_RESIDUES:
-            trim(0)
+        if residues >= TRIM_RESIDUES:
+            return_free_memory()
             residues = 0
+
+
+def return_free_memory() -> None:
+    """Give the system back what is free.
+
+    glibc keeps it, in pieces that seldom fit again, since every row has another length: half as much memory again over
+    a proteome. It takes no time that could be measured.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
+    if trim is not None:
+        trim(0)
 
 
 def rows_of(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
