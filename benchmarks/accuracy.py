@@ -8,6 +8,7 @@ its only way. Without LIFT_SS_DATA_DIR it is the bundled sample that is scored.
 from __future__ import annotations
 
 import argparse
+import operator
 import os
 import shutil
 import subprocess
@@ -15,34 +16,28 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from origin import origin
 
 from lift_ss_hf.backbones import BUNDLED
 from lift_ss_hf.command_line import run
 from lift_ss_hf.corpora import load_corpus
+from lift_ss_hf.evaluation import predict
 from lift_ss_hf.prediction.loading import load_predictor
-from lift_ss_hf.states import IGNORE_INDEX, Q3, reduce_probabilities
+from lift_ss_hf.scoring import score
 
 TEST_SETS = ("casp12", "casp13", "casp14", "test2018") if os.environ.get("LIFT_SS_DATA_DIR") else ("sample",)
 
-Way = Callable[[Sequence[str]], np.ndarray]  # predicts chains; labels of their residues, end to end
+Way = Callable[[Sequence[str]], list[str]]  # predicts chains; the Q3 states of each
 
 
 def ours(model: str, backbone: str | None, precision: str) -> Way:
-    """A predictor of this package; probabilities are summed over the states that Q3 holds as one."""
+    """A predictor of this package, as everything else here scores it."""
     predictor = load_predictor(model, backbone, precision)
-
-    def way(sequences: Sequence[str]) -> np.ndarray:
-        found = dict(predictor.predict(sequences))
-        chains = [reduce_probabilities(found[i], Q3, predictor.states) for i in range(len(sequences))]
-        return np.concatenate(chains).argmax(1)
-
-    return way
+    return lambda sequences: predict(predictor.model, predictor.tokenizer, sequences, quiet=True).at_level("q3")
 
 
-def reprof(sequences: Sequence[str]) -> np.ndarray:
+def reprof(sequences: Sequence[str]) -> list[str]:
     """Debian's reprof, which needs the sequence alone; its third column is the state, L for coil."""
     states = []
     with tempfile.TemporaryDirectory() as folder:
@@ -51,8 +46,8 @@ def reprof(sequences: Sequence[str]) -> np.ndarray:
             query.write_text(f">query\n{sequence}\n", "ascii")
             subprocess.run(["reprof", "-i", query, "-o", result], check=True, capture_output=True)
             rows = [line.split("\t") for line in result.read_text("ascii").splitlines() if line[0].isdigit()]
-            states += [row[2].replace("L", "C") for row in rows]
-    return Q3.encode("".join(states))
+            states.append("".join(row[2] for row in rows).replace("L", "C"))
+    return states
 
 
 def cpu_seconds() -> float:
@@ -63,17 +58,17 @@ def cpu_seconds() -> float:
 def print_test_set(name: str, ways: dict[str, Way]) -> None:
     """Measure, and print a row for each way."""
     corpus = load_corpus(name, "test")
-    sequences = corpus["sequence"][:]
-    labels = np.concatenate([Q3.encode(states) for states in corpus["states"]])
-    known = labels != IGNORE_INDEX
-    first = None
+    first = ""
     for title, way in ways.items():
         begin = cpu_seconds()
-        found = way(sequences)
-        speed = len(found) / (cpu_seconds() - begin)
-        first = found if first is None else first
-        q3, differ = 100 * (found == labels)[known].mean(), 100 * (found != first).mean()
-        print(f"| {name} | {known.sum():,} | {title} | {q3:.2f} | {differ:.2f} | {speed:,.0f} |", flush=True)
+        found = way(corpus["sequence"][:])
+        seconds = cpu_seconds() - begin
+        result = score(corpus["states"][:], found, "q3")
+        states = "".join(found)
+        first = first or states
+        differ = sum(map(operator.ne, states, first)) / len(states)
+        numbers = f"{100 * result['q3']:.2f} | {100 * differ:.2f} | {len(states) / seconds:,.0f}"
+        print(f"| {name} | {result['num_residues']:,} | {title} | {numbers} |", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

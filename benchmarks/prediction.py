@@ -21,7 +21,7 @@ from origin import origin
 from torch import nn
 from training import SHAPES as ESM_SHAPES
 from training import esm_config
-from transformers import EsmForTokenClassification, T5Config, T5EncoderModel
+from transformers import EsmConfig, EsmForTokenClassification, T5Config, T5EncoderModel
 
 from lift_ss_hf.backbones import locate
 from lift_ss_hf.collator import ChainCollator, budget_batches
@@ -38,7 +38,7 @@ ROWS = 8  # of a batch in the usual loop
 FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
 NUM_STATES = 9
 PROT_T5_BLOCKS = 1  # of 24 alike, as wide as ProtT5-XL's: 50 M parameters
-SHAPES = (*ESM_SHAPES, "prot_t5")
+SHAPES = ("8M", "35M", "150M", "prot_t5")
 
 Way = Callable[[Sequence[str]], int]  # predicts chains; returns how many residues
 
@@ -128,6 +128,21 @@ def fair_esm(blocks: int, width: int, heads: int) -> Way:
     return way
 
 
+def prot_t5_config(blocks: int) -> T5Config:
+    """So many blocks as wide as ProtT5-XL's."""
+    return T5Config(
+        vocab_size=128, d_model=1024, num_layers=blocks, num_heads=32, d_kv=128, d_ff=16384, use_cache=False
+    )
+
+
+def our_model(config: EsmConfig | T5Config) -> Any:
+    """A frozen backbone of random weights under a linear head."""
+    options: dict[str, Any] = {"adapter": None, "freeze": "all", "head": "linear", "loss": "cross_entropy"}
+    if isinstance(config, T5Config):
+        return T5ForSecondaryStructure(T5SecondaryStructureConfig(config, **options))
+    return EsmForSecondaryStructure(EsmSecondaryStructureConfig(config, **options))
+
+
 def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
     """All ways of an ESM-2 shape."""
     config = esm_config(shape, num_labels=NUM_STATES)
@@ -141,30 +156,18 @@ def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
     del stock
     has_peer = importlib.util.find_spec("esm") is not None
     yield "fair-esm, sorted", fair_esm(*ESM_SHAPES[shape]) if has_peer else None
-    model = EsmForSecondaryStructure(
-        EsmSecondaryStructureConfig(
-            backbone_config=config, adapter=None, freeze="all", head="linear", loss="cross_entropy"
-        )
-    )
-    yield from our_ways(model, tokenizer)
+    yield from our_ways(our_model(config), tokenizer)
 
 
 def t5_ways() -> Iterator[tuple[str, Way | None]]:
     """All ways of a T5 whose blocks are ProtT5's."""
-    config = T5Config(
-        vocab_size=128, d_model=1024, num_layers=PROT_T5_BLOCKS, num_heads=32, d_kv=128, d_ff=16384, use_cache=False
-    )
+    config = prot_t5_config(PROT_T5_BLOCKS)
     tokenizer = TableTokenizer()
     collate = ChainCollator(tokenizer.pad_token_id)
     stock = StockT5(config).eval()
     yield "stock, file order", in_file_order(stock, lambda s: collate([{"input_ids": tokenizer.encode(q)} for q in s]))
     yield "stock, sorted", sorted_by_length(stock, tokenizer)
-    model = T5ForSecondaryStructure(
-        T5SecondaryStructureConfig(
-            backbone_config=config, adapter=None, freeze="all", head="linear", loss="cross_entropy"
-        )
-    )
-    yield from our_ways(model, tokenizer)
+    yield from our_ways(our_model(config), tokenizer)
 
 
 def our_ways(model: Any, tokenizer: Any) -> Iterator[tuple[str, Way]]:

@@ -10,37 +10,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from origin import origin
-from prediction import NUM_STATES, TableTokenizer, real_chains
+from prediction import TableTokenizer, our_model, prot_t5_config, real_chains
 from training import SHAPES, esm_config
-from transformers import T5Config
 
 from lift_ss_hf.backbones import locate
 from lift_ss_hf.command_line import run
-from lift_ss_hf.configuration import EsmSecondaryStructureConfig, T5SecondaryStructureConfig
-from lift_ss_hf.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
 from lift_ss_hf.prediction.loading import GPU_MAX_TOKENS
 from lift_ss_hf.prediction.predictor import Predictor
 from lift_ss_hf.tokenization import ResidueTokenizer
 
-SHAPES["650M"] = (33, 1280, 20)
-HEAD: dict[str, Any] = {"adapter": None, "freeze": "all", "head": "linear", "loss": "cross_entropy"}
 H200_PEAK = 989.0  # TFLOP/s in bf16, without sparsity: NVIDIA's data sheet
-
-
-def build(shape: str) -> tuple[Any, Any]:
-    """A model and its tokenizer."""
-    if shape == "prot_t5":
-        config = T5Config(
-            vocab_size=128, d_model=1024, num_layers=24, num_heads=32, d_kv=128, d_ff=16384, use_cache=False
-        )
-        return T5ForSecondaryStructure(T5SecondaryStructureConfig(backbone_config=config, **HEAD)), TableTokenizer()
-    config = esm_config(shape, num_labels=NUM_STATES)
-    model = EsmForSecondaryStructure(EsmSecondaryStructureConfig(backbone_config=config, **HEAD))
-    return model, ResidueTokenizer.from_pretrained(locate("bundled"))
 
 
 def residues_per_second(predictor: Predictor, sequences: Sequence[str], rounds: int) -> float:
@@ -72,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(sequences)} chains of {source}; {origin(f'torch {torch.__version__}', name)}\n")
     print("| shape | residues per second | of peak [%] |\n| --- | ---: | ---: |", flush=True)
     for shape in parsed.shapes:
-        model, tokenizer = build(shape)
+        is_t5 = shape == "prot_t5"
+        tokenizer = TableTokenizer() if is_t5 else ResidueTokenizer.from_pretrained(locate("bundled"))
+        model = our_model(prot_t5_config(blocks=24) if is_t5 else esm_config(shape))
         model = model._set_precision(torch.bfloat16).to(device)
         weights = sum(weight.numel() for block in model.family.blocks(model.backbone) for weight in block.parameters())
         speed = residues_per_second(Predictor(model, tokenizer, parsed.max_tokens), sequences, parsed.rounds)

@@ -44,7 +44,7 @@ MAX_TOKENS = 2048  # of a batch, the recipes' default
 DEFAULT_ROWS = 8  # chains of a batch: transformers.TrainingArguments
 CHAINS = {"8M": 64, "35M": 24, "150M": 12}  # of an epoch, evenly spread over the corpus
 # blocks, width, heads: of ESM-2's checkpoints (Lin et al. 2023)
-SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}
+SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20), "650M": (33, 1280, 20)}
 REAL_8M = Path(os.environ.get("LIFT_SS_DATA_DIR") or ".").parent / "backbones" / "esm2_t6_8M"  # beside the corpora
 
 
@@ -229,7 +229,7 @@ class Bench:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="of ESM-2")
+    parser.add_argument("--shapes", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="of ESM-2")
     parser.add_argument("--corpus", default="sample", help="its validation chains are used")
     parser.add_argument("--epochs", type=int, default=2, help="the best of so many epochs is shown")
     parsed = parser.parse_args(arguments)

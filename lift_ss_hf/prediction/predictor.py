@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ import torch
 from ..collator import ChainCollator, budget_batches
 from .packing import PackedModel, can_be_packed
 
-TRIM_RESIDUES = 1 << 12  # between two returns of free memory
 MAX_TOKENS = 2048  # of a batch: best on a CPU, whose caches hold it; more on a GPU
+TRIM_TOKENS = 2 * MAX_TOKENS  # between two returns of free memory
 
 
 class Predictor:
@@ -61,23 +61,22 @@ class Predictor:
             ResidueError: for what is no residue.
         """
         chains = [self.tokenizer.encode(sequence) for sequence in sequences]
-        found = self._predict_rows(chains) if self.packed is not None else self._predict_batches(chains)
-        return returning_free_memory(found)
+        return self._predict_rows(chains) if self.packed is not None else self._predict_batches(chains)
 
     @torch.inference_mode()
     def _predict_rows(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         assert self.packed is not None
-        for indices in rows_of([len(chain) for chain in chains], self.max_tokens):
+        lengths = [len(chain) for chain in chains]
+        for indices in returning_free_memory(rows_of(lengths, self.max_tokens), lengths):
             row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
-            if len(row[0]) > self.max_tokens:  # the peak of memory is to be that of the long chain alone
-                return_free_memory()
             for index, logits in zip(indices, self.packed.logits(row), strict=True):
                 yield index, self.model.probabilities(logits).cpu().numpy()
 
     @torch.inference_mode()
     def _predict_batches(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         collate = ChainCollator(self.tokenizer.pad_token_id)
-        for indices in budget_batches([len(chain) for chain in chains], self.max_tokens):
+        lengths = [len(chain) for chain in chains]
+        for indices in returning_free_memory(budget_batches(lengths, self.max_tokens), lengths):
             batch = collate([{"input_ids": chains[i]} for i in indices])
             batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
             probabilities = self.model.probabilities(self.model(**batch).logits).cpu().numpy()
@@ -86,26 +85,24 @@ class Predictor:
                 yield int(index), probabilities[row][mask[row]]
 
 
-def returning_free_memory(found: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Pass on what is found, and give the system back what is free from time to time."""
-    residues = 0
-    for index, probabilities in found:
-        yield index, probabilities
-        residues += len(probabilities)
-        if residues >= TRIM_RESIDUES:
-            return_free_memory()
-            residues = 0
-
-
-def return_free_memory() -> None:
-    """Give the system back what is free.
+def returning_free_memory(batches: Iterable[Any], lengths: Sequence[int]) -> Iterator[Any]:
+    """Pass on batches, and give the system back what is free before some of them: always before a very long chain.
 
     glibc keeps it, in pieces that seldom fit again, since every row has another length: half as much memory again over
     a proteome. It takes no time that could be measured.
+
+    Args:
+        batches: indices of the chains of each.
+        lengths: tokens of each chain.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
-    if trim is not None:
-        trim(0)
+    tokens = 0
+    for indices in batches:
+        tokens += sum(lengths[index] for index in indices)
+        if trim is not None and tokens > TRIM_TOKENS:
+            trim(0)
+            tokens = 0
+        yield indices
 
 
 def rows_of(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
