@@ -2,8 +2,8 @@
 
 Residues per second of CPU time (`time.process_time`, one thread, the best of several rounds, in each of which every
 way takes its turn), from sequences to states: tokenizing is within the time, loading is not. Shapes are real, weights
-random, heads linear; the chains are those of Test2016 where LIFT_SS_DATA_DIR is set, else of the bundled sample. The
-loop of fair-esm runs where that is installed.
+random, heads linear; the chains are those of a file, of Test2016 where LIFT_SS_DATA_DIR is set, or of the bundled
+sample. The loop of fair-esm runs where that is installed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import copy
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,17 @@ from lift_ss_hf.configuration import EsmSecondaryStructureConfig, T5SecondaryStr
 from lift_ss_hf.corpora import load_corpus
 from lift_ss_hf.corpora.sources import MissingSourceError
 from lift_ss_hf.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
+from lift_ss_hf.prediction.inputs import Inputs
+from lift_ss_hf.prediction.matrices import pack, quantise
 from lift_ss_hf.prediction.predictor import MAX_TOKENS, Predictor
-from lift_ss_hf.prediction.quantisation import quantise
+from lift_ss_hf.prediction.records import Chain, admit
 from lift_ss_hf.tokenization import ResidueTokenizer
 
 ROWS = 8  # of a batch in the usual loop
 FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
 NUM_STATES = 9
 PROT_T5_BLOCKS = 1  # of 24 alike, as wide as ProtT5-XL's: 50 M parameters
+LONGEST = 1022  # residues, as long as ESM-2 was trained on
 SHAPES = ("8M", "35M", "150M", "prot_t5")
 
 Way = Callable[[Sequence[str]], int]  # predicts chains; returns how many residues
@@ -172,8 +176,9 @@ def t5_ways() -> Iterator[tuple[str, Way | None]]:
 
 def our_ways(model: Any, tokenizer: Any) -> Iterator[tuple[str, Way]]:
     """Packed rows, exact and in int8."""
-    yield "packed rows", ours(model, tokenizer)
     rounded = copy.deepcopy(model)
+    pack(model)
+    yield "packed rows", ours(model, tokenizer)
     quantise(rounded)
     yield "packed rows, int8", ours(rounded, tokenizer)
 
@@ -197,13 +202,24 @@ def print_shape(shape: str, sequences: Sequence[str], rounds: int) -> None:
         print(f"| {shape} | {name} | {residues / best[name]:,.0f} | {ratio:.2f} |", flush=True)
 
 
-def real_chains(number: int) -> tuple[list[str], str]:
-    """Chains in file order, and where they are from."""
-    try:
-        corpus, source = load_corpus("test2016", "test"), "Test2016"
-    except MissingSourceError:
-        corpus, source = load_corpus("sample", "train"), "the bundled sample"
-    sequences = corpus["sequence"][:]
+def real_chains(number: int, file: str | None = None, longest: int = LONGEST) -> tuple[list[str], str]:
+    """Chains in file order, evenly spaced, and where they are from.
+
+    Args:
+        number: of chains.
+        file: as `lift-ss predict` reads it; else Test2016, or else the bundled sample.
+        longest: chain that is taken; the usual loop has no memory for the longest of a proteome [residues].
+    """
+    if file is not None:
+        found = (admit(record) for record in Inputs([file]))
+        sequences, source = [chain.sequence for chain in found if isinstance(chain, Chain)], Path(file).name
+    else:
+        try:
+            corpus, source = load_corpus("test2016", "test"), "Test2016"
+        except MissingSourceError:
+            corpus, source = load_corpus("sample", "train"), "the bundled sample"
+        sequences = corpus["sequence"][:]
+    sequences = [sequence for sequence in sequences if len(sequence) <= longest]
     step = max(1, len(sequences) // number)
     return sequences[::step][:number], source
 
@@ -214,12 +230,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="of ESM-2, or ProtT5's blocks"
     )
+    parser.add_argument("--sequences", metavar="FILE", help="FASTA or table in place of Test2016")
+    parser.add_argument("--longest", type=int, default=LONGEST, help="chain of FILE that is taken [residues]")
     parser.add_argument("--chains", type=int, default=200, help="so many, evenly spaced in the file")
     parser.add_argument("--rounds", type=int, default=2, help="the best of so many is shown")
     parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)
     measured = origin(f"torch {torch.__version__}", f"{torch.get_num_threads()} thread")
-    sequences, source = real_chains(parsed.chains)
+    sequences, source = real_chains(parsed.chains, parsed.sequences, parsed.longest)
     residues = sum(map(len, sequences))
     print(f"{len(sequences)} chains, {residues:,} residues of {source}, best of {parsed.rounds}; {measured}\n")
     print("| shape | way | residues per CPU second | of the usual loop |")

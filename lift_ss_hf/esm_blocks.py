@@ -11,16 +11,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 from transformers.models.esm.modeling_esm import EsmIntermediate
 
 
 class OnePassIntermediate(EsmIntermediate):
     """The wide half of the feed-forward part, gelu in one pass."""
 
+    activation: nn.Module
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, hidden) to (batch, tokens, intermediate)."""
-        return F.gelu(self.dense(hidden_states))
+        return self.activation(self.dense(hidden_states))
 
 
 def use_one_pass_gelu(model: Any) -> None:
@@ -28,3 +30,4 @@ def use_one_pass_gelu(model: Any) -> None:
     for module in model.modules():
         if type(module) is EsmIntermediate:
             module.__class__ = OnePassIntermediate
+            module.activation = nn.GELU()

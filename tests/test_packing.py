@@ -10,9 +10,9 @@ from lift_ss_hf.ensemble import Ensemble
 from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.prediction import rows
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
+from lift_ss_hf.prediction.matrices import Fp32Linear, Int8Linear, PackedLinear, pack, quantise
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
 from lift_ss_hf.prediction.predictor import Predictor, rows_of
-from lift_ss_hf.prediction.quantisation import Int8Linear, quantise
 from lift_ss_hf.prediction.rows import T5Row
 from lift_ss_hf.tokenization import ResidueTokenizer
 
@@ -167,6 +167,27 @@ def test_neighbours_change_nothing(backbones):
 def test_rows_keep_to_their_budget():
     assert list(rows_of([3, 4, 9, 1, 1], 7)) == [[0, 1], [2], [3, 4]]
     assert list(rows_of([], 7)) == []
+
+
+@pytest.mark.parametrize("adapter", [None, *sorted(ADAPTERS)])
+@pytest.mark.parametrize("name", [*FAMILIES, "esm1b", "gated"])
+def test_laid_out_matrices_are_exact_under_each_adapter(backbones, name, adapter):
+    options = {"adapter": adapter} | ({} if adapter is None else {"top_blocks": 2})
+    model, tokenizer = model_over(backbones / name, **options)
+    before = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    pack(model)
+    assert sum(isinstance(m, Fp32Linear) for m in model.modules()) >= 2 * 6  # the blocks below the adapters
+    after = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    assert all(np.allclose(before[index], after[index], atol=1e-5) for index in before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("name", "fused"), [("esm", "gelu"), ("bert", "gelu"), ("t5", "relu"), ("gated", "none")])
+def test_activations_are_computed_within_the_product(backbones, tmp_path, name, fused, precision):
+    model_over(backbones / name, top_blocks=2)[0].save_pretrained(tmp_path)
+    model = load_predictor(str(tmp_path), precision=precision).model
+    maps = [m for m in model.modules() if isinstance(m, PackedLinear)]
+    assert {linear.activation for linear in maps} == {"none", fused}
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "gated"])

@@ -10,9 +10,9 @@ import torch
 from ..backbones import locate
 from ..modeling import SecondaryStructureModel
 from ..tokenization import ResidueTokenizer
+from .matrices import pack, quantise
 from .packing import can_be_packed
 from .predictor import MAX_TOKENS, Predictor
-from .quantisation import quantise
 
 PRECISIONS = ("fp32", "bf16", "int8")
 # T5 of transformers 4.57 holds the scores of all pairs of residues: 0.5 GB for 32 heads at this length [residues].
@@ -59,6 +59,8 @@ def load_predictor(
         model.config.check()
     if precision == "int8":
         quantise(model)
+    elif precision == "fp32":
+        pack(model)
     tokenizer = ResidueTokenizer.from_pretrained(where, backbone=backbone)
     if max_tokens is None:
         max_tokens = MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS

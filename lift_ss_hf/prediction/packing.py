@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ..ensemble import Ensemble
 from ..windows import plan_windows
@@ -20,7 +21,9 @@ from .rows import ROWS
 # These change with the tokens around a chain: prefixes and gates are the chain's own, NoReFT counts from its start.
 UNPACKABLE_ADAPTERS = ("mam", "noreft", "prefix_tuning", "unipelt")
 POSITIONS = {"bert": ("absolute",), "esm": ("absolute", "rotary"), "t5": (None,)}  # that rows know; T5 has but one kind
-STEP = 128  # places that rows of the head grow by: a convolution on a CPU keeps code and memory for every length seen
+# Places that rows grow by: oneDNN, which does a CPU's convolutions and products, keeps code for every length seen.
+STEP = 128  # of the head's rows
+TOKEN_STEP = 64  # of the blocks' rows, where an empty place costs more
 
 
 def can_be_packed(model: Any) -> bool:
@@ -51,8 +54,9 @@ class PackedModel:
             logits of each chain's residues, (residues, states) fp32.
         """
         pieces, kept = self._cut(chains)
-        hidden = self._hidden_states(pieces)[0]  # (tokens, hidden)
-        parts = [piece[keep] for piece, keep in zip(hidden.split([len(p) for p in pieces]), kept, strict=True)]
+        lengths = [len(piece) for piece in pieces]
+        hidden = self._hidden_states(pieces)[0, : sum(lengths)]  # (tokens, hidden)
+        parts = [piece[keep] for piece, keep in zip(hidden.split(lengths), kept, strict=True)]
         residues = torch.cat(parts).to(self.model.head_dtype)  # of all chains, end to end
         family = self.model.family
         return self._classify(residues, [len(chain) - family.num_leading - family.num_trailing for chain in chains])
@@ -70,14 +74,16 @@ class PackedModel:
         return pieces, kept
 
     def _hidden_states(self, chains: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Tokens of chains that fit the model, to (1, tokens, hidden) of all, end to end."""
+        """Tokens of chains that fit the model, to (1, tokens, hidden) of all, end to end; empty places after them."""
         model, backbone = self.model, self.model.backbone
+        lengths = [len(chain) for chain in chains]
+        empty = -sum(lengths) % TOKEN_STEP
         with model._precision():
             alone = [model.family.embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains]
-            hidden = torch.cat(alone, dim=1)
+            hidden = F.pad(torch.cat(alone, dim=1), (0, 0, 0, empty))
             mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
             with model._adapter_context(hidden, mask):
-                row = ROWS[model.family.model_type](backbone, [len(chain) for chain in chains])
+                row = ROWS[model.family.model_type](backbone, [*lengths, empty] if empty else lengths)
                 outputs = [hidden]
                 for block in model.family.blocks(backbone):
                     hidden = row.run_block(block, hidden)
