@@ -15,7 +15,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. Install Python 3.11, or name another: make PYTHON=python3 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[structures,prot_t5,test,quality]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[structures,prot-t5,test,quality]"
 	touch $@
 
 demo: $(STAMP)  ## train on the bundled sample with the bundled backbone, offline, and print the scores

@@ -326,7 +326,9 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
     except (TypeError, AttributeError) as error:
         raise ValueError(f"the config.json of {str(name)!r} is no JSON object. Fetch or write it again.") from error
     if not isinstance(content.get("model_type"), str):
-        raise ValueError(f"{str(name)!r} has no config.json with a model_type. Give the folder or Hub id of a model.")
+        inside = Path(name) / "model"  # of a run's directory
+        meant = repr(str(inside)) if (inside / "config.json").is_file() else "the folder or Hub id of a model"
+        raise ValueError(f"{str(name)!r} has no config.json with a model_type. Give {meant}.")
     check_config_content(content, repr(str(name)))
     return content
 

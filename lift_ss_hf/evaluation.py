@@ -306,7 +306,13 @@ def results_markdown(results: dict[str, Any]) -> str:
             f"| {name} | {result['num_chains']:,} | {result['num_residues']:,} | {' | '.join(cells)} "
             f"| {result['residues_per_second']:,.0f} |"
         )
-    lines += ["", '"In training": chains of the test set that the model was trained on, letter by letter.', ""]
+    lines += [
+        "",
+        '"In training": chains of the test set that the model was trained on, letter by letter. Q8 and Q3 are of the '
+        "state whose probability is the largest once those of the states that fold into one are summed; the confusion "
+        "matrix, and the log of a training, are of the model's own states.",
+        "",
+    ]
     for name, result in results["corpora"].items():
         lines += _state_table(name, result)
     lines += [

@@ -458,7 +458,8 @@ def _legend_beside(axes: Axes) -> None:
 def _corner(axes: Axes, text: str, colour: str = "0.35", top: bool = False) -> None:
     """A remark in the lower right corner, or in the upper left one."""
     place = {"x": 0.03, "y": 0.95, "ha": "left", "va": "top"} if top else {"x": 0.98, "y": 0.03, "ha": "right"}
-    axes.text(s=text, transform=axes.transAxes, fontsize=8, color=colour, **place)  # type: ignore[arg-type]
+    behind = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.5}  # bars may be there
+    axes.text(s=text, transform=axes.transAxes, fontsize=8, color=colour, bbox=behind, **place)  # type: ignore[arg-type]
 
 
 def _fractions(values: Sequence[float | None], what: str, lowest: float = 0.0) -> np.ndarray:

@@ -14,7 +14,7 @@ UNKNOWN_RESIDUE = "X"
 STOP = "*"
 GAPS = "-."
 NUCLEOTIDES = "ACGTUN"
-SHORTEST_NUCLEOTIDES = 30  # a peptide of A, C, G and T is no wonder; 30 residues in a row of nothing else are
+SHORTEST_NUCLEOTIDES = 20  # a peptide of A, C, G and T is no wonder; 20 residues in a row of nothing else are
 
 
 class ResidueError(ValueError):
@@ -121,6 +121,6 @@ def drop_gaps(sequence: str) -> tuple[str, int]:
 
 
 def looks_like_nucleotides(sequence: str) -> bool:
-    """Whether a chain of 30 letters or more consists of A, C, G, T, U and N only, at least three of them."""
+    """Whether a chain of 20 letters or more consists of A, C, G, T, U and N only, at least three of them."""
     letters = set(sequence.upper())
     return len(sequence) >= SHORTEST_NUCLEOTIDES and letters <= set(NUCLEOTIDES) and len(letters - {"N"}) >= 3

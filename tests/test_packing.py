@@ -12,7 +12,7 @@ from lift_ss_hf.prediction import rows
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
 from lift_ss_hf.prediction.matrices import Fp32Linear, Int8Linear, PackedLinear, pack, quantise
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
-from lift_ss_hf.prediction.predictor import Predictor, rows_of
+from lift_ss_hf.prediction.predictor import Predictor, identity, rows_of
 from lift_ss_hf.prediction.rows import T5Row
 from lift_ss_hf.tokenization import ResidueTokenizer
 
@@ -179,6 +179,13 @@ def test_laid_out_matrices_are_exact_under_each_adapter(backbones, name, adapter
     assert sum(isinstance(m, Fp32Linear) for m in model.modules()) >= 2 * 6  # the blocks below the adapters
     after = dict(Predictor(model, tokenizer).predict(SEQUENCES))
     assert all(np.allclose(before[index], after[index], atol=1e-5) for index in before)
+
+
+def test_laid_out_models_are_told_apart_as_before(backbones, tmp_path):
+    model_over(backbones / "esm", top_blocks=1)[0].save_pretrained(tmp_path)
+    expected = identity(SecondaryStructureModel.from_pretrained(tmp_path))
+    for precision in ("fp32", "int8"):
+        assert load_predictor(str(tmp_path), precision=precision).identity == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -86,7 +86,10 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         *("predictions.jsonl", "predictions.tsv", "predictions.html", "run.json")
     }
     for figure in ("chain.png", "chain.svg"):
-        assert call(monkeypatch, capsys, "plot", out / "predictions.jsonl", "two", "-o", tmp_path / figure)[0] == 0
+        assert (
+            call(monkeypatch, capsys, "plot", out / "predictions.jsonl", "-o", tmp_path / figure, "--names", "two")[0]
+            == 0
+        )
     assert imread(tmp_path / "chain.png").std() > 0
     assert ElementTree.parse(tmp_path / "chain.svg").getroot().tag.endswith("svg")
 
@@ -104,6 +107,7 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): all 40 letters"),
         (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),
         (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: no prediction"),
+        (["plot", "{data}/model/model.safetensors", "-o", "a.png"], "line 1: no prediction"),
         (["calibrate", "{data}", "--corpus", "sample"], "no folder of a saved model"),
     ],
 )
@@ -118,9 +122,9 @@ def test_a_figure_that_cannot_be_drawn_is_one_line(data, tmp_path, monkeypatch, 
     line = {"name": "one", "states": "HH", "confidence": [0.5, 0.5]}
     (tmp_path / "p.jsonl").write_text(json.dumps(line) + "\n")
     for arguments, message in (
-        (["other", "-o", tmp_path / "a.png"], "no chain 'other'"),
+        (["--names", "other", "-o", tmp_path / "a.png"], "no chain 'other'"),
         (["-o", tmp_path / "a.pdf"], "ends in .png or .svg"),
-        ([f"n{i}" for i in range(30)] + ["-o", tmp_path / "a.png"], "a figure holds 20"),
+        (["--names"] + [f"n{i}" for i in range(30)] + ["-o", tmp_path / "a.png"], "a figure holds 20"),
     ):
         status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", *arguments)
         assert (status, len(err.splitlines())) == (2, 1)

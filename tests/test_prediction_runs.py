@@ -100,6 +100,18 @@ def test_the_parts_of_a_dead_process_are_taken_over(whole, data, tmp_path, small
     assert contents(tmp_path / "run") == contents(out)
 
 
+def test_a_run_that_fails_before_its_first_part_leaves_nothing(data, tmp_path):
+    with pytest.raises(ValueError, match="record 20"):
+        run(data, tmp_path / "run", skip_bad=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_later_keeps_its_parts(data, tmp_path, small_parts):
+    with pytest.raises(ValueError, match="record 20"):
+        run(data, tmp_path / "run", skip_bad=False)
+    assert list((tmp_path / "run" / "parts").iterdir())
+
+
 def test_processes_that_only_write_change_nothing(whole, data, tmp_path, small_parts):
     run(data, tmp_path / "run", num_workers=2)
     assert contents(tmp_path / "run") == contents(whole[0])
@@ -136,7 +148,7 @@ def test_what_was_made_otherwise_is_never_mixed(whole, data, tmp_path, small_par
     out, before = whole[0], contents(whole[0])
     with pytest.raises(ValueError, match=r"holds a run\. Add --resume"):
         run(data, out)
-    with pytest.raises(ValueError, match=r"run\.json: that run has model"):
+    with pytest.raises(ValueError, match=r"run\.json: that run is of another model"):
         run(data, out, name="other", resume=True)
     with pytest.raises(ValueError, match=r"that run has states 'q9', this one 'q3'"):
         run(data, out, level="q3", resume=True)

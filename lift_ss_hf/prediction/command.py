@@ -23,8 +23,8 @@ NOT_TEXT = ("parquet", "ss2", "horiz")  # one table or one file a chain: they ne
 INPUT_HELP = """\
 inputs: FASTA, CSV, TSV or Parquet (with a column `sequence`), plain or as .gz, .bz2, .xz, .zst; - for standard input;
 org/name or org/name@split of datasets; sequences in capital letters. Lower case is read as upper case; gaps (- .) and
-stops (*) are taken out; B J O U X Z are predicted as what the backbone knows them as, or X. All of it is counted.
-Records of one name are told apart by their number in the input.
+stops (*) are taken out; B J O U X Z are predicted as what the backbone knows them as, or else as X. What was changed is
+counted. Records of one name are told apart by their number in the input.
 
 several processes or machines: accelerate launch recipes/predict.py ..., one output directory for all. If one dies,
 start any number of them again with --resume.
@@ -98,7 +98,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `lift-ss plot`."""
     parser.add_argument("predictions", metavar="FILE", help="predictions.jsonl of `lift-ss predict --format jsonl`")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="chains to draw (default: the first)")
+    parser.add_argument("--names", nargs="+", default=(), metavar="NAME", help="chains to draw (default: the first)")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".svg or .png; a chain below the other")
 
 

@@ -12,7 +12,7 @@ from ..modeling import SecondaryStructureModel
 from ..tokenization import ResidueTokenizer
 from .matrices import pack, quantise
 from .packing import can_be_packed
-from .predictor import MAX_TOKENS, Predictor
+from .predictor import MAX_TOKENS, Predictor, identity
 
 PRECISIONS = ("fp32", "bf16", "int8")
 # T5 of transformers 4.57 holds the scores of all pairs of residues: 0.5 GB for 32 heads at this length [residues].
@@ -57,6 +57,9 @@ def load_predictor(
     if holds_all_pairs(model) and model.config.max_residues is None:
         model.config.max_residues = LONGEST_T5_CHAIN
         model.config.check()
+    known_as = None
+    if device.type == "cpu" and precision != "bf16":
+        known_as = identity(model)  # the matrices that are laid out are no parameters any more
     if precision == "int8":
         quantise(model)
     elif precision == "fp32":
@@ -64,7 +67,7 @@ def load_predictor(
     tokenizer = ResidueTokenizer.from_pretrained(where, backbone=backbone)
     if max_tokens is None:
         max_tokens = MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS
-    return Predictor(model, tokenizer, max_tokens)
+    return Predictor(model, tokenizer, max_tokens, known_as)
 
 
 def holds_all_pairs(model: Any) -> bool:

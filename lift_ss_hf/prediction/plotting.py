@@ -34,7 +34,7 @@ def read_chains(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Make it with `lift-ss predict ... --format jsonl -o DIR`.")
     found: dict[str, dict[str, Any]] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:  # so that a binary file is told by its line 1
         for number, line in enumerate(lines, start=1):
             try:
                 chain = json.loads(line)

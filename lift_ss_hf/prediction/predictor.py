@@ -9,6 +9,8 @@ This is the one way to predict in this package: runs, evaluation and the command
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..backbones import fingerprint
 from ..collator import ChainCollator, budget_batches
 from .packing import PackedModel, can_be_packed
 
@@ -30,21 +33,28 @@ class Predictor:
         model: a secondary structure model or an ensemble; put into evaluation mode.
         tokenizer: its `ResidueTokenizer`.
         max_tokens: of a row or a batch; a longer chain is one of its own [tokens].
+        known_as: `identity` of the model, if it was taken before its matrices were laid out.
 
     Raises:
         ValueError: if max_tokens is not at least 1.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_tokens: int = MAX_TOKENS):
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int = MAX_TOKENS, known_as: str | None = None):
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}. Expected a number of tokens, at least 1.")
         self.model, self.tokenizer, self.max_tokens = model.eval(), tokenizer, max_tokens
         self.packed = PackedModel(model) if can_be_packed(model) else None
+        self._known_as = known_as
 
     @property
     def states(self) -> str:
         """Name of the alphabet of the probabilities' last axis."""
         return self.model.config.states
+
+    @property
+    def identity(self) -> str:
+        """What tells the model from others."""
+        return self._known_as or identity(self.model)
 
     def is_windowed(self, sequence: str) -> bool:
         """Whether a chain is too long to be run whole."""
@@ -83,6 +93,16 @@ class Predictor:
             mask = self.model.residue_mask(batch["attention_mask"]).cpu().numpy()
             for row, index in enumerate(indices):
                 yield int(index), probabilities[row][mask[row]]
+
+
+def identity(model: Any) -> str:
+    """SHA-256 of all that decides what a model predicts: weights, to bfloat16, and configuration without places."""
+    content = model.config.to_dict()
+    for name in ("backbone_name", "backbone_revision"):
+        content.pop(name, None)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    digest.update(fingerprint(model).encode())
+    return digest.hexdigest()
 
 
 def returning_free_memory(batches: Iterable[Any], lengths: Sequence[int]) -> Iterator[Any]:

@@ -95,6 +95,13 @@ class RunFolder:
         else:
             self._write_settings({})
 
+    def give_up(self) -> None:
+        """Take back a run without a part, so that its directory can be used again."""
+        if not self.is_joined and not (self.folder / PARTS).exists():
+            (self.folder / SETTINGS).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
     def _wait_for(self, path: Path) -> None:
         until = time.monotonic() + SECONDS_FOR_FIRST
         while not path.is_file():
@@ -112,6 +119,8 @@ class RunFolder:
         """Raise ValueError if what is there was made otherwise."""
         for name, value in self.settings.items():
             if found.get(name) != value:
+                if name == "model":  # 64 digits each, which tell nobody anything
+                    raise ValueError(f"{path}: that run is of another model. Give that one, or another directory.")
                 raise ValueError(
                     f"{path}: that run has {name} {found.get(name)!r}, this one {value!r}. "
                     "Give another directory, or the same settings."

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import hashlib
-import json
 import logging
 import multiprocessing
 import os
@@ -16,7 +14,6 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from ..backbones import fingerprint
 from ..states import fold_index
 from ..version import __version__
 from .formats import Format
@@ -48,16 +45,6 @@ class Place:
     def from_environment(cls) -> Place:
         """As accelerate and torchrun tell it. The processes need not talk to each other, so none is waited for."""
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
-
-
-def identity(model: Any) -> str:
-    """SHA-256 of all that decides what a model predicts: weights, to bfloat16, and configuration without places."""
-    content = model.config.to_dict()
-    for name in ("backbone_name", "backbone_revision"):
-        content.pop(name, None)
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
-    digest.update(fingerprint(model).encode())
-    return digest.hexdigest()
 
 
 def predict_part(predictor: Predictor, part: Part, level: str, bar: Any = None) -> tuple[list[Prediction], Counts]:
@@ -147,7 +134,7 @@ def predict_to_folder(
     level = level or predictor.states
     settings = {
         "version": __version__,
-        "model": identity(predictor.model),
+        "model": predictor.identity,
         "states": level,
         "formats": sorted(set(formats)),
         "precision": precision,
@@ -156,18 +143,27 @@ def predict_to_folder(
     folder = RunFolder(out, settings)
     folder.open(resume, is_first=place.rank == 0)
     num_parts = 0
-    with progress(inputs, quiet or place.rank > 0) as bar, writing(folder, num_workers) as write:
-        for part in divide(inputs, PART_RESIDUES, PART_RECORDS, skip_bad):
-            num_parts = part.number + 1
-            if folder.is_done(part) or part.number % place.size != place.rank:
-                bar.skip(part.num_residues)
-            else:
-                write(part, *predict_part(predictor, part, level, bar))
-            bar.estimate()
-    if not num_parts:
-        raise ValueError("the input holds no record.")
+    try:
+        with progress(inputs, quiet or place.rank > 0) as bar, writing(folder, num_workers) as write:
+            for part in divide(inputs, PART_RESIDUES, PART_RECORDS, skip_bad):
+                num_parts = part.number + 1
+                if folder.is_done(part) or part.number % place.size != place.rank:
+                    bar.skip(part.num_residues)
+                else:
+                    write(part, *predict_part(predictor, part, level, bar))
+                bar.estimate()
+        if not num_parts:
+            raise ValueError("the input holds no record.")
+    except ValueError:
+        if place.size == 1:
+            folder.give_up()
+        raise
     if missing := folder.missing(num_parts):
-        logger.info("%d of %d parts are left to other processes; --resume takes them over.", missing, num_parts)
+        logger.info(
+            "done here; %d of %d parts are with other processes. If one of them died, start again with --resume.",
+            missing,
+            num_parts,
+        )
         return None
     folder.join(num_parts)
     return folder.counts() if folder.is_joined else None
