@@ -33,6 +33,8 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         # The reader of our output left (`| head`): nothing to say, and nobody to say it to.
         sys.stderr.close()
+        with open(os.devnull, "w") as nowhere:  # what is still buffered goes there: Python ends with 120 if it fails
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         status = 141
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
