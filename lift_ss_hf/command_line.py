@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
@@ -33,7 +34,7 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         # The reader of our output left (`| head`): nothing to say, and nobody to say it to.
         sys.stderr.close()
-        with open(os.devnull, "w") as nowhere:  # what is still buffered goes there: Python ends with 120 if it fails
+        with Path(os.devnull).open("w") as nowhere:  # what is still buffered goes there, or Python ends with 120
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         status = 141
     except (ValueError, OSError) as error:
