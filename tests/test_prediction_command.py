@@ -86,10 +86,8 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         *("predictions.jsonl", "predictions.tsv", "predictions.html", "run.json")
     }
     for figure in ("chain.png", "chain.svg"):
-        assert (
-            call(monkeypatch, capsys, "plot", out / "predictions.jsonl", "-o", tmp_path / figure, "--names", "two")[0]
-            == 0
-        )
+        arguments = (out / "predictions.jsonl", "-o", tmp_path / figure, "--names", "two")
+        assert call(monkeypatch, capsys, "plot", *arguments)[0] == 0
     assert imread(tmp_path / "chain.png").std() > 0
     assert ElementTree.parse(tmp_path / "chain.svg").getroot().tag.endswith("svg")
 
