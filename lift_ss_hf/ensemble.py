@@ -3,8 +3,8 @@
     ensemble = Ensemble.from_pretrained(["run_0", "run_1", "run_2"])
     output = ensemble(input_ids, attention_mask)       # logits, similarities
 
-As in LIFT_SS, the similarities (cosines with the centroids) are averaged, and scaled to logits. Models without
-centroids average the logarithms of their probabilities.
+As in LIFT_SS, the similarities (cosines with the centroids) are averaged, and scaled to logits. Where models have no
+centroids, or scale differently, the logarithms of their calibrated probabilities are averaged instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Ensemble(nn.Module):
     """Models that predict together.
 
     Args:
-        models: two or more, of one family, with the same states and the same kind of loss.
+        models: two or more, of one family, with the same states.
 
     Raises:
         ValueError: if they do not fit together; it says in what they differ.
@@ -43,12 +43,8 @@ class Ensemble(nn.Module):
         super().__init__()
         if not models:
             raise ValueError("an ensemble needs at least one model.")
-        for attribute in ("states", "uses_centroids", "loss_scale"):
-            found = {getattr(model.config, attribute) for model in models}
-            if len(found) > 1:
-                raise ValueError(
-                    f"models of an ensemble must have the same {attribute}, found {sorted(map(str, found))}."
-                )
+        if len(states := {model.config.states for model in models}) > 1:
+            raise ValueError(f"models of an ensemble must have the same states, found {', '.join(sorted(states))}.")
         if len({type(model) for model in models}) > 1:
             raise ValueError(
                 "models of an ensemble must be of one family, found "
@@ -113,21 +109,26 @@ class Ensemble(nn.Module):
             inputs: others of the models' forward.
 
         Returns:
-            logits and, with centroids, similarities.
+            logits and, where all models have centroids under one scale, similarities.
         """
         first = self.models[0]
         attention_mask = first.attention_mask(input_ids, attention_mask)
         prefix = first.frozen_prefix(input_ids, attention_mask) if self._shares_prefix else None
         inputs |= {"attention_mask": attention_mask, "prefix": prefix, "return_similarities": True}
         outputs = [model(input_ids, **inputs) for model in self.models]
-        if not self.config.uses_centroids:
-            logits = torch.stack([output.logits.log_softmax(-1) for output in outputs]).mean(0)
-            return SecondaryStructureOutput(logits=logits)
+        if not self._averages_similarities:
+            calibrated = [
+                output.logits.float() / model.config.calibration_temperature
+                for model, output in zip(self.models, outputs, strict=True)
+            ]
+            return SecondaryStructureOutput(logits=torch.stack(calibrated).log_softmax(-1).mean(0))
         similarities = torch.stack([output.similarities for output in outputs]).mean(0)
         return SecondaryStructureOutput(logits=self.config.loss_scale * similarities, similarities=similarities)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities of the states, by the mean of the models' calibration; the last axis sums to 1."""
+        """Probabilities of the states, by the models' calibration; the last axis sums to 1."""
+        if not self._averages_similarities:
+            return logits.float().softmax(-1)
         temperatures = [model.config.calibration_temperature for model in self.models]
         return (logits.float() * len(temperatures) / sum(temperatures)).softmax(-1)
 
@@ -144,6 +145,12 @@ class Ensemble(nn.Module):
     def device(self) -> torch.device:
         """Where the models are."""
         return self.models[0].device
+
+    @property
+    def _averages_similarities(self) -> bool:
+        """Whether the models' cosines mean the same: all have centroids, and scale alike."""
+        configs = [model.config for model in self.models]
+        return all(c.uses_centroids for c in configs) and len({c.loss_scale for c in configs}) == 1
 
     @property
     def _shares_prefix(self) -> bool:

@@ -44,13 +44,25 @@ def test_similarities_are_averaged(tmp_path, options):
     torch.testing.assert_close(found.logits, 18 * expected)
 
 
-def test_without_centroids_log_probabilities_are_averaged(tmp_path):
-    names = save_models(tmp_path, [{"loss": "cross_entropy"}] * 2)
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"loss": "cross_entropy", "calibration_temperature": 1.5}, {"loss": "cross_entropy"}],
+        [{}, {"loss": "cross_entropy", "calibration_temperature": 0.7}],
+        [{}, {"loss_scale": 5.0}],
+    ],
+)
+def test_where_cosines_differ_in_meaning_log_probabilities_are_averaged(tmp_path, options):
+    names = save_models(tmp_path, options)
     batch = batch_of_chains("esm", [20, 7])
+    models = [SecondaryStructureModel.from_pretrained(name) for name in names]
     with torch.no_grad():
-        alone = [SecondaryStructureModel.from_pretrained(name)(batch["input_ids"]).logits for name in names]
-        found = Ensemble.from_pretrained(names)(batch["input_ids"])
-    torch.testing.assert_close(found.logits, torch.stack(alone).log_softmax(-1).mean(0))
+        alone = [model.probabilities(model(batch["input_ids"]).logits) for model in models]
+        ensemble = Ensemble.from_pretrained(names)
+        found = ensemble(batch["input_ids"])
+    mean = torch.stack(alone).log().mean(0)
+    torch.testing.assert_close(found.logits, mean)
+    torch.testing.assert_close(ensemble.probabilities(found.logits), mean.softmax(-1))
     assert found.similarities is None
 
 
@@ -69,10 +81,9 @@ def test_the_backbone_is_in_memory_and_run_once(tmp_path):
 
 
 def test_models_that_do_not_fit_together(tmp_path):
-    names = save_models(tmp_path, [{}, {"states": "q3"}, {"loss_scale": 5.0}, {"loss": "cross_entropy"}])
-    for other, attribute in zip(names[1:], ("states", "loss_scale", "uses_centroids"), strict=True):
-        with pytest.raises(ValueError, match=f"must have the same {attribute}, found"):
-            Ensemble.from_pretrained([names[0], other])
+    names = save_models(tmp_path, [{}, {"states": "q3"}])
+    with pytest.raises(ValueError, match="must have the same states, found q3, q9"):
+        Ensemble.from_pretrained(names)
     with pytest.raises(ValueError, match="at least one model"):
         Ensemble([])
     t5 = SecondaryStructureModel.from_backbone(save_tiny_backbone(tmp_path / "t5", "t5"), head="linear")
