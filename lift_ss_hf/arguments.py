@@ -40,7 +40,13 @@ class ModelArguments:
     freeze: str | None = field(
         default="all", metadata={"help": "all: backbone frozen; none: full fine-tuning; n: the lowest n blocks frozen"}
     )
-    block_mix: bool = field(default=False, metadata={"help": "give the head a learned mix of all blocks' outputs"})
+    block_mix: str | None = field(
+        default=None,
+        metadata={
+            "help": "show the head all blocks' outputs: mean (a learned one) or concat (side by side, for small "
+            "backbones) (default: the last block's)"
+        },
+    )
     head: str = field(
         default="lift_ss",
         metadata={"help": "lift_ss (inception), dilated (a wider view, for small backbones) or linear"},
@@ -119,6 +125,13 @@ class RecipeTrainingArguments(TrainingArguments):
         default=2048,
         metadata={"help": "chains of similar length share a batch up to this size, padding counted [tokens]"},
     )
+    mask_fraction: float = field(
+        default=0.0,
+        metadata={
+            "help": "training residues hidden from the backbone, others every epoch, against learning by heart "
+            "[fraction]"
+        },
+    )
     # Off unless asked for: it writes gigabytes, and rounds the frozen states to 16 bits.
     prefix_cache: str = field(
         default=PREFIX_CACHE_OFF,
@@ -169,6 +182,15 @@ class RecipeTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"prefix_cache_blocks is {self.prefix_cache_blocks}. Expected at least 1; leave it out to keep what "
                 "all frozen blocks make, or switch the cache off: --prefix_cache off."
+            )
+        if not 0 <= self.mask_fraction < 1:
+            raise ValueError(
+                f"mask_fraction is {self.mask_fraction}. Expected a fraction of at least 0 and less than 1."
+            )
+        if self.mask_fraction and self.prefix_cache != PREFIX_CACHE_OFF:
+            raise ValueError(
+                "mask_fraction shows the backbone other chains every epoch, whose states cannot be kept. Switch one "
+                "of them off: --mask_fraction 0, or --prefix_cache off."
             )
         chosen = self.metric_for_best_model
         super().__post_init__()

@@ -161,7 +161,7 @@ def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) 
         "backbone": config.backbone_fingerprint,
         "backbone_config": json.loads(json.dumps(backbone, default=str)),
         "depth": model.num_prefix_blocks,
-        "all_blocks": config.block_mix,
+        "all_blocks": config.block_mix is not None,
         "max_residues": model.max_residues,
         "window_overlap": config.window_overlap,
         "dtype": str(dtype),

@@ -101,7 +101,9 @@ class TokenBudgetBatches(Dataset):
             start = stop
 
     def set_epoch(self, epoch: int) -> None:
-        """Give every chain new partners; the data loader calls it."""
+        """Give every chain new partners, and new masks if it has any; the data loader calls it."""
+        if hasattr(self.chains, "set_epoch"):
+            self.chains.set_epoch(epoch)
         rng = np.random.default_rng((self.seed, epoch))
         self.batches: list[np.ndarray] = []
         for bucket, rows in self._buckets:

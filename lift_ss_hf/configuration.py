@@ -21,6 +21,7 @@ FORMAT_VERSION = 1  # raised when an older package could no longer read what is 
 
 HEADS = ("lift_ss", "dilated", "linear")
 LOSSES = ("centroid", "cross_entropy", "ldam")
+BLOCK_MIXES = ("concat", "mean")
 BALANCES = {"inverse": 1.0, "inverse_sqrt": 0.5}  # power of the frequency
 LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
 LIFT_SS_CHANNELS = 1024  # channels of an inception, LIFT_SS
@@ -65,7 +66,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         leave_out: numbers of the blocks without an adapter, from 0 at the bottom.
         freeze: `all` (the backbone keeps its weights), None (none is frozen), or n: the lowest n blocks and the
             embeddings are frozen. With an adapter only `all`.
-        block_mix: give the head a learned mix of all blocks' outputs instead of the last one's.
+        block_mix: what the head sees instead of the last block's output: `mean`, a learned mean of all blocks', or
+            `concat`, all of them side by side; None leaves it at the last.
         head: `lift_ss` (inception), `dilated` (a wider view, for small backbones) or `linear`.
         head_channels, head_depth, head_dropout: of a convolutional head: width, inceptions or rounds of dilations,
             share of the values dropped in training.
@@ -101,7 +103,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         adapter_options: dict[str, Any] | None = None,
         leave_out: Collection[int] = (),
         freeze: str | int | None = "all",
-        block_mix: bool = False,
+        block_mix: str | None = None,
         head: str = "lift_ss",
         head_channels: int = LIFT_SS_CHANNELS,
         head_depth: int = 2,
@@ -167,6 +169,11 @@ class SecondaryStructureConfig(PretrainedConfig):
         return self.backbone_config.hidden_size
 
     @property
+    def head_input_size(self) -> int:
+        """Width of what the head sees."""
+        return self.hidden_size * (self.num_blocks + 1 if self.block_mix == "concat" else 1)
+
+    @property
     def num_blocks(self) -> int:
         """Number of transformer blocks of the backbone."""
         return self.backbone_config.num_hidden_layers
@@ -218,6 +225,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         check_choice("state set", self.states, ALPHABETS)
         if self.balance is not None:
             check_choice("balance", self.balance, BALANCES)
+        if self.block_mix is not None:
+            check_choice("block mix", self.block_mix, BLOCK_MIXES)
         self._check_blocks()
         self._check_numbers()
         if self.adapter is not None:
@@ -232,7 +241,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         for names, kind, holds in (
             (whole, "a whole number", _is_whole),
             (("head_dropout", "loss_scale", "calibration_temperature"), "a number", is_number),
-            (("block_mix", "includes_backbone"), "true or false", lambda value: isinstance(value, bool)),
+            (("includes_backbone",), "true or false", lambda value: isinstance(value, bool)),
             (("adapter_options",), "a dictionary", lambda value: isinstance(value, Mapping)),
             (("leave_out",), "numbers of blocks", lambda value: _is_list(value) and all(map(_is_whole, value))),
         ):

@@ -195,11 +195,11 @@ class StateHead(nn.Module):
         is_direct = config.head == "linear" and not config.uses_centroids
         size = num_states if is_direct else config.embedding_size
         if config.head == "linear":
-            self.encoder: nn.Module = LinearEncoder(config.hidden_size, size, bias=is_direct)
+            self.encoder: nn.Module = LinearEncoder(config.head_input_size, size, bias=is_direct)
         else:
             encoder = CONVOLUTIONAL_ENCODERS[config.head]
             self.encoder = encoder(
-                config.hidden_size, config.head_channels, config.head_depth, size, config.head_dropout
+                config.head_input_size, config.head_channels, config.head_depth, size, config.head_dropout
             )
         if config.uses_centroids:
             self.classifier: nn.Module = CentroidClassifier(size, num_states, config.loss_scale)
@@ -212,7 +212,7 @@ class StateHead(nn.Module):
         """Classify every token.
 
         Args:
-            hidden: (batch, tokens, hidden) of the backbone.
+            hidden: (batch, tokens, head_input_size) of the backbone.
             residue_mask: (batch, tokens) bool, True where a token stands for a residue.
         """
         embeddings = self.encoder(hidden, residue_mask)

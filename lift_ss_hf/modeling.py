@@ -43,6 +43,7 @@ from .adapter_methods import (
 )
 from .artefact import ArtefactModel
 from .backbones import BUNDLED, BackboneFamily, get_family, restore_rotary_precision
+from .block_mix import BLOCK_MIXERS
 from .configuration import (
     BALANCES,
     BertSecondaryStructureConfig,
@@ -74,20 +75,6 @@ class SecondaryStructureOutput(TokenClassifierOutput):
     last_hidden_state: torch.Tensor | None = None
 
 
-class BlockMix(nn.Module):
-    """A learned weighted mean of the embeddings and the outputs of all blocks (Peters et al. 2018, ELMo)."""
-
-    def __init__(self, num_outputs: int):
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(num_outputs))
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, outputs: list[torch.Tensor]) -> torch.Tensor:
-        """num_outputs x (batch, tokens, hidden) to (batch, tokens, hidden)."""
-        shares = self.weights.softmax(0)
-        return self.scale * torch.stack([share * out for share, out in zip(shares, outputs, strict=True)]).sum(0)
-
-
 class SecondaryStructureModel(ArtefactModel):
     """A backbone, an adapter in some of its blocks, and a head. Use the class of the backbone's family.
 
@@ -113,7 +100,7 @@ class SecondaryStructureModel(ArtefactModel):
         if config.adapter is not None:
             self.family.init_adapters(self.backbone)
             add_adapter(self.backbone, config.adapter, config.adapter_options, config.leave_out, config.num_blocks)
-        self.block_mix = BlockMix(config.num_blocks + 1) if config.block_mix else None
+        self.block_mix = BLOCK_MIXERS[config.block_mix](config.num_blocks + 1) if config.block_mix else None
         self.head = StateHead(config)
         margin = margins(config.class_counts) if config.class_counts and config.loss == "ldam" else None
         self.register_buffer("margin", margin, persistent=False)
@@ -323,7 +310,8 @@ class SecondaryStructureModel(ArtefactModel):
             attention_mask: (batch, tokens) int64, 1 = keep; of the chains.
 
         Returns:
-            (batch, tokens, hidden), of the last block or mixed of all.
+            (batch, tokens, hidden), of the last block or a mean of all; with `block_mix` concat all side by side,
+            (batch, tokens, (blocks + 1) x hidden).
         """
         config = self.config
         trains = torch.is_grad_enabled() and (config.freeze != "all" or config.adapter is not None)

@@ -107,6 +107,12 @@ class ResidueTokenizer:
         self.stock.save_pretrained(folder)
 
     @property
+    def mask_token_id(self) -> int:
+        """What stands for a hidden residue: the vocabulary's mask, or X where it has none (ProtT5's)."""
+        mask = self.stock.mask_token_id
+        return int(self._table[ord(UNKNOWN_RESIDUE)] if mask is None else mask)
+
+    @property
     def all_special_ids(self) -> list[int]:
         """Tokens that stand for no residue: those around a chain, and padding."""
         return sorted({*self.leading, *self.trailing, self.pad_token_id})

@@ -16,8 +16,9 @@ import torch
 import yaml
 from accelerate import PartialState
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, Trainer, set_seed
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
@@ -38,6 +39,7 @@ from .evaluation import (
     score_predictions,
 )
 from .interruption import StopOnSigterm
+from .masking import MaskedChains
 from .model_card import write_card
 from .modeling import SecondaryStructureModel
 from .provenance import environment, save_training_chains, sequence_hashes, write_json
@@ -197,6 +199,20 @@ def _train(
     return seconds
 
 
+class EvaluateTheEnd(TrainerCallback):
+    """Evaluate after the last step too, which the Trainer leaves out where `eval_steps` does not divide the steps.
+
+    The learning rate of a falling schedule is lowest there: it may be the best there was.
+    """
+
+    def on_step_end(self, args, state, control, **_):
+        """Ask for an evaluation at the end, and for the checkpoint that belongs to it."""
+        if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
+            control.should_evaluate = True
+            control.should_save = control.should_save or args.save_strategy != SaveStrategy.NO
+        return control
+
+
 def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset, datasets.Dataset]:
     """The training and the validation chains.
 
@@ -314,6 +330,8 @@ def build_trainer(
     chains, held_out = with_cached_prefixes(
         model, [train, validation.sorted_by_length()], tokenizer.pad_token_id, training
     )
+    if training.mask_fraction:
+        chains = MaskedChains(chains, training.mask_fraction, tokenizer, training.seed)
     batches = TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
     logger.info(
         "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
@@ -321,6 +339,7 @@ def build_trainer(
     also = [level for level in levels_of(states, 9) if level != states]
     return Trainer(
         model=model,
+        callbacks=[EvaluateTheEnd()],
         args=training,
         train_dataset=batches,
         eval_dataset=held_out,

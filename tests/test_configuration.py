@@ -60,7 +60,7 @@ def config(**options) -> SecondaryStructureConfig:
         ({"loss_scale": "a"}, r"loss_scale is 'a'\. Expected a number\."),
         ({"loss_scale": float("inf")}, r"loss_scale is inf\. Expected a number\."),
         ({"head_channels": 8.0}, r"head_channels is 8\.0\. Expected a whole number\."),
-        ({"block_mix": "yes"}, r"block_mix is 'yes'\. Expected true or false\."),
+        ({"block_mix": "yes"}, "unknown block mix 'yes'"),
         ({"adapter_options": [1]}, r"adapter_options is \[1\]\. Expected a dictionary\."),
         (
             {"adapter": "lora", "adapter_options": {"r": 0}},

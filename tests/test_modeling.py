@@ -199,7 +199,7 @@ def test_feature_extraction_trains_the_head_alone(tmp_path, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_block_mix_learns_which_blocks_matter(backbones, family):
-    model = new_model(backbones[family], adapter=None, block_mix=True, perturb=True)
+    model = new_model(backbones[family], adapter=None, block_mix="mean", perturb=True)
     batch = batch_of_chains(family, [9, 5])
     model(**batch).loss.backward()
     assert model.block_mix.weights.shape == (5,)
@@ -347,7 +347,7 @@ def test_left_padding_is_as_good_as_right_padding(backbones):
 
 
 def test_a_prefix_that_was_kept_gives_the_same_logits(backbones):
-    for options in ({}, {"max_residues": 12}, {"adapter": "prefix_tuning"}, {"block_mix": True}):
+    for options in ({}, {"max_residues": 12}, {"adapter": "prefix_tuning"}, {"block_mix": "mean"}):
         model = new_model(backbones["esm"], perturb=True, **options)
         batch = batch_of_chains("esm", [30, 9])
         prefix = model.frozen_prefix(batch["input_ids"], batch["attention_mask"])

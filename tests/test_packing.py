@@ -96,7 +96,7 @@ def test_one_kernel_attends_all_chains_where_there_is_one(backbones, family, mon
         {"head": "linear"},
         {"head": "dilated"},
         {"loss": "cross_entropy"},
-        {"block_mix": True},
+        {"block_mix": "mean"},
         {"max_residues": 48},
         {"head_depth": 4},
     ],

@@ -33,10 +33,12 @@ def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"))
 
 
+MASKED = ("--mask_fraction", "0.05")
+
+
 def train(data, out, *more):
-    return run_training(
-        *parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), "", flags(data, out, *more))
-    )
+    arguments = flags(data, out, *MASKED, *more)
+    return run_training(*parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), "", arguments))
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +131,14 @@ def test_one_seed_gives_one_result(run, data, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp_path):
     out = tmp_path / "killed"
-    with subprocess.Popen(command(data, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command(data, out, *MASKED), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not list(out.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     assert not (out / "metrics.json").exists(), "it was finished before it could be killed"
     resumed = subprocess.run(
-        command(data, out, "--resume_from_checkpoint", "last"), capture_output=True, text=True, check=False
+        command(data, out, *MASKED, "--resume_from_checkpoint", "last"), capture_output=True, text=True, check=False
     )
     assert resumed.returncode == 0, resumed.stderr
     assert scores(json.loads((out / "metrics.json").read_text())) == scores(run[1])
@@ -259,6 +261,8 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         (["--head", "mlp"], "unknown head 'mlp'. Choose one of: dilated, lift_ss, linear"),
         (["--states", "q7"], "unknown state set 'q7'"),
         (["--backbone", "nobody/nothing"], "nobody/nothing"),
+        (["--mask_fraction", "1"], "mask_fraction is 1.0. Expected a fraction"),
+        (["--mask_fraction", "0.1", "--prefix_cache", "cache"], "--mask_fraction 0, or --prefix_cache off"),
         (["--learning_rat", "1"], "unknown argument 'learning_rat'. Did you mean 'learning_rate'?"),
     ],
 )
