@@ -186,6 +186,7 @@ def test_the_wrong_class_is_told_the_right_one(saved):
         {"adapter": None, "freeze": None},
         {"adapter": None, "freeze": 2},
         {"adapter": None, "block_mix": "mean", "loss": "cross_entropy"},
+        {"adapter": None, "block_mix": "concat", "head": "linear"},
     ],
 )
 @pytest.mark.parametrize("family", FAMILIES)

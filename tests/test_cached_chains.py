@@ -98,6 +98,7 @@ def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, cha
         {"top_blocks": 2},
         {"adapter": None},
         {"adapter": None, "block_mix": "mean"},
+        {"top_blocks": 2, "block_mix": "concat"},
         {"adapter": None, "freeze": 1},
         {"top_blocks": 2, "max_residues": 12},
         {"top_blocks": 1, "block_mix": "mean", "max_residues": 12},

@@ -29,7 +29,7 @@ def save_models(tmp_path, options):
         [{}, {}, {}],
         [{"max_residues": 12}, {"max_residues": 12}],
         [{"adapter": "lora"}, {"adapter": "mam", "leave_out": [0]}, {"adapter": None}],
-        [{"block_mix": "mean"}, {"block_mix": "mean"}],
+        [{"block_mix": "mean"}, {"block_mix": "concat"}],
     ],
 )
 def test_similarities_are_averaged(tmp_path, options):

@@ -213,6 +213,25 @@ def test_a_block_mix_learns_which_blocks_matter(backbones, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["lift_ss", "dilated", "linear"])
+def test_all_blocks_side_by_side_are_seen_by_the_head(backbones, family, head):
+    model = new_model(backbones[family], adapter=None, block_mix="concat", head=head, perturb=True)
+    batch = batch_of_chains(family, [9, 5])
+    inputs = batch["input_ids"], batch["attention_mask"]
+    hidden = model.hidden_states(*inputs)
+    size = model.config.hidden_size
+    assert hidden.shape[-1] == model.config.head_input_size == 5 * size
+    last = new_model(backbones[family], adapter=None).hidden_states(*inputs)
+    torch.testing.assert_close(hidden[..., -size:], torch.nn.functional.layer_norm(last, (size,)))
+    parts = hidden[0, 1:8].unflatten(-1, (5, size))
+    torch.testing.assert_close(parts.mean(-1), torch.zeros(7, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(parts.std(-1, unbiased=False), torch.ones(7, 5), atol=1e-2, rtol=0)
+    assert all(not torch.allclose(parts[:, i], parts[:, i + 1]) for i in range(4))
+    model(**batch).loss.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("freeze", [None, 0, 1, 3, 4])
 def test_full_fine_tuning_trains_all_above_the_frozen_blocks(backbones, family, freeze):
     model = new_model(backbones[family], adapter=None, freeze=freeze).train()
@@ -347,7 +366,13 @@ def test_left_padding_is_as_good_as_right_padding(backbones):
 
 
 def test_a_prefix_that_was_kept_gives_the_same_logits(backbones):
-    for options in ({}, {"max_residues": 12}, {"adapter": "prefix_tuning"}, {"block_mix": "mean"}):
+    for options in (
+        {},
+        {"max_residues": 12},
+        {"adapter": "prefix_tuning"},
+        {"block_mix": "mean"},
+        {"block_mix": "concat"},
+    ):
         model = new_model(backbones["esm"], perturb=True, **options)
         batch = batch_of_chains("esm", [30, 9])
         prefix = model.frozen_prefix(batch["input_ids"], batch["attention_mask"])

@@ -97,6 +97,7 @@ def test_one_kernel_attends_all_chains_where_there_is_one(backbones, family, mon
         {"head": "dilated"},
         {"loss": "cross_entropy"},
         {"block_mix": "mean"},
+        {"block_mix": "concat"},
         {"max_residues": 48},
         {"head_depth": 4},
     ],

@@ -128,6 +128,14 @@ def test_one_seed_gives_one_result(run, data, tmp_path):
     assert scores(train(data, tmp_path / "again")) == scores(run[1])
 
 
+def test_a_schedule_that_ends_between_evaluations_is_evaluated_at_its_end(data, tmp_path):
+    out = tmp_path / "run"
+    steps = ("--eval_strategy", "steps", "--eval_steps", "7", "--save_strategy", "steps", "--save_steps", "7")
+    train(data, out, *steps, "--max_steps", "17", "--early_stopping_patience", "0")
+    state = json.loads((out / "checkpoint-17" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "eval_q9" in entry] == [7, 14, 17]
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp_path):
     out = tmp_path / "killed"
