@@ -310,7 +310,7 @@ def results_markdown(results: dict[str, Any]) -> str:
         "",
         '"In training": chains of the test set that the model was trained on, letter by letter. Q8 and Q3 are of the '
         "state whose probability is the largest once those of the states that fold into one are summed; the confusion "
-        "matrix, and the log of a training, are of the model's own states.",
+        "matrix is of the model's own states.",
         "",
     ]
     for name, result in results["corpora"].items():

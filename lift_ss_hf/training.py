@@ -47,7 +47,7 @@ from .recipe_parsing import RecipeError
 from .sharing import prepare_push, push_model
 from .states import IGNORE_INDEX, get_alphabet
 from .tokenization import ResidueTokenizer
-from .training_scores import compute_metrics, predicted_labels
+from .training_scores import compute_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -345,7 +345,6 @@ def build_trainer(
         eval_dataset=held_out,
         data_collator=ChainCollator(tokenizer.pad_token_id),
         compute_metrics=compute_metrics(states, also=also),
-        preprocess_logits_for_metrics=predicted_labels,
     )
 
 
