@@ -37,14 +37,14 @@ MASKED = ("--mask_fraction", "0.05")
 
 
 def train(data, out, *more):
-    arguments = flags(data, out, *MASKED, *more)
+    arguments = flags(data, out, *more)
     return run_training(*parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), "", arguments))
 
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
-    return out, train(data, out)
+    return out, train(data, out, *MASKED)
 
 
 def scores(results):
@@ -126,7 +126,7 @@ def test_the_report_counts_chains_that_were_trained_on(data, tmp_path):
 
 
 def test_one_seed_gives_one_result(run, data, tmp_path):
-    assert scores(train(data, tmp_path / "again")) == scores(run[1])
+    assert scores(train(data, tmp_path / "again", *MASKED)) == scores(run[1])
 
 
 def test_a_schedule_that_ends_between_evaluations_is_evaluated_at_its_end(data, tmp_path):
