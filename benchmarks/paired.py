@@ -1,0 +1,79 @@
+#!/usr/bin/env python
+"""Is one run better than another? A paired test of their accuracies, corpus by corpus, chain by chain.
+
+Reads the chains' accuracies in `metrics.json` of two runs of recipes/train_q8.py or recipes/evaluate.py, and prints a
+Markdown table: both accuracies, their difference with its 95 % interval, and the two-sided p-value of a permutation
+test that swaps each chain's two predictions (lift_ss_hf.significance).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from origin import origin
+
+from lift_ss_hf.command_line import run
+from lift_ss_hf.segments import CORRECT, LABELLED, NORM
+from lift_ss_hf.significance import paired_test
+from lift_ss_hf.version import __version__
+
+
+def parse() -> argparse.Namespace:
+    """Arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", type=Path, metavar="A", help="directory of a run, with metrics.json")
+    parser.add_argument("second", type=Path, metavar="B", help="of the other")
+    parser.add_argument("--level", default="q3", help="states to compare at (default: q3)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="permutations (default: 10000)")
+    return parser.parse_args()
+
+
+def read_corpora(folder: Path) -> dict[str, Any]:
+    """What a run measured, by corpus.
+
+    Raises:
+        ValueError: if the directory holds no results.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing. Name the directory of a run that was evaluated.")
+    return json.loads(path.read_text("utf-8"))["corpora"]
+
+
+def chain_sums(scores: dict[str, Any], level: str) -> np.ndarray:
+    """(chains, 5) sums of each chain as in `Tally`; segments are not compared, so their columns stay empty."""
+    sums = np.zeros((len(scores["chain_num_residues"]), 5))
+    sums[:, LABELLED] = scores["chain_num_residues"]
+    sums[:, CORRECT] = np.nan_to_num(np.array(scores[f"chain_{level}"], dtype=float)) * sums[:, LABELLED]
+    sums[:, NORM] = 1  # nothing is divided by it that is looked at
+    return sums
+
+
+def main() -> int:
+    """Print the table."""
+    args = parse()
+    first, second = read_corpora(args.first), read_corpora(args.second)
+    print("| corpus | A | B | B - A | p |\n| --- | ---: | ---: | --- | ---: |")
+    for name in [name for name in first if name in second]:
+        sides = [corpora[name]["levels"].get(args.level) for corpora in (first, second)]
+        if None in sides:  # a corpus of eight states has no nine
+            continue
+        a, b = (chain_sums(scores, args.level) for scores in sides)
+        if not np.array_equal(a[:, LABELLED], b[:, LABELLED]):
+            raise ValueError(f"{name}: the two runs were not scored on the same chains. Evaluate both again.")
+        outcome = paired_test(a, b, args.resamples)["accuracy"]
+        difference, low, high = (100 * outcome[key] for key in ("difference", "low", "high"))
+        print(
+            f"| {name} | {100 * sides[0][args.level]:.1f} | {100 * sides[1][args.level]:.1f} "
+            f"| {difference:+.2f} [{low:+.2f}, {high:+.2f}] | {outcome['p_value']:.4f} |"
+        )
+    print(f"\nA: {args.first.name}, B: {args.second.name}; {origin(f'lift_ss_hf {__version__}', '1 thread')}.")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
