@@ -19,6 +19,7 @@ from origin import origin
 from lift_ss_hf.command_line import run
 from lift_ss_hf.segments import CORRECT, LABELLED, NORM
 from lift_ss_hf.significance import paired_test
+from lift_ss_hf.states import ALPHABETS
 from lift_ss_hf.version import __version__
 
 
@@ -27,7 +28,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path, metavar="A", help="directory of a run, with metrics.json")
     parser.add_argument("second", type=Path, metavar="B", help="of the other")
-    parser.add_argument("--level", default="q3", help="states to compare at (default: q3)")
+    parser.add_argument("--level", default="q3", choices=ALPHABETS, help="states to compare at (default: q3)")
     parser.add_argument("--resamples", type=int, default=10_000, help="permutations (default: 10000)")
     return parser.parse_args()
 
