@@ -54,11 +54,16 @@ def chain_sums(scores: dict[str, Any], level: str) -> np.ndarray:
     return sums
 
 
+def _what(folder: Path, corpora: dict[str, Any]) -> str:
+    """The corpora and levels of a run, for a message."""
+    return f"{folder.name} has " + ", ".join(f"{name} ({' '.join(corpora[name]['levels'])})" for name in corpora)
+
+
 def main() -> int:
     """Print the table."""
     args = parse()
     first, second = read_corpora(args.first), read_corpora(args.second)
-    print("| corpus | A | B | B - A | p |\n| --- | ---: | ---: | --- | ---: |")
+    rows = []
     for name in [name for name in first if name in second]:
         sides = [corpora[name]["levels"].get(args.level) for corpora in (first, second)]
         if None in sides:  # a corpus of eight states has no nine
@@ -68,10 +73,16 @@ def main() -> int:
             raise ValueError(f"{name}: the two runs were not scored on the same chains. Evaluate both again.")
         outcome = paired_test(a, b, args.resamples)["accuracy"]
         difference, low, high = (100 * outcome[key] for key in ("difference", "low", "high"))
-        print(
+        rows.append(
             f"| {name} | {100 * sides[0][args.level]:.1f} | {100 * sides[1][args.level]:.1f} "
             f"| {difference:+.2f} [{low:+.2f}, {high:+.2f}] | {outcome['p_value']:.4f} |"
         )
+    if not rows:
+        raise ValueError(
+            f"nothing to compare at {args.level}: {_what(args.first, first)}; {_what(args.second, second)}. "
+            "Evaluate both on a common corpus, or choose a --level that both have."
+        )
+    print("| corpus | A | B | B - A | p |\n| --- | ---: | ---: | --- | ---: |", *rows, sep="\n")
     print(f"\nA: {args.first.name}, B: {args.second.name}; {origin(f'lift_ss_hf {__version__}', '1 thread')}.")
     return 0
 

@@ -44,7 +44,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "show the head all blocks' outputs: mean (a learned one) or concat (side by side, for small "
-            "backbones) (default: the last block's)"
+            "backbones); or none: the last block's"
         },
     )
     head: str = field(
@@ -58,7 +58,8 @@ class ModelArguments:
     head_dropout: float = field(default=0.2, metadata={"help": "values of a convolutional head dropped [fraction]"})
     loss: str = field(default="centroid", metadata={"help": "centroid (normalised softmax), cross_entropy or ldam"})
     balance: str | None = field(
-        default=None, metadata={"help": "let rare states count more in the loss: inverse or inverse_sqrt frequency"}
+        default=None,
+        metadata={"help": "let rare states count more in the loss: inverse or inverse_sqrt frequency; or none"},
     )
     states: str = field(default="q9", metadata={"help": "states to train on: q9, q8, q3 or q3_lift_ss"})
     max_residues: int | None = field(
@@ -105,7 +106,6 @@ CHANGED_DEFAULTS = {
     "save_strategy": "epoch; transformers: steps. As eval_strategy, which keeping the best needs.",
     "save_total_limit": "2; transformers: all. The best and the last: what a resumed run needs.",
     "load_best_model_at_end": "true; transformers: false. LIFT_SS keeps the best epoch.",
-    "greater_is_better": "true. The metric is the validation accuracy at the level of `states`.",
     "report_to": "tensorboard; transformers: all that is installed, which may be a service that asks for a login.",
     "logging_steps": "20; transformers: 500, more than a small run has.",
     "remove_unused_columns": "false. Batches are made of chains, not of a model's arguments.",
@@ -137,7 +137,7 @@ class RecipeTrainingArguments(TrainingArguments):
         default=PREFIX_CACHE_OFF,
         metadata={
             "help": "folder that keeps what the frozen lower blocks make of each chain, for later epochs and runs; "
-            "or off. 2 bytes x hidden size a token"
+            "or off. 2 bytes x hidden size a token; with block_mix for each of these blocks, and one more"
         },
     )
     prefix_cache_gb: float = field(
@@ -163,7 +163,6 @@ class RecipeTrainingArguments(TrainingArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "when to save: no, steps, epoch"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best epoch"})
-    greater_is_better: bool | None = field(default=True, metadata={"help": "of metric_for_best_model"})
     report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, ... or none"})
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "leave it false"})
@@ -192,7 +191,13 @@ class RecipeTrainingArguments(TrainingArguments):
                 "mask_fraction shows the backbone other chains every epoch, whose states cannot be kept. Switch one "
                 "of them off: --mask_fraction 0, or --prefix_cache off."
             )
+        if self.dataloader_persistent_workers:
+            raise ValueError(
+                "dataloader_persistent_workers would show every epoch the batches of the first. Leave it false."
+            )
         chosen = self.metric_for_best_model
+        if chosen is None and self.greater_is_better is None:
+            self.greater_is_better = True  # of an accuracy
         super().__post_init__()
         # transformers puts the loss where None stood; ours is the accuracy at the level of the model's states, which
         # only the trainer knows.

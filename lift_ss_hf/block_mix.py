@@ -34,7 +34,8 @@ class BlockConcatenation(nn.Module):
 
     def forward(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         """num_outputs x (batch, tokens, hidden) to (batch, tokens, num_outputs x hidden)."""
-        return torch.cat([F.layer_norm(output, output.shape[-1:]) for output in outputs], dim=-1)
+        pairs = zip(range(self.num_outputs), outputs, strict=True)
+        return torch.cat([F.layer_norm(output, output.shape[-1:]) for _, output in pairs], dim=-1)
 
 
 BLOCK_MIXERS = {"mean": BlockMean, "concat": BlockConcatenation}

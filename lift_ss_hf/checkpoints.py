@@ -6,16 +6,20 @@ import contextlib
 import errno
 import json
 import logging
+import math
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, WEIGHTS_NAME
 
+from .arguments import RecipeTrainingArguments
+from .callbacks import evaluations_without_a_better
 from .recipe_parsing import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -60,6 +64,43 @@ def _check_world_size(checkpoint: Path, world_size: int) -> None:
             f"{checkpoint}: written by {len(parts)} processes under ZeRO, found {world_size}. "
             f"Go on with --num_processes {len(parts)}."
         )
+
+
+def remove_former_run(out: str | Path, *names: str) -> None:
+    """Take away what a run that is being replaced left: its checkpoints, which a resumed run would take for its own.
+
+    Args:
+        out: the run's directory.
+        names: of files and folders in it that go too; what is not there is passed over.
+    """
+    for path in [*Path(out).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), *(Path(out) / name for name in names)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def finished_with(checkpoint: str | Path, training: RecipeTrainingArguments, num_batches: int) -> Path | None:
+    """The checkpoint that a run ends with, where no step is left to train; None where there is.
+
+    The Trainer would take one more step where the last one lies within an epoch, and where early stopping ended it.
+
+    Args:
+        checkpoint: what is gone on from.
+        training: how long to train.
+        num_batches: of an epoch, on all processes together.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+    steps_an_epoch = math.ceil(math.ceil(num_batches / training.world_size) / training.gradient_accumulation_steps)
+    max_steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
+    stops_early = training.early_stopping_patience and training.load_best_model_at_end
+    is_stopped = stops_early and evaluations_without_a_better(state) >= training.early_stopping_patience
+    if state.global_step < max_steps and not is_stopped:
+        return None
+    best = Path(checkpoint)
+    if training.load_best_model_at_end and state.best_model_checkpoint:
+        best = best.parent / Path(state.best_model_checkpoint).name
+    return best if (best / CONFIG_NAME).is_file() else None
 
 
 def last_checkpoint(out: str | Path) -> Path | None:

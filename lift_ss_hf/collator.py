@@ -101,7 +101,7 @@ class TokenBudgetBatches(Dataset):
             start = stop
 
     def set_epoch(self, epoch: int) -> None:
-        """Give every chain new partners, and new masks if it has any; the data loader calls it."""
+        """Give every chain new partners, and new masks if it has any; `callbacks.NewBatches` calls it."""
         if hasattr(self.chains, "set_epoch"):
             self.chains.set_epoch(epoch)
         rng = np.random.default_rng((self.seed, epoch))

@@ -132,7 +132,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.adapter_options = {} if adapter_options is None else adapter_options
         self.leave_out: Sequence[int] = leave_out  # type: ignore[assignment]  # a list once checked
         self.freeze = freeze
-        self.block_mix = block_mix or None  # False in models saved before there was a choice
+        # True or False in models saved before there was a choice
+        self.block_mix = {"True": "mean", "False": None}.get(str(block_mix), block_mix)
         self.head = head
         self.head_channels = head_channels
         self.head_depth = head_depth

@@ -31,7 +31,7 @@ class MaskedChains(Dataset):
         self._mask = tokenizer.mask_token_id
 
     def set_epoch(self, epoch: int) -> None:
-        """Hide other residues; the data loader calls it."""
+        """Hide other residues; the batches call it."""
         self.epoch = epoch
 
     def __len__(self) -> int:

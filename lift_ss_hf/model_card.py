@@ -26,6 +26,11 @@ ACCURACY_TITLES = {"q9": "Q9 accuracy", "q8": "Q8 accuracy", "q3": "Q3 accuracy 
 ACCURACY_TITLES["q3_lift_ss"] = "Q3 accuracy (P is helix, as LIFT_SS)"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/\"'`]+/)*([^\s/\"'`]+)|[A-Za-z]:\\\S*\\(\S+)")
 LICENSES = {"bundled": "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
+SEEN_OF_BLOCKS = {
+    None: "",
+    "mean": " over a learned mean of all blocks' outputs",
+    "concat": " over all blocks' outputs side by side",
+}
 BACKBONE_CITATIONS = {
     "esm": "Lin et al. 2023, Science 379:1123 (ESM-2); Rives et al. 2021, PNAS 118:e2016239118 (ESM-1b)",
     "t5": "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)",
@@ -78,7 +83,7 @@ def make_card(run: str | Path) -> ModelCard:
         "summary": _summary(config),
         "results": _results_table(metrics),
         "calibration": _calibration(metrics.get("calibration")),
-        "training": _training(recipe, corpora, metrics),
+        "training": _training(config, recipe, corpora, metrics),
         "licences": _licences(config, recipe),
     }
     text = {name: public_text(part) for name, part in text.items()}
@@ -141,7 +146,7 @@ def _summary(config: Mapping[str, Any]) -> str:
     backbone = Path(config.get("backbone_name") or "a backbone of its own").name
     adapter = f"a {config['adapter']} adapter" if config.get("adapter") else "no adapter"
     line = f"Predicts secondary structure states ({config['states']}) of protein chains: {backbone} with {adapter} and "
-    line += f"the {config['head']} head, trained with lift_ss_hf."
+    line += f"the {config['head']} head{SEEN_OF_BLOCKS[config.get('block_mix')]}, trained with lift_ss_hf."
     if config.get("backbone_revision"):
         line += f" Backbone revision: {config['backbone_revision']}."
     if config.get("backbone_fingerprint"):
@@ -184,7 +189,9 @@ def _calibration(fitted: Mapping[str, Any] | None) -> str:
     )
 
 
-def _training(recipe: Mapping[str, Any], corpora: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _training(
+    config: Mapping[str, Any], recipe: Mapping[str, Any], corpora: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> str:
     measured = metrics["environment"]
     lines = []
     for split in ("train", "validation"):
@@ -198,6 +205,9 @@ def _training(recipe: Mapping[str, Any], corpora: Mapping[str, Any], metrics: Ma
                 f"and states `{facts['sha256_of_sequences_and_states']}`"
             )
     lines.append(f"- command: `{measured['command']}`, seed {recipe.get('seed')}")
+    balance = f", balanced by {config['balance']} frequency" if config.get("balance") else ""
+    hidden = f"; {100 * recipe['mask_fraction']:g} % of the residues hidden" if recipe.get("mask_fraction") else ""
+    lines.append(f"- loss: {config['loss']}{balance}{hidden}")
     packages = ", ".join(f"{name} {version}" for name, version in measured["packages"].items())
     lines.append(f"- lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'}; {packages}")
     hardware = [measured["processor"], f"{measured['threads']} threads", *measured["accelerators"]]

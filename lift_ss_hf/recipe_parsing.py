@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,35 @@ def parse_recipe(
         RecipeError: for a file that is no recipe, a key or flag that does not exist, a value of the wrong type.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and not argv[0].startswith("-"):
+        return parse_settings(argument_classes, read_recipe(argv[0]), argv[1:], description, f"{argv[0]}: ")
+    return parse_settings(argument_classes, {}, argv, description)
+
+
+def parse_settings(
+    argument_classes: Sequence[Any],
+    settings: Mapping[str, Any],
+    flags: Sequence[str] = (),
+    description: str = "",
+    where: str = "",
+) -> tuple[Any, ...]:
+    """As `parse_recipe`, of settings that were read already.
+
+    Args:
+        argument_classes: dataclasses, as there.
+        settings: names and values; None and empty lists too.
+        flags: win over them.
+        description: as there.
+        where: what the message about an unknown name begins with.
+    """
     parser = HfArgumentParser(list(argument_classes), description=description, usage=_usage(), exit_on_error=False)
     known = _known_names(parser)
-    flags = argv
-    if argv and not argv[0].startswith("-"):
-        settings = read_recipe(argv[0])
-        for key in settings:
-            if key not in known:
-                raise RecipeError(f"{argv[0]}: {_unknown(key, known)}")
-        # Values of the file go through argparse like those of the flags, which come later and win.
-        flags = [*_as_flags(settings), *argv[1:]]
-        parser.set_defaults(**{key: value for key, value in settings.items() if value is None or value == []})
+    for key in settings:
+        if key not in known:
+            raise RecipeError(where + _unknown(key, known))
+    # Values go through argparse like those of the flags, which come later and win.
+    flags = [*_as_flags(settings), *flags]
+    parser.set_defaults(**{key: value for key, value in settings.items() if value is None or value == []})
     for flag in flags:
         name = flag.split("=")[0].lstrip("-").replace("-", "_")
         if flag.startswith("--") and name not in (*known, "help"):
@@ -89,7 +107,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     return f"unknown argument {name!r}." + (f" Did you mean {close[0]!r}?" if close else " See --help for all of them.")
 
 
-def _as_flags(settings: dict[str, Any]) -> list[str]:
+def _as_flags(settings: Mapping[str, Any]) -> list[str]:
     flags: list[str] = []
     for key, value in settings.items():
         if value is None or value == []:

@@ -23,8 +23,9 @@ REFUSED = ("quantization_config",)
 # Far above any real encoder, and low enough that what cannot be is told before memory is asked for.
 LARGEST = {
     **dict.fromkeys(("hidden_size", "d_model", "vocab_size"), 1 << 20),
-    **dict.fromkeys(("intermediate_size", "d_ff", "head_channels", "embedding_size"), 1 << 18),
-    **dict.fromkeys(("num_hidden_layers", "num_layers", "head_depth"), 1 << 10),
+    **dict.fromkeys(("intermediate_size", "d_ff", "embedding_size"), 1 << 18),
+    **dict.fromkeys(("num_hidden_layers", "num_layers"), 1 << 10),
+    **{"head_channels": 1 << 13, "head_depth": 1 << 6},  # LIFT_SS: 1024 and 2
     **dict.fromkeys(("num_attention_heads", "num_heads", "d_kv", "prefix_length", "r", "phm_dim"), 1 << 14),
     **dict.fromkeys(("max_position_embeddings", "relative_attention_num_buckets", "max_residues"), 1 << 26),
 }

@@ -16,7 +16,7 @@ from . import plots
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
 from .checkpoints import last_checkpoint
-from .recipe_parsing import RecipeError, parse_recipe, read_recipe
+from .recipe_parsing import RecipeError, parse_settings, read_recipe
 from .sweep_caches import shared_blocks
 from .training import run_training
 
@@ -96,11 +96,8 @@ def point_name(point: Mapping[str, Any]) -> str:
 
 
 def _parse_point(settings: Mapping[str, Any], folder: Path) -> Any:
-    flags: list[str] = []
-    for key, value in settings.items():
-        flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
-    return parse_recipe(classes, "", [*flags, "--output_dir", str(folder)])
+    return parse_settings(classes, {**settings, "output_dir": str(folder)})
 
 
 def _run_point(settings: Mapping[str, Any], folder: Path) -> None:
@@ -155,7 +152,7 @@ def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
     without: dict[str, list[float]] = {"frozen": [], "full": []}
     for row in rows:
         accuracy = row["scores"][corpus]["q3"]
-        if "top_blocks" in row:
+        if row.get("top_blocks") is not None:
             curve = curves.setdefault(str(row.get("adapter", "adapter")), {})
             curve.setdefault(int(row["top_blocks"]), []).append(accuracy)
         elif str(row.get("adapter")).lower() == "none":

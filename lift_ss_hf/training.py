@@ -16,16 +16,16 @@ import torch
 import yaml
 from accelerate import PartialState
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, set_seed
+from transformers import Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .atomic import replacing
 from .backbones import read_backbone_config
 from .cached_chains import with_cached_prefixes
 from .calibration import calibrate, store_temperature
-from .checkpoints import saving_into, starting_point
+from .callbacks import EarlyStopping, EvaluateTheEnd, NewBatches
+from .checkpoints import finished_with, remove_former_run, saving_into, starting_point
 from .collator import ChainCollator, TokenBudgetBatches
 from .configuration import LIFT_SS_CHANNELS
 from .corpora import load_corpus
@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 MODEL_FOLDER = "model"
 ARGUMENTS_FILE = "recipe.yaml"
 UNTRAINED_FILE = "untrained.json"
+RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, "metrics.json", "results.md", "figures")  # what a run leaves of its own
 
 
 class LabelledChains(Dataset):
@@ -115,6 +116,8 @@ def run_training(
     tokenizer, model, chains = _build(model_arguments, train)
     with training.main_process_first(desc="run directory"):
         if training.process_index == 0:
+            if checkpoint is None:
+                remove_former_run(out, *RESULTS)
             _write_origin(out, (model_arguments, corpus_arguments, training), train, validation, tests)
     max_tokens = training.max_tokens_per_batch
     untrained = _untrained_start(model, tokenizer, validation, max_tokens, out)
@@ -184,9 +187,16 @@ def _train(
 ) -> float:
     """Train with the stock Trainer, keep the best epoch, and save it in the run's directory; seconds of training."""
     out = Path(str(training.output_dir))
+    num_batches = len(TokenBudgetBatches(train, train.lengths, training.max_tokens_per_batch))
+    if checkpoint is not None and (best := finished_with(checkpoint, training, num_batches)):
+        logger.info("nothing is left to train; taking %s", best)
+        if training.process_index == 0:
+            finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
+            finished.save_pretrained(out / MODEL_FOLDER)
+        return 0.0
     trainer = build_trainer(model, tokenizer, train, validation, training)
     if training.early_stopping_patience and training.load_best_model_at_end:
-        trainer.add_callback(EarlyStoppingCallback(training.early_stopping_patience))
+        trainer.add_callback(EarlyStopping(training.early_stopping_patience))
     stop = StopOnSigterm()
     trainer.add_callback(stop)
     with saving_into(out), stop:
@@ -197,20 +207,6 @@ def _train(
         # The Trainer pickles its arguments beside a model; they are in recipe.yaml, and no pickle goes to the Hub.
         (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
     return seconds
-
-
-class EvaluateTheEnd(TrainerCallback):
-    """Evaluate after the last step too, which the Trainer leaves out where `eval_steps` does not divide the steps.
-
-    The learning rate of a falling schedule is lowest there: it may be the best there was.
-    """
-
-    def on_step_end(self, args, state, control, **_):
-        """Ask for an evaluation at the end, and for the checkpoint that belongs to it."""
-        if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
-            control.should_evaluate = True
-            control.should_save = control.should_save or args.save_strategy != SaveStrategy.NO
-        return control
 
 
 def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -270,7 +266,7 @@ def _build(
     tokenizer = ResidueTokenizer.from_pretrained(arguments.backbone, revision=arguments.backbone_revision)
     chains = LabelledChains(train, tokenizer, arguments.states)
     options = model_options(arguments)
-    if arguments.loss == "ldam" or arguments.balance:
+    if options["loss"] == "ldam" or options["balance"]:
         options["class_counts"] = chains.class_counts(len(get_alphabet(arguments.states)))
     dtype = getattr(torch, arguments.backbone_dtype)
     return tokenizer, SecondaryStructureModel.from_backbone(arguments.backbone, dtype=dtype, **options), chains
@@ -284,11 +280,13 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
     """
     revision = arguments.backbone_revision
     width = read_backbone_config(arguments.backbone, revision=revision).hidden_size
-    freeze = {"none": None, "all": "all"}.get(str(arguments.freeze).lower(), arguments.freeze)
+    freeze, adapter, block_mix, balance = map(
+        _chosen, (arguments.freeze, arguments.adapter, arguments.block_mix, arguments.balance)
+    )
     options: dict[str, Any] = {"adapter": None}  # then a recipe's settings of the adapter are of no account
-    if str(arguments.adapter).lower() not in ("none", ""):
+    if adapter is not None:
         options = {
-            "adapter": arguments.adapter,
+            "adapter": adapter,
             "adapter_options": _json_object(arguments.adapter_options),
             "leave_out": arguments.leave_out or None,
             "top_blocks": arguments.top_blocks,
@@ -296,15 +294,20 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
     return options | {
         "revision": revision,
         "freeze": int(str(freeze)) if str(freeze).isdigit() else freeze,
-        "block_mix": arguments.block_mix,
+        "block_mix": block_mix,
         "head": arguments.head,
         "head_channels": arguments.head_channels or min(width, LIFT_SS_CHANNELS),
         "head_dropout": arguments.head_dropout,
         "loss": arguments.loss,
-        "balance": arguments.balance,
+        "balance": balance,
         "states": arguments.states,
         "max_residues": arguments.max_residues,
     }
+
+
+def _chosen(value: str | None) -> str | None:
+    """What was chosen; None for `none`, which a flag says where a recipe has chosen something."""
+    return None if str(value).lower() in ("none", "") else value
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:
@@ -339,7 +342,7 @@ def build_trainer(
     also = [level for level in levels_of(states, 9) if level != states]
     return Trainer(
         model=model,
-        callbacks=[EvaluateTheEnd()],
+        callbacks=[EvaluateTheEnd(), NewBatches(batches)],
         args=training,
         train_dataset=batches,
         eval_dataset=held_out,

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lift_ss_hf"
 MODULES = sorted(PACKAGE.glob("*.py"))
 MAIN_JOB = {
-    *("arguments", "checkpoints", "interruption", "training", "evaluation", "sweeping", "plots", "pretraining"),
+    *("arguments", "callbacks", "checkpoints", "interruption", "training", "evaluation", "sweeping", "plots"),
+    "pretraining",
     *("provenance", "estimation", "cached_chains", "sweep_caches", "model_card", "sharing"),
     *("calibration", "prediction"),
 }

@@ -3,7 +3,9 @@ import json
 import pytest
 from models import tiny_backbone
 
+from lift_ss_hf.block_mix import BLOCK_MIXERS
 from lift_ss_hf.configuration import (
+    BLOCK_MIXES,
     BertSecondaryStructureConfig,
     EsmSecondaryStructureConfig,
     SecondaryStructureConfig,
@@ -81,6 +83,15 @@ def config(**options) -> SecondaryStructureConfig:
 def test_what_cannot_be_built_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         config(**options)
+
+
+def test_models_from_before_the_choice_of_mixes_still_load():
+    assert config(block_mix=True).block_mix == "mean"
+    assert config(block_mix=False).block_mix is None
+
+
+def test_every_mix_that_can_be_named_can_be_built():
+    assert set(BLOCK_MIXES) == set(BLOCK_MIXERS)
 
 
 @pytest.mark.parametrize("family", CLASSES)

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from lift_ss_hf.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.modeling import SecondaryStructureModel
 from lift_ss_hf.pretraining import EncoderArguments, SequenceArguments
-from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe
+from lift_ss_hf.recipe_parsing import RecipeError, parse_recipe, parse_settings
 from lift_ss_hf.sweeping import read_points
 from lift_ss_hf.training import model_options
 
@@ -99,6 +99,29 @@ def test_the_regimes_are_one_line_overrides(path, deep_backbone, tmp_path):
         model, _, _ = parse_recipe(CLASSES, "Train.", flags)
         config = SecondaryStructureModel.plan(deep_backbone, **model_options(model))
         assert (config.adapter is None, config.freeze) == (bool(regime), freeze)
+
+
+def test_a_flag_takes_back_what_a_recipe_chose(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("block_mix: concat\nbalance: inverse\n")
+    flags = ("--block_mix", "none", "--balance", "none", "--output_dir", str(tmp_path))
+    model, _, _ = parse_recipe(CLASSES, "Train.", [str(tmp_path / "recipe.yaml"), *flags])
+    options = model_options(model)
+    assert (options["block_mix"], options["balance"]) == (None, None)
+
+
+def test_null_in_a_sweep_is_null_in_a_recipe(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("adapter: null\nblock_mix: null\ntop_blocks: null\n")
+    point = {"adapter": None, "block_mix": None, "top_blocks": None}
+    ours = parse_settings(CLASSES, {**point, "output_dir": str(tmp_path)})
+    model, corpora, _ = parse_recipe(CLASSES, "", [str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path)])
+    assert ours[:2] == (model, corpora)
+    assert (model.adapter, model.block_mix) == (None, None)
+
+
+def test_what_is_better_follows_from_the_metric(tmp_path):
+    for metric, greater in ((None, True), ("q3", True), ("loss", False)):
+        training = RecipeTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric)
+        assert training.greater_is_better == greater
 
 
 def test_the_other_recipes_parse_too():

@@ -54,6 +54,7 @@ def test_a_pickle_is_refused_by_name_and_never_read(saved, capsys):
         (None, {"architectures": ["T5ForSecondaryStructure"]}, r"architectures .*Expected \['EsmForSecondary"),
         (None, {"model_type": "llama"}, "holds a model of type 'llama'"),
         (None, {"head_channels": 10**12}, "head_channels 1000000000000. Expected at most"),
+        (None, {"head_channels": 1 << 18}, "head_channels 262144. Expected at most"),
         (None, {"head_depth": 10**9}, "head_depth"),
         (None, {"adapter_options": {"reduction_factor": float("nan")}}, "reduction_factor nan. Expected a finite"),
         (None, {"adapter_options": {"reduction_factor": 1e-9}}, "reduction_factor"),

@@ -94,6 +94,14 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
     assert corpora["train"]["sha256_of_sequences_and_states"] in text
     assert str(data) not in text
     assert "| 0 |" in text  # chains of the test in training, counted
+    assert "- loss: cross_entropy; 5 % of the residues hidden" in text
+
+
+def test_the_card_says_which_blocks_the_head_sees(run, tmp_path):
+    copy = shutil.copytree(run[0], tmp_path / "run")
+    config = json.loads((copy / "model" / "config.json").read_text())
+    (copy / "model" / "config.json").write_text(json.dumps(config | {"block_mix": "concat"}))
+    assert "and the linear head over all blocks' outputs side by side, trained" in str(make_card(copy))
 
 
 def test_the_card_of_a_run_without_a_validation_corpus_says_where_its_validation_chains_are_from(run, tmp_path):
@@ -129,13 +137,50 @@ def test_one_seed_gives_one_result(run, data, tmp_path):
     assert scores(train(data, tmp_path / "again", *MASKED)) == scores(run[1])
 
 
+LAST = ("--resume_from_checkpoint", "last")
+EVERY_7_STEPS = ("--eval_strategy", "steps", "--eval_steps", "7", "--save_strategy", "steps", "--save_steps", "7")
+
+
+def state_of(out):
+    return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
+
+
 def test_a_schedule_that_ends_between_evaluations_is_evaluated_at_its_end(data, tmp_path):
     out = tmp_path / "run"
-    steps = ("--eval_strategy", "steps", "--eval_steps", "7", "--save_strategy", "steps", "--save_steps", "7")
-    train(data, out, *steps, "--max_steps", "17", "--early_stopping_patience", "0")
-    state = json.loads((out / "checkpoint-17" / "trainer_state.json").read_text())
-    evaluations = [entry for entry in state["log_history"] if "eval_q9" in entry]
+    steps = (*EVERY_7_STEPS, "--max_steps", "17", "--early_stopping_patience", "0")
+    results = train(data, out, *steps)
+    evaluations = [entry for entry in state_of(out)["log_history"] if "eval_q9" in entry]
     assert [entry["step"] for entry in evaluations] == [7, 14, 17]
+    # killed after its training, it is gone on with: no step is added, and what is scored is the same
+    shutil.rmtree(out / "model")
+    assert scores(train(data, out, *steps, *LAST)) == scores(results)
+    assert last_checkpoint(out).name == "checkpoint-17"
+    longer = (*EVERY_7_STEPS, "--max_steps", "18", "--early_stopping_patience", "0")
+    train(data, out, *longer, *LAST)
+    assert last_checkpoint(out).name == "checkpoint-18"
+
+
+def test_early_stopping_counts_on_in_a_resumed_run(data, tmp_path):
+    out = tmp_path / "run"
+    flat = ("--learning_rate", "1e-9", "--early_stopping_patience", "2", "--save_total_limit", "9")  # none is better
+    results = train(data, out, *flat)
+    stopped = last_checkpoint(out)
+    assert [entry["epoch"] for entry in state_of(out)["log_history"] if "eval_q9" in entry] == [1, 2, 3]
+    assert scores(train(data, out, *flat, *LAST)) == scores(results)
+    assert last_checkpoint(out) == stopped
+    shutil.rmtree(stopped)  # as if it had been killed an epoch before
+    assert scores(train(data, out, *flat, *LAST)) == scores(results)
+    assert last_checkpoint(out) == stopped
+
+
+def test_a_run_that_replaces_another_takes_nothing_from_it(data, tmp_path):
+    out = tmp_path / "run"
+    train(data, out, "--states", "q3", "--num_train_epochs", "3")
+    former = last_checkpoint(out)
+    again = ("--seed", "5", "--num_train_epochs", "1", "--overwrite_output_dir", "True")
+    results = train(data, out, *again)
+    assert not former.exists()
+    assert results["learnt"] == train(data, tmp_path / "new", *again)["learnt"]
 
 
 @pytest.mark.slow
@@ -176,7 +221,8 @@ def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_p
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one_with_twice_the_batch(data, tmp_path):
-    short = ("--max_steps", "3", "--learning_rate", "1e-2")
+    # into a second epoch, with its own partners and masks
+    short = ("--max_steps", "5", "--learning_rate", "1e-2", "--mask_fraction", "0.2")
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run(launch("cpu_ddp", data, two, *short), check=True, capture_output=True)
     train(data, one, *short, "--gradient_accumulation_steps", "2")
@@ -264,6 +310,7 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         (["--tests", "casp99"], "unknown corpus 'casp99'. Did you mean casp1"),
         (["--train", "casp12"], "casp12 has no split 'train'. Choose one of: test"),
         (["--train_fraction", "0"], "train_fraction is 0.0"),
+        (["--dataloader_persistent_workers", "True"], "would show every epoch the batches of the first"),
         (["--validation_fraction", "2"], "validation_fraction is 2.0"),
         (["--adapter", "bottlenec"], "unknown adapter 'bottlenec'"),
         (["--adapter_options", "16"], "adapter_options is '16'. Expected JSON like {\"reduction_factor\": 16}"),

@@ -1,0 +1,61 @@
+"""benchmarks/paired.py: two runs' files give the paired test that the metric gives of the states themselves."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+from small_runs import ROOT, make_chains
+
+from lift_ss_hf.scoring import compare, score
+
+NAMES = ("casp12", "cb513")
+
+
+def noisy(states, share, seed):
+    rng = random.Random(seed)
+    return ["".join(rng.choice("HEL") if rng.random() < share else letter for letter in chain) for chain in states]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs over two corpora, the second better; their references and predictions of the first corpus."""
+    folders, kept = [], []
+    for number, share in enumerate((0.5, 0.4)):
+        corpora = {}
+        for seed, name in enumerate(NAMES):
+            references = [chain.states for chain in make_chains(30, seed)]
+            predictions = noisy([states.replace("X", "L") for states in references], share, number)
+            scores = score(references, predictions, "q3", source="q9", bootstrap=0, per_chain=True)
+            corpora[name] = {"levels": {"q3": scores}}
+            if name == NAMES[0]:
+                kept.append((references, predictions))
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps({"corpora": corpora}))
+        folders.append(folder)
+    return folders, kept
+
+
+def paired(*arguments):
+    script = ROOT / "benchmarks" / "paired.py"
+    return subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_files_give_what_states_give(runs):
+    folders, ((references, first), (_, second)) = runs
+    rows = [line for line in paired(*folders, "--resamples", "500").stdout.splitlines() if line.startswith("| c")]
+    assert [row.split()[1] for row in rows] == ["corpus", *NAMES]
+    expected = compare(references, first, second, "q3", source="q9", resamples=500)
+    difference, low, high = (100 * expected[f"q3_difference{end}"] for end in ("", "_low", "_high"))
+    assert f"| {difference:+.2f} [{low:+.2f}, {high:+.2f}] | {expected['q3_p_value']:.4f} |" in rows[1]
+    assert difference > 2
+
+
+def test_runs_with_nothing_in_common_are_told(runs):
+    folders, _ = runs
+    done = paired(*folders, "--level", "q8")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nothing to compare at q8: run0 has casp12 (q3), cb513 (q3); run1 has")
+    assert not done.stdout
