@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from lift_ss_hf.command_line import run
+from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs
 from lift_ss_hf.fasta import read_fasta
 
 
@@ -33,15 +32,11 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Cluster, split, write."""
     args = parse()
-    if shutil.which("mmseqs") is None:
-        raise ValueError("mmseqs not found. Install mmseqs2 (Debian: apt-get install mmseqs2).")
+    require_mmseqs()
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out) as scratch:
-        command = ["mmseqs", "easy-linclust", args.fasta, f"{scratch}/clusters", f"{scratch}/tmp"]
-        command += ["--min-seq-id", str(args.identity), "-c", "0.8", "--cov-mode", "1", "--threads", str(args.threads)]
-        done = subprocess.run([*command, "-v", "1"], capture_output=True, text=True)
-        if done.returncode:
-            raise ValueError(f"mmseqs failed: {' '.join((done.stderr or done.stdout).split())[-300:]}")
+        options = ("--min-seq-id", args.identity, "-c", 0.8, "--cov-mode", 1, "--threads", args.threads)
+        run_mmseqs("easy-linclust", args.fasta, f"{scratch}/clusters", f"{scratch}/tmp", *options)
         representatives = list(read_fasta(f"{scratch}/clusters_rep_seq.fasta"))
     if len(representatives) <= args.heldout:
         raise ValueError(f"{args.fasta}: {len(representatives)} clusters, of which {args.heldout} cannot be held out.")

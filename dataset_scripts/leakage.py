@@ -20,7 +20,6 @@ from lift_ss_hf.corpora.chains import Chain, CorpusError
 from lift_ss_hf.corpora.leakage import (
     Homologues,
     Leakage,
-    MissingMmseqsError,
     SearchSettings,
     exact_duplicates,
     homologues,
@@ -28,6 +27,7 @@ from lift_ss_hf.corpora.leakage import (
     load_chains,
 )
 from lift_ss_hf.corpora.loading import is_own_corpus
+from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
 from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,8 @@ from lift_ss_hf.command_line import run
 from lift_ss_hf.corpora import CardFacts, Chain, Split, get_corpus, write_corpus
 from lift_ss_hf.corpora.building import corpus_features
 from lift_ss_hf.corpora.catalogue import SPLIT_ORDER, CorpusName
-from lift_ss_hf.corpora.leakage import MissingMmseqsError, SearchSettings, homologues, load_chains
+from lift_ss_hf.corpora.leakage import SearchSettings, homologues, load_chains
+from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs, write_fasta
 
 SOURCE = "promod3:lt25id"
 BUNDLED = Path(__file__).resolve().parents[1] / "lift_ss_hf" / "assets" / "sample_corpus"
@@ -50,8 +50,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Draw, check, write."""
     args = parse()
-    if shutil.which("mmseqs") is None:  # known before any work
-        raise MissingMmseqsError("mmseqs not found. Install mmseqs2 (Debian: apt-get install mmseqs2).")
+    require_mmseqs()  # known before any work
     settings = replace(SEARCH, threads=args.threads)
     tests = [chain for name in allowed_tests() for chain in load_chains(name, "test", args.source)]
     chains = {
@@ -85,12 +84,9 @@ def allowed_tests() -> tuple[str, ...]:
 def cluster(chains: Iterable[Chain], threads: int) -> list[str]:
     """Ids of one chain of each cluster, sorted; members are joined by chains of alignments (single linkage)."""
     with tempfile.TemporaryDirectory() as scratch:
-        fasta = Path(scratch) / "chains.fasta"
-        fasta.write_text("".join(f">{chain.id}\n{chain.sequence}\n" for chain in chains), "ascii")
-        command = ["mmseqs", "easy-cluster", str(fasta), f"{scratch}/clusters", f"{scratch}/tmp", *CLUSTERING.split()]
-        done = subprocess.run([*command, "--threads", str(threads), "-v", "1"], capture_output=True, text=True)
-        if done.returncode:
-            raise ValueError(f"mmseqs failed: {' '.join((done.stderr or done.stdout).split())[-300:]}")
+        fasta = write_fasta(((chain.id, chain.sequence) for chain in chains), Path(scratch) / "chains.fasta")
+        options = (*CLUSTERING.split(), "--threads", threads)
+        run_mmseqs("easy-cluster", fasta, f"{scratch}/clusters", f"{scratch}/tmp", *options)
         lines = Path(f"{scratch}/clusters_cluster.tsv").read_text("ascii").splitlines()
     return sorted({line.split("\t")[0] for line in lines})
 

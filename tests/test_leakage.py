@@ -14,13 +14,13 @@ from lift_ss_hf.corpora.chains import Chain, CorpusError
 from lift_ss_hf.corpora.leakage import (
     Homologues,
     Leakage,
-    MissingMmseqsError,
     SearchSettings,
     exact_duplicates,
     homologues,
     leakage_table,
     load_chains,
 )
+from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
 from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
 
 SCRIPT = Path(__file__).parents[1] / "dataset_scripts" / "leakage.py"

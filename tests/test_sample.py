@@ -148,7 +148,7 @@ def test_the_script_keeps_homologues_out_of_other_splits(script, monkeypatch):
 def test_without_mmseqs_the_script_says_so_before_any_work(tmp_path):
     done = run("--out", tmp_path / "out", PATH=str(tmp_path), HOME=str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: mmseqs not found. Install mmseqs2 (Debian: apt-get install mmseqs2).\n"
+    assert done.stderr.startswith("error: mmseqs not found") and len(done.stderr.splitlines()) == 1
 
 
 def test_a_split_without_chains_is_refused():
@@ -159,7 +159,7 @@ def test_a_split_without_chains_is_refused():
 
 @needs_mmseqs
 def test_a_failing_mmseqs_is_one_line(script):
-    with pytest.raises(ValueError, match=r"^mmseqs failed: \S+"):
+    with pytest.raises(ValueError, match=r"^mmseqs easy-cluster failed with status \d+: \S+"):
         script.cluster([], 1)
 
 

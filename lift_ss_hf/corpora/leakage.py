@@ -1,12 +1,10 @@
 """Leakage: what a training set shares with the tests, exactly or by homology, and the training set without it.
 
-Exact duplicates need nothing; homologues are found by mmseqs2 (Steinegger & Söding 2017, Nature Biotechnology 35:1026).
+Exact duplicates need nothing; homologues are found by mmseqs2.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +14,11 @@ import datasets
 from tqdm.auto import tqdm
 
 from .catalogue import CorpusName, get_corpus
-from .chains import Chain, CorpusError
+from .chains import Chain
 from .loading import is_own_corpus, load_corpus
+from .mmseqs import require_mmseqs, run_mmseqs, write_fasta
 
 CHUNK = 2000  # training chains searched at a time: small enough to show progress, large enough to keep the cores busy
-
-
-class MissingMmseqsError(CorpusError):
-    """There is no mmseqs: homologues cannot be searched."""
 
 
 @dataclass(frozen=True)
@@ -96,19 +91,17 @@ def homologues(
         CorpusError: if it fails; with its last words.
     """
     settings = settings or SearchSettings()
-    program = shutil.which("mmseqs")
-    if program is None:
-        raise MissingMmseqsError("mmseqs not found: homologues were not searched. Install mmseqs2 (Debian: mmseqs2).")
+    require_mmseqs()
     found = {name: Homologues() for name in tests}
     names = list(tests)
     with tempfile.TemporaryDirectory(prefix="lift_ss_hf_") as folder:
         targets = [(f"{n}_{k}", s) for n, name in enumerate(names) for k, s in enumerate(tests[name])]
         database = Path(folder, "tests")
-        _mmseqs(program, "createdb", _write_fasta(targets, Path(folder, "tests.fasta")), database)
+        run_mmseqs("createdb", write_fasta(targets, Path(folder, "tests.fasta")), database)
         with tqdm(total=len(train), unit="chain", disable=not progress) as bar:
             for start in range(0, len(train), CHUNK):
                 chunk = list(enumerate(train[start : start + CHUNK], start=start))
-                for query, target, identity in _search(program, chunk, database, len(targets), settings, Path(folder)):
+                for query, target, identity in _search(chunk, database, len(targets), settings, Path(folder)):
                     number, place = map(int, target.split("_"))
                     entry = found[names[number]]
                     entry.train.add(int(query))
@@ -119,7 +112,6 @@ def homologues(
 
 
 def _search(
-    program: str,
     chunk: Sequence[tuple[int, str]],
     database: Path,
     num_targets: int,
@@ -127,12 +119,12 @@ def _search(
     folder: Path,
 ) -> Iterator[tuple[str, str, float]]:
     """Query, target and identity [fraction] of each hit that counts."""
-    queries = _write_fasta(((str(place), sequence) for place, sequence in chunk), folder / "train.fasta")
+    queries = write_fasta(((str(place), sequence) for place, sequence in chunk), folder / "train.fasta")
     hits = folder / "hits.tsv"
     options = ["-s", settings.sensitivity, "-e", settings.max_evalue, "--threads", settings.threads]
     # mmseqs keeps 300 targets a query by default; a family larger than that must not hide test chains.
     options += ["--max-seqs", max(300, num_targets), "--format-output", "query,target,fident,alnlen,evalue"]
-    _mmseqs(program, "easy-search", queries, database, hits, folder / "scratch", *options)
+    run_mmseqs("easy-search", queries, database, hits, folder / "scratch", *options)
     with hits.open() as lines:
         for line in lines:
             query, target, identity, aligned, evalue = line.split()
@@ -142,20 +134,6 @@ def _search(
                 and float(identity) >= settings.min_identity
             ):
                 yield query, target, float(identity)
-
-
-def _mmseqs(program: str, *arguments: object) -> None:
-    """Run mmseqs, quietly."""
-    command = [program, *map(str, arguments), "-v", "1"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-    if done.returncode:
-        words = " ".join(done.stdout.split())[-300:] or "it said nothing"
-        raise CorpusError(f"mmseqs {arguments[0]} failed with status {done.returncode}: {words}")
-
-
-def _write_fasta(records: Iterable[tuple[str, str]], path: Path) -> Path:
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records), "ascii")
-    return path
 
 
 def load_chains(name: str, split: str, data_dir: str | Path | None = None) -> list[Chain]:
