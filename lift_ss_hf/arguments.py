@@ -204,6 +204,11 @@ class RecipeTrainingArguments(TrainingArguments):
         self.metric_for_best_model = chosen
 
     @property
+    def stops_early(self) -> bool:
+        """Whether training ends without a better evaluation; where the best is not kept, nothing is compared."""
+        return bool(self.early_stopping_patience and self.load_best_model_at_end)
+
+    @property
     def _setup_devices(self) -> torch.device:
         # accelerate calls the CPU of a distributed run `cpu:0`, and torch.load cannot map to it when the run is
         # resumed. Drop when transformers > 4.57 does not ask it to.

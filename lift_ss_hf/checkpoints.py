@@ -93,8 +93,7 @@ def finished_with(checkpoint: str | Path, training: RecipeTrainingArguments, num
     state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
     steps_an_epoch = math.ceil(math.ceil(num_batches / training.world_size) / training.gradient_accumulation_steps)
     max_steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
-    stops_early = training.early_stopping_patience and training.load_best_model_at_end
-    is_stopped = stops_early and evaluations_without_a_better(state) >= training.early_stopping_patience
+    is_stopped = training.stops_early and evaluations_without_a_better(state) >= training.early_stopping_patience
     if state.global_step < max_steps and not is_stopped:
         return None
     best = Path(checkpoint)

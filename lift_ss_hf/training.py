@@ -187,15 +187,16 @@ def _train(
 ) -> float:
     """Train with the stock Trainer, keep the best epoch, and save it in the run's directory; seconds of training."""
     out = Path(str(training.output_dir))
-    num_batches = len(TokenBudgetBatches(train, train.lengths, training.max_tokens_per_batch))
-    if checkpoint is not None and (best := finished_with(checkpoint, training, num_batches)):
-        logger.info("nothing is left to train; taking %s", best)
-        if training.process_index == 0:
-            finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
-            finished.save_pretrained(out / MODEL_FOLDER)
-        return 0.0
+    if checkpoint is not None:
+        num_batches = len(TokenBudgetBatches(train, train.lengths, training.max_tokens_per_batch))
+        if best := finished_with(checkpoint, training, num_batches):
+            logger.info("nothing is left to train; taking %s", best)
+            if training.process_index == 0:
+                finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
+                finished.save_pretrained(out / MODEL_FOLDER)
+            return 0.0
     trainer = build_trainer(model, tokenizer, train, validation, training)
-    if training.early_stopping_patience and training.load_best_model_at_end:
+    if training.stops_early:
         trainer.add_callback(EarlyStopping(training.early_stopping_patience))
     stop = StopOnSigterm()
     trainer.add_callback(stop)
