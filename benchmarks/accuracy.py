@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from origin import origin
 
-from lift_ss_hf.backbones import BUNDLED
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import load_corpus
-from lift_ss_hf.evaluation import predict
+from lift_ss_hf.evaluation.corpora import predict
+from lift_ss_hf.metrics.scoring import score
+from lift_ss_hf.models.backbones import BUNDLED
 from lift_ss_hf.prediction.loading import load_predictor
-from lift_ss_hf.scoring import score
 
 TEST_SETS = ("casp12", "casp13", "casp14", "test2018") if os.environ.get("LIFT_SS_DATA_DIR") else ("sample",)
 

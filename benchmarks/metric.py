@@ -15,12 +15,12 @@ from collections.abc import Callable
 import numpy as np
 from origin import origin
 
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.loading import load_corpus
 from lift_ss_hf.corpora.sources import MissingSourceError
-from lift_ss_hf.scored_chains import ScoredChains
-from lift_ss_hf.scoring import score
-from lift_ss_hf.segments import tally
+from lift_ss_hf.metrics.scored_chains import ScoredChains
+from lift_ss_hf.metrics.scoring import score
+from lift_ss_hf.metrics.segments import tally
 
 # CPU seconds of LIFT_SS's SOV.pl (SOV_refine.pl of Liu & Wang 2018) on Test2016 against a jittered copy, measured
 # when the metric was planned; not run here, since its licence is GPL-2.

@@ -3,7 +3,7 @@
 
 Reads the chains' accuracies in `metrics.json` of two runs of recipes/train_q8.py or recipes/evaluate.py, and prints a
 Markdown table: both accuracies, their difference with its 95 % interval, and the two-sided p-value of a permutation
-test that swaps each chain's two predictions (lift_ss_hf.significance).
+test that swaps each chain's two predictions (lift_ss_hf.metrics.significance).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from origin import origin
 
-from lift_ss_hf.command_line import run
-from lift_ss_hf.segments import CORRECT, LABELLED, NORM
-from lift_ss_hf.significance import paired_test
-from lift_ss_hf.states import ALPHABETS
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.metrics.segments import CORRECT, LABELLED, NORM
+from lift_ss_hf.metrics.significance import paired_test
+from lift_ss_hf.models.states import ALPHABETS
 from lift_ss_hf.version import __version__
 
 

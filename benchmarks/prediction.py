@@ -24,18 +24,18 @@ from training import SHAPES as ESM_SHAPES
 from training import esm_config
 from transformers import EsmConfig, EsmForTokenClassification, T5Config, T5EncoderModel
 
-from lift_ss_hf.backbones import locate
-from lift_ss_hf.collator import ChainCollator, budget_batches
-from lift_ss_hf.command_line import run
-from lift_ss_hf.configuration import EsmSecondaryStructureConfig, T5SecondaryStructureConfig
+from lift_ss_hf.batches.collator import ChainCollator, budget_batches
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import load_corpus
 from lift_ss_hf.corpora.sources import MissingSourceError
-from lift_ss_hf.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
+from lift_ss_hf.models.backbones import locate
+from lift_ss_hf.models.configuration import EsmSecondaryStructureConfig, T5SecondaryStructureConfig
+from lift_ss_hf.models.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
+from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.prediction.cpu_kernels import pack, quantise
 from lift_ss_hf.prediction.inputs import Inputs
-from lift_ss_hf.prediction.matrices import pack, quantise
 from lift_ss_hf.prediction.predictor import MAX_TOKENS, Predictor
 from lift_ss_hf.prediction.records import Chain, admit
-from lift_ss_hf.tokenization import ResidueTokenizer
 
 ROWS = 8  # of a batch in the usual loop
 FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py

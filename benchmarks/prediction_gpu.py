@@ -16,11 +16,11 @@ from origin import origin
 from prediction import TableTokenizer, our_model, prot_t5_config, real_chains
 from training import SHAPES, esm_config
 
-from lift_ss_hf.backbones import locate
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.models.backbones import locate
+from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction.loading import GPU_MAX_TOKENS
 from lift_ss_hf.prediction.predictor import Predictor
-from lift_ss_hf.tokenization import ResidueTokenizer
 
 H200_PEAK = 989.0  # TFLOP/s in bf16, without sparsity: NVIDIA's data sheet
 

@@ -28,17 +28,17 @@ import torch
 from origin import origin
 from transformers import EsmConfig, EsmForTokenClassification
 
-from lift_ss_hf.arguments import RecipeTrainingArguments
-from lift_ss_hf.backbones import BUNDLED, get_family
-from lift_ss_hf.cached_chains import with_cached_prefixes
-from lift_ss_hf.collator import ChainCollator, TokenBudgetBatches
-from lift_ss_hf.command_line import run
-from lift_ss_hf.configuration import EsmSecondaryStructureConfig
+from lift_ss_hf.batches.cached_chains import with_cached_prefixes
+from lift_ss_hf.batches.collator import ChainCollator, TokenBudgetBatches
+from lift_ss_hf.batches.prefix_store import DATA_FILE
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import load_corpus
-from lift_ss_hf.modeling import EsmForSecondaryStructure
-from lift_ss_hf.prefix_cache import DATA_FILE
-from lift_ss_hf.tokenization import ResidueTokenizer
-from lift_ss_hf.training import LabelledChains
+from lift_ss_hf.models.backbones import BUNDLED, get_family
+from lift_ss_hf.models.configuration import EsmSecondaryStructureConfig
+from lift_ss_hf.models.modeling import EsmForSecondaryStructure
+from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.training.arguments import RecipeTrainingArguments
+from lift_ss_hf.training.job import LabelledChains
 
 MAX_TOKENS = 2048  # of a batch, the recipes' default
 DEFAULT_ROWS = 8  # chains of a batch: transformers.TrainingArguments

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.corpora.building import build_corpus, push_corpus
 from lift_ss_hf.corpora.catalogue import get_corpus, load_catalogue
-from lift_ss_hf.corpora.publishing import build_corpus, push_corpus
 
 
 def parse() -> argparse.Namespace:

@@ -12,9 +12,9 @@ import random
 import tempfile
 from pathlib import Path
 
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.corpora.fasta import read_fasta
 from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs
-from lift_ss_hf.fasta import read_fasta
 
 
 def parse() -> argparse.Namespace:

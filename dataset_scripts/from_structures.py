@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from lift_ss_hf.command_line import run
-from lift_ss_hf.corpora.building import SplitCounts
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.chains import Chain, CorpusError
+from lift_ss_hf.corpora.columns import SplitCounts
 from lift_ss_hf.corpora.structures import (
     STRUCTURE_COLUMNS,
     STRUCTURE_FEATURES,

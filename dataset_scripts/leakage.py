@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.catalogue import CorpusName, get_corpus
 from lift_ss_hf.corpora.chains import Chain, CorpusError
 from lift_ss_hf.corpora.leakage import (

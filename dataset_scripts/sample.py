@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import CardFacts, Chain, Split, get_corpus, write_corpus
-from lift_ss_hf.corpora.building import corpus_features
 from lift_ss_hf.corpora.catalogue import SPLIT_ORDER, CorpusName
+from lift_ss_hf.corpora.columns import corpus_features
 from lift_ss_hf.corpora.leakage import SearchSettings, homologues, load_chains
 from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs, write_fasta
 

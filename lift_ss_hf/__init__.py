@@ -9,37 +9,37 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .registration import register_on_use
+from .hub.registration import register_on_use
 from .version import __version__
 
 if TYPE_CHECKING:
     from .corpora import load_corpus as load_corpus
-    from .ensemble import Ensemble as Ensemble
     from .metrics import load_q8_sov as load_q8_sov
-    from .modeling import BertForSecondaryStructure as BertForSecondaryStructure
-    from .modeling import EsmForSecondaryStructure as EsmForSecondaryStructure
-    from .modeling import SecondaryStructureModel as SecondaryStructureModel
-    from .modeling import T5ForSecondaryStructure as T5ForSecondaryStructure
-    from .modeling import bundled_model as bundled_model
+    from .metrics.trainer_metrics import compute_metrics as compute_metrics
+    from .metrics.trainer_metrics import predicted_labels as predicted_labels
+    from .models.modeling import BertForSecondaryStructure as BertForSecondaryStructure
+    from .models.modeling import EsmForSecondaryStructure as EsmForSecondaryStructure
+    from .models.modeling import SecondaryStructureModel as SecondaryStructureModel
+    from .models.modeling import T5ForSecondaryStructure as T5ForSecondaryStructure
+    from .models.modeling import bundled_model as bundled_model
+    from .models.tokenization import ResidueTokenizer as ResidueTokenizer
+    from .prediction.ensemble import Ensemble as Ensemble
     from .scoring import compare as compare
     from .scoring import score as score
-    from .tokenization import ResidueTokenizer as ResidueTokenizer
-    from .training_scores import compute_metrics as compute_metrics
-    from .training_scores import predicted_labels as predicted_labels
 
 _MODULES = {
-    "BertForSecondaryStructure": "modeling",
-    "Ensemble": "ensemble",
-    "EsmForSecondaryStructure": "modeling",
-    "ResidueTokenizer": "tokenization",
-    "SecondaryStructureModel": "modeling",
-    "T5ForSecondaryStructure": "modeling",
-    "bundled_model": "modeling",
+    "BertForSecondaryStructure": "models.modeling",
+    "Ensemble": "prediction.ensemble",
+    "EsmForSecondaryStructure": "models.modeling",
+    "ResidueTokenizer": "models.tokenization",
+    "SecondaryStructureModel": "models.modeling",
+    "T5ForSecondaryStructure": "models.modeling",
+    "bundled_model": "models.modeling",
     "compare": "scoring",
-    "compute_metrics": "training_scores",
+    "compute_metrics": "metrics.trainer_metrics",
     "load_corpus": "corpora",
     "load_q8_sov": "metrics",
-    "predicted_labels": "training_scores",
+    "predicted_labels": "metrics.trainer_metrics",
     "score": "scoring",
 }
 

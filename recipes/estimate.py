@@ -4,10 +4,10 @@
 python recipes/estimate.py recipes/prot_t5_xl/pisces.yaml --num_processes 4
 """
 
-from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
-from lift_ss_hf.command_line import run
-from lift_ss_hf.estimation import EstimateArguments, estimate, estimate_markdown
-from lift_ss_hf.recipe_parsing import parse_recipe
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.training.memory import EstimateArguments, estimate, estimate_markdown
+from lift_ss_hf.training.recipes import parse_recipe
 
 
 def main() -> None:

@@ -5,11 +5,11 @@ import argparse
 
 from accelerate import PartialState
 
-from lift_ss_hf.backbones import BUNDLED
-from lift_ss_hf.command_line import run
+from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import get_corpus
 from lift_ss_hf.corpora.loading import is_own_corpus
-from lift_ss_hf.evaluation import evaluate_saved
+from lift_ss_hf.evaluation.corpora import evaluate_saved
+from lift_ss_hf.models.backbones import BUNDLED
 
 
 def parse() -> argparse.Namespace:

@@ -3,8 +3,8 @@
 
 import argparse
 
-from lift_ss_hf.command_line import run
-from lift_ss_hf.prediction.command import add_predict_arguments, predict
+from lift_ss_hf.cli.lift_ss import add_predict_arguments, predict
+from lift_ss_hf.cli.run import run
 
 
 def parse() -> argparse.Namespace:

@@ -5,9 +5,9 @@ import json
 
 from transformers import TrainingArguments, set_seed
 
-from lift_ss_hf.command_line import run
-from lift_ss_hf.pretraining import EncoderArguments, SequenceArguments, pretrain
-from lift_ss_hf.recipe_parsing import parse_recipe
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.training.pretraining import EncoderArguments, SequenceArguments, pretrain
+from lift_ss_hf.training.recipes import parse_recipe
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 
 import argparse
 
-from lift_ss_hf.command_line import run
-from lift_ss_hf.sharing import push_model
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.hub.push import push_model
 
 
 def parse() -> argparse.Namespace:

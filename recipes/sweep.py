@@ -3,8 +3,8 @@
 
 import argparse
 
-from lift_ss_hf.command_line import run
-from lift_ss_hf.sweeping import run_sweep
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.training.sweeps import run_sweep
 
 
 def main() -> None:

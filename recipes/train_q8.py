@@ -9,10 +9,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
-from lift_ss_hf.command_line import run
-from lift_ss_hf.recipe_parsing import parse_recipe
-from lift_ss_hf.training import run_training
+from lift_ss_hf.cli.run import run
+from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.training.job import run_training
+from lift_ss_hf.training.recipes import parse_recipe
 
 
 def main() -> None:

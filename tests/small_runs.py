@@ -6,11 +6,15 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from models import save_tiny_backbone
+from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.training.job import run_training
+from lift_ss_hf.training.recipes import parse_recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "train_q8.py"
@@ -55,3 +59,9 @@ def launch(configuration: str, data: Path, out: Path, *more: str, options: tuple
     config = ROOT / "accelerate_configs" / f"{configuration}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *options]
     return [*launcher, str(RECIPE), *flags(data, out, *more)]
+
+
+def train(data: Path, out: Path, *more: str) -> dict[str, Any]:
+    """The recipe in this process; its results."""
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+    return run_training(*parse_recipe(classes, "", flags(data, out, *more)))

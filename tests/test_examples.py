@@ -9,8 +9,8 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 from small_runs import ROOT
 
-from lift_ss_hf.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
-from lift_ss_hf.recipe_parsing import parse_recipe
+from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.training.recipes import parse_recipe
 
 SLURM = ROOT / "examples" / "slurm_multi_node.sbatch"
 KUBERNETES = ROOT / "examples" / "kubernetes_multi_node.yaml"

@@ -8,7 +8,7 @@ import sys
 import pytest
 from small_runs import ROOT, make_chains
 
-from lift_ss_hf.scoring import compare, score
+from lift_ss_hf.metrics.scoring import compare, score
 
 NAMES = ("casp12", "cb513")
 

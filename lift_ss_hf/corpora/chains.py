@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..sequences import RARE_RESIDUES, STANDARD_RESIDUES
-from ..states import COIL_SPELLINGS, UNRESOLVED, UnknownStateError, normalise_states
+from ..models.sequences import RARE_RESIDUES, STANDARD_RESIDUES
+from ..models.states import COIL_SPELLINGS, UNRESOLVED, UnknownStateError, normalise_states
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES  # all are kept as the source has them
 

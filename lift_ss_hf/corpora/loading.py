@@ -12,9 +12,9 @@ from typing import Any
 import datasets
 
 from ..assets import sample_corpus
-from .building import corpus_features, read_source
 from .catalogue import SPLIT_ORDER, CorpusName, SourceFile, crossed_tests, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
+from .columns import corpus_features, read_source
 from .readers import read_chains
 from .sources import find_source
 

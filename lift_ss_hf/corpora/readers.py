@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..states import UNRESOLVED
+from ..models.states import UNRESOLVED
 from .chains import Chain, CorpusError, check_chain, distinct_chains, pdb_origin
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 from datasets import Features, Value
 
-from ..states import COIL, UNRESOLVED
-from .building import BASE_FEATURES, PDB_FEATURES
+from ..models.states import COIL, UNRESOLVED
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin
+from .columns import BASE_FEATURES, PDB_FEATURES
 
 if TYPE_CHECKING:
     import gemmi

@@ -11,12 +11,12 @@ import datasets
 import pyarrow.parquet as pq
 import yaml
 
-from ..atomic import replacing_folder
-from ..states import STATE_MEANINGS, UNRESOLVED
+from ..models.atomic import replacing_folder
+from ..models.states import STATE_MEANINGS, UNRESOLVED
 from ..version import __version__
-from .building import BASE_FEATURES, SplitCounts
 from .catalogue import DEFAULT_CONFIG
 from .chains import Chain, CorpusError
+from .columns import BASE_FEATURES, SplitCounts
 
 COLUMN_MEANINGS = {
     "id": "name of the chain in the source, unique within a split",

@@ -1,4 +1,4 @@
-"""From proteins to states: inputs of any form and size, packed prediction, outputs, runs that can be killed.
+"""From sequences to states at scale: inputs, packed prediction, output formats, runs that survive a kill.
 
-Nothing is imported here, so that `lift-ss --help` costs nothing.
+May import `reports` and the rooms below it. Nothing is imported here, so that `lift-ss --help` stays fast.
 """

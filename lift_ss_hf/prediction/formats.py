@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atomic import replacing, replacing_folder
-from ..states import Q3, get_alphabet
+from ..models.atomic import replacing, replacing_folder
+from ..models.states import Q3, get_alphabet
 from ..version import __version__
-from .drawing import draw_chain, page_end, page_start
-from .prediction import Prediction
+from .html_page import draw_chain, page_end, page_start
+from .result import Prediction
 
 HORIZ_WIDTH = 60  # residues a line, PSIPRED
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..fasta import open_text, read_fasta_lines
+from ..corpora.fasta import open_text, read_fasta_lines
 from .records import Record, printable_name
 
 SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..backbones import locate
-from ..modeling import SecondaryStructureModel
-from ..tokenization import ResidueTokenizer
-from .matrices import pack, quantise
+from ..models.backbones import locate
+from ..models.modeling import SecondaryStructureModel
+from ..models.tokenization import ResidueTokenizer
+from .cpu_kernels import pack, quantise
 from .packing import can_be_packed
 from .predictor import MAX_TOKENS, Predictor, identity
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..ensemble import Ensemble
-from ..windows import plan_windows
+from ..models.windows import plan_windows
+from .ensemble import Ensemble
 from .rows import ROWS
 
 # These change with the tokens around a chain: prefixes and gates are the chain's own, NoReFT counts from its start.

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backbones import fingerprint
-from ..collator import ChainCollator, budget_batches
+from ..batches.collator import ChainCollator, budget_batches
+from ..models.backbones import fingerprint
 from .packing import PackedModel, can_be_packed
 
 MAX_TOKENS = 2048  # of a batch: best on a CPU, whose caches hold it; more on a GPU

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..sequences import drop_gaps, looks_like_nucleotides
+from ..models.sequences import drop_gaps, looks_like_nucleotides
 
 MAX_NAME = 200  # characters; names become parts of file names and figures
 

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing, replacing_folder
+from ..models.atomic import replacing, replacing_folder
 from .formats import FORMATS, Format
-from .prediction import Prediction
 from .records import Part
+from .result import Prediction
 
 SETTINGS, PARTS, PART, REJECTED, LOCK = "run.json", "parts", "part.json", "rejected.tsv", ".lock"
 SECONDS_FOR_FIRST = 600  # how long the others wait for the first process to open the directory

@@ -14,13 +14,13 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from ..states import fold_index
+from ..models.states import fold_index
 from ..version import __version__
 from .formats import Format
 from .inputs import Inputs
-from .prediction import Prediction
 from .predictor import Predictor
 from .records import Part, divide
+from .result import Prediction
 from .run_folder import Counts, RunFolder
 
 logger = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TextIO
 
-from ..plots import family_of
+from ..reports.figures import family_of
 from .formats import Format
-from .prediction import Prediction
+from .result import Prediction
 
 COLOURS = {"H": "\033[31m", "E": "\033[34m", "C": "\033[90m"}  # red, blue, grey: the families' colours in figures
 RESET = "\033[0m"

@@ -1,1 +1,1 @@
-../../scored_chains.py
+../scored_chains.py

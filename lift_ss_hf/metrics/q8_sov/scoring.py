@@ -1,1 +1,1 @@
-../../scoring.py
+../scoring.py

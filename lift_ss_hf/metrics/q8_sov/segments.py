@@ -1,1 +1,1 @@
-../../segments.py
+../segments.py

@@ -1,1 +1,1 @@
-../../significance.py
+../significance.py

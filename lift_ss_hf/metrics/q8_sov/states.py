@@ -1,1 +1,1 @@
-../../states.py
+../../models/states.py

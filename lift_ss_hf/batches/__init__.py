@@ -1,0 +1,4 @@
+"""Datasets of labelled chains and the batches made of them: collating, masking, cached hidden states.
+
+May import `models` only.
+"""

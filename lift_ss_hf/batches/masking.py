@@ -1,0 +1,46 @@
+"""Training chains of which some residues are hidden from the backbone, other ones in every epoch.
+
+A backbone with trained adapters learns small corpora by heart; it cannot where a chain never looks the same twice. The
+backbones were pretrained to make the best of masked residues, so nothing else changes, and labels stay on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..models.tokenization import ResidueTokenizer
+
+
+class MaskedChains(Dataset):
+    """Chains with masked residues.
+
+    Args:
+        chains: a dataset of `Features`, with `lengths`.
+        fraction: of the residues to mask, each drawn by itself.
+        tokenizer: of the backbone; one without a mask token (ProtT5's) shows masked residues as X.
+        seed: of the draw; the same seed, epoch and chain give the same mask.
+    """
+
+    def __init__(self, chains: Any, fraction: float, tokenizer: ResidueTokenizer, seed: int = 0):
+        self.chains, self.fraction, self.seed, self.epoch = chains, fraction, seed, 0
+        self.lengths = chains.lengths
+        self._leading, self._trailing = len(tokenizer.leading), len(tokenizer.trailing)
+        self._mask = tokenizer.mask_token_id
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hide other residues; the batches call it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.chains)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        chain = self.chains[index]
+        tokens = np.array(chain["input_ids"])
+        residues = tokens[self._leading : len(tokens) - self._trailing]
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        residues[rng.random(len(residues)) < self.fraction] = self._mask
+        return {**chain, "input_ids": tokens}

@@ -1,0 +1,174 @@
+"""Pushing to the Hub: a model is staged and checked on disk first; one commit each, so that nothing half is visible."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HFValidationError
+from transformers import TrainingArguments
+
+from ..metrics import Q8_SOV
+from ..models.backbones import BUNDLED
+from ..models.modeling import SecondaryStructureModel
+from ..models.tokenization import ResidueTokenizer
+from ..reports.model_card import ABSOLUTE_PATH, CARD_FILE, hub_id
+from ..reports.provenance import TOKEN, TRAINING_CHAINS
+
+PUSHED_SUFFIXES = {".json", ".safetensors", ".py", ".md", ".txt", ".model"}
+ROOTS = {"home", "root", "tmp", "mnt", "data", "Users", "scratch", "var", "opt"}  # where people's files lie
+
+
+def push_model(folder: str | Path, repo: str, private: bool = False, revision: str | None = None) -> str:
+    """Push a saved model with its code, tokenizer and card in one commit.
+
+    Args:
+        folder: what `save_pretrained` or a training run wrote.
+        repo: `ORG/NAME`; made where absent.
+        private: for a repository that is made now.
+        revision: branch to push to, made where absent; None for the main one.
+
+    Returns:
+        the commit's address.
+
+    Raises:
+        ValueError: if the folder holds no model, or something that must not leave this machine.
+        OSError: what the Hub's client raises: no token, no right, no connection.
+    """
+    with tempfile.TemporaryDirectory() as staging:
+        stage_model(Path(folder), Path(staging))
+        repo = make_repository(repo, private=private)
+        api = HfApi()
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        return str(
+            api.upload_folder(repo_id=repo, folder_path=staging, revision=revision, commit_message="Push the model")
+        )
+
+
+def push_metric(repo: str) -> str:
+    """Push the metric as a Space, in one commit; links are followed, so that it stands alone.
+
+    Args:
+        repo: `ORG/NAME`; made where absent.
+
+    Returns:
+        the commit's address.
+
+    Raises:
+        ValueError: for what is no name of a repository.
+        OSError: what the Hub's client raises: no token, no right, no connection.
+    """
+    return str(
+        HfApi().upload_folder(
+            repo_id=make_repository(repo, repo_type="space", space_sdk="gradio"),
+            repo_type="space",
+            folder_path=Q8_SOV,
+            ignore_patterns="__pycache__/*",
+            commit_message="Push the metric",
+        )
+    )
+
+
+def make_repository(repo: str, **options: Any) -> str:
+    """Make a repository where there is none.
+
+    Args:
+        repo: `ORG/NAME`, or a name of the user's own.
+        options: of `HfApi.create_repo`: private, repo_type, ...
+
+    Returns:
+        `ORG/NAME`.
+
+    Raises:
+        ValueError: for what is no name.
+        OSError: what the Hub's client raises.
+    """
+    try:
+        return HfApi().create_repo(repo, exist_ok=True, **options).repo_id
+    except HFValidationError as error:
+        raise ValueError(f"{repo!r} is no name of a repository: {error} Expected ORG/NAME.") from error
+
+
+def prepare_push(training: TrainingArguments, backbone: str) -> str | None:
+    """Take pushing over from the Trainer: it would push half a run at every save, and keep the token in checkpoints.
+
+    Args:
+        training: its arguments; push_to_hub and hub_token are switched off, the token goes to the environment.
+        backbone: of the model that will be trained.
+
+    Returns:
+        The repository, made where absent, for `push_model` once the run is complete; None where nothing is pushed.
+
+    Raises:
+        ValueError: for a backbone that nobody else has, and a wrong name.
+        OSError: what the Hub's client raises: known before the training, not after it.
+    """
+    if training.hub_token:
+        os.environ["HF_TOKEN"], training.hub_token = training.hub_token, None
+    if not training.push_to_hub:
+        return None
+    training.push_to_hub = False
+    _check_backbone({"backbone_name": backbone})
+    name = training.hub_model_id or Path(str(training.output_dir)).name
+    return make_repository(name, private=bool(training.hub_private_repo)) if training.process_index == 0 else name
+
+
+def stage_model(folder: Path, staging: Path) -> None:
+    """Write all that is pushed to `staging`, and check it.
+
+    Raises:
+        ValueError: as `push_model`.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json. Expected the folder of a saved model: RUN/model.")
+    SecondaryStructureModel.from_pretrained(folder).save_pretrained(staging, include_code=True)
+    ResidueTokenizer.from_pretrained(folder).save_pretrained(staging)
+    for name in (CARD_FILE, TRAINING_CHAINS):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, staging / name)
+    check_staged(staging)
+
+
+def check_staged(staging: Path) -> None:
+    """Raise ValueError for what must not be pushed: pickles, tokens, absolute paths, a card that cannot be parsed."""
+    for path in sorted(staging.rglob("*")):
+        if path.is_file() and path.suffix not in PUSHED_SUFFIXES:
+            raise ValueError(f"{path.name}: a file of this kind is not pushed (only safetensors, JSON, text, code).")
+        if path.suffix not in (".json", ".md"):
+            continue
+        text = path.read_text("utf-8")
+        if TOKEN.search(text):
+            raise ValueError(f"{path.name}: holds an access token. Take it out, and revoke the token.")
+        if found := _absolute_path(text):
+            raise ValueError(
+                f"{path.name}: names the absolute path {found!r} of this machine. A backbone must be a Hub id, or "
+                "travel with the model (save_pretrained(..., include_backbone=True))."
+            )
+    _check_backbone(json.loads((staging / "config.json").read_text("utf-8")))
+    if (staging / CARD_FILE).is_file():
+        ModelCard.load(staging / CARD_FILE)
+
+
+def _check_backbone(config: Mapping[str, Any]) -> None:
+    """Raise ValueError unless whoever loads the model can get its backbone."""
+    name = config.get("backbone_name")
+    if not config.get("includes_backbone") and name != BUNDLED and hub_id(name) is None:
+        raise ValueError(
+            f"config.json: the backbone {name!r} is a folder, which nobody else has. Train over a Hub id, or save with "
+            "include_backbone=True."
+        )
+
+
+def _absolute_path(text: str) -> str | None:
+    home = str(Path.home())
+    for found in ABSOLUTE_PATH.finditer(text):
+        if found[0].lstrip("/").split("/")[0] in ROOTS or home in found[0]:
+            return found[0]
+    return None

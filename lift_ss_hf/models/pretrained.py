@@ -1,0 +1,382 @@
+"""Building a model from a backbone, saving what was trained, and loading it again.
+
+The base class of the models, apart from what they compute. Files are the concern of `storage`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel
+
+from .artefact import CUSTOM_PIPELINES, check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
+from .backbones import fingerprint, get_family, locate, portable_name, read_backbone_config, read_config_file
+from .configuration import SecondaryStructureConfig
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
+# What Auto classes and pipelines pass on, and what is the only way here anyhow (safetensors, little memory).
+IGNORED_OPTIONS = (
+    *("_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "from_flax", "from_pipeline"),
+    *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download", "torch_dtype"),
+    *("trust_remote_code", "use_safetensors", "weights_only"),
+)
+LEFT_OUT = 2 / 3  # fraction of the blocks, the lower ones, without an adapter: LIFT_SS leaves out 16 of 24
+
+
+class ArtefactModel(PreTrainedModel):
+    """A model whose artefact leaves out the frozen weights of its backbone.
+
+    Attributes:
+        backbone_names: names of the backbone's own weights.
+        frozen_names: those of them that stay out of the artefact.
+        second_names: further names of weights that have one already (tied embeddings).
+        by_family: the model class for each family of backbones.
+    """
+
+    config: SecondaryStructureConfig
+    config_class: type[SecondaryStructureConfig] = SecondaryStructureConfig  # type: ignore[assignment]
+    base_model_prefix = "backbone"
+    by_family: ClassVar[dict[str, type[Any]]] = {}
+    backbone_names: frozenset[str]
+    frozen_names: frozenset[str]
+    second_names: frozenset[str]
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | os.PathLike,
+        adapter: str | None = "bottleneck",
+        head: str = "lift_ss",
+        loss: str = "centroid",
+        states: str = "q9",
+        leave_out: Sequence[int] | None = None,
+        top_blocks: int | None = None,
+        freeze: str | int | None = "all",
+        revision: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Put a new adapter and a new head on a pretrained backbone.
+
+        The three regimes: adapter and head (the default), feature extraction (`adapter=None`), full fine-tuning
+        (`adapter=None, freeze=None`, or `freeze=n` to leave the lowest n blocks as they are).
+
+        Args:
+            name_or_path: Hub id or folder of the backbone. A folder is recorded as given.
+            adapter: a name of `adapter_methods.ADAPTERS`, or None.
+            head: `lift_ss`, `dilated` or `linear`.
+            loss: `centroid`, `ldam` or `cross_entropy`.
+            states: a name of `states.ALPHABETS`.
+            leave_out: numbers of the blocks without an adapter; by default the lower two thirds, as in LIFT_SS.
+            top_blocks: instead of `leave_out`: how many blocks, from the top, get an adapter.
+            freeze: `all`, None, or the number of lowest blocks to freeze.
+            revision: of the backbone on the Hub.
+            dtype: of the frozen weights in memory, fp32 by default; what is trained is fp32 in any case.
+            attn_implementation: `sdpa`, `eager`, ...
+            options: other arguments of `SecondaryStructureConfig` (head_channels, class_counts, max_residues, ...),
+                and where to fetch from: cache_dir, force_download, local_files_only, proxies, subfolder, token.
+
+        Raises:
+            ValueError: for a backbone that is no encoder of the class's family, and what cannot be built on it.
+            TypeError: for an option that does not exist.
+        """
+        hub = {key: options[key] for key in HUB_OPTIONS if key in options} | {"revision": revision}
+        options |= {"head": head, "loss": loss, "states": states, "freeze": freeze}
+        config = cls.plan(name_or_path, adapter, leave_out, top_blocks, revision, **options)
+        family, dtype = get_family(config.backbone_config.model_type), as_dtype(dtype)
+        backbone = family.load(os.fspath(name_or_path), dtype=dtype, attn_implementation=attn_implementation, **hub)
+        config.backbone_config, config.backbone_fingerprint = backbone.config, fingerprint(backbone)
+        return cls._of_family(family.model_type)(config, backbone)._set_precision(dtype)
+
+    @classmethod
+    def plan(
+        cls,
+        name_or_path: str | os.PathLike,
+        adapter: str | None = "bottleneck",
+        leave_out: Sequence[int] | None = None,
+        top_blocks: int | None = None,
+        revision: str | None = None,
+        **options: Any,
+    ) -> SecondaryStructureConfig:
+        """The configuration of what `from_backbone` would build; of the backbone only its configuration is fetched.
+
+        Arguments and errors as there.
+        """
+        hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options} | {"revision": revision}
+        backbone_config = read_backbone_config(name_or_path, **hub)
+        name, commit = portable_name(name_or_path)
+        return cls._of_family(backbone_config.model_type).config_class(
+            backbone_config=backbone_config,
+            backbone_name=name,
+            backbone_revision=commit or getattr(backbone_config, "_commit_hash", None) or revision,
+            adapter=adapter,
+            leave_out=_left_out(adapter, leave_out, top_blocks, backbone_config.num_hidden_layers),
+            **_config_options(options),
+        )
+
+    @classmethod
+    def untrained(cls, config: SecondaryStructureConfig, dtype: torch.dtype | str | None = None) -> Any:
+        """A model with random weights, its backbone's too: to estimate and to test, not to train.
+
+        Args:
+            config: what `plan` gave.
+            dtype: of the frozen weights in memory, fp32 by default.
+        """
+        return cls._of_family(config.backbone_config.model_type)(config)._set_precision(as_dtype(dtype))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        backbone: str | os.PathLike | PreTrainedModel | None = None,
+        config: SecondaryStructureConfig | str | os.PathLike | None = None,
+        revision: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Load what `save_pretrained` wrote, and the backbone it belongs to. Returns it in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder of the artefact, or `bundled`.
+            args: unused; the Auto classes may pass some.
+            backbone: where the backbone is now, if not where the configuration says; or the backbone itself, without
+                adapters, which the model takes over. Either must be the one the model was trained on.
+            config: instead of the artefact's own; or where it is, a Hub id or folder.
+            revision: of the artefact on the Hub.
+            dtype: of the frozen weights in memory, fp32 by default; what was trained is fp32 in any case.
+            attn_implementation: `sdpa`, `eager`, ...
+            options: cache_dir, force_download, local_files_only, proxies, subfolder, token, output_loading_info; and
+                arguments of the configuration to change (max_residues, calibration_temperature, ...).
+
+        Raises:
+            ValueError: if a file is missing or damaged, or the backbone is not the one the model was trained on.
+            TypeError: for an option that does not exist.
+        """
+        dtype = as_dtype(options.pop("torch_dtype", None) or dtype)  # the older name, which Auto classes pass on
+        hub = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
+        changes = {key: options[key] for key in options if key not in (*HUB_OPTIONS, *IGNORED_OPTIONS)}
+        name = locate(pretrained_model_name_or_path, "predictor")
+        if not isinstance(config, SecondaryStructureConfig):
+            config = cls.read_config(config or name, revision=revision, changes=_config_options(changes), **hub)
+        elif changes:
+            raise TypeError(f"{min(changes)} and config were both given. Change the configuration, or leave it out.")
+        cls._of_family(config.backbone_config.model_type)  # before anything large is fetched
+        weights = read_weights(name, revision=revision, **hub)
+        hub.pop("subfolder", None)  # of the artefact, not of the backbone
+        base: Any = backbone
+        if config.includes_backbone and backbone is not None:
+            raise ValueError(f"{name} holds its backbone. Leave out backbone=.")
+        if config.includes_backbone:
+            backbone_config = copy.deepcopy(config.backbone_config)
+            if attn_implementation is not None:
+                backbone_config._attn_implementation = attn_implementation
+            base = get_family(backbone_config.model_type).build(backbone_config, initialise=False)
+        elif isinstance(backbone, PreTrainedModel):
+            base = get_family(config.backbone_config.model_type).trim(backbone)
+            check_fingerprint(base, config, "hand")
+        else:
+            hub |= {"dtype": dtype, "attn_implementation": attn_implementation}
+            base = fetch_backbone(config, name, backbone, **hub)
+        model = cls._assemble(config, base, weights, name, dtype)
+        if options.get("output_loading_info"):  # anything missing would have been an error
+            return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+        return model
+
+    @classmethod
+    def _assemble(
+        cls,
+        config: SecondaryStructureConfig,
+        backbone: PreTrainedModel,
+        weights: Mapping[str, torch.Tensor],
+        name: str | os.PathLike,
+        dtype: torch.dtype | None,
+    ) -> Any:
+        """A model from its parts, which have been checked to belong together."""
+        model = cls._of_family(config.backbone_config.model_type)(config, backbone)
+        model._load_artefact(weights, name)
+        return model._set_precision(dtype)
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if family := cls.config_class.backbone_config_class.model_type:
+            cls.by_family.setdefault(family, cls)
+
+    @classmethod
+    def read_config(
+        cls, name: str | os.PathLike, changes: Mapping[str, Any] | None = None, **hub: Any
+    ) -> SecondaryStructureConfig:
+        """The configuration of a saved model, in the class of its family.
+
+        Args:
+            name: Hub id or folder.
+            changes: values to replace.
+            hub: revision, cache_dir, token, ...
+
+        Raises:
+            ValueError: if there is none, or it is no model of ours, or of a newer format.
+        """
+        content = read_config_file(name, **hub)
+        config_classes = {model.config_class.model_type: model.config_class for model in cls.by_family.values()}
+        if content["model_type"] not in config_classes:
+            raise ValueError(
+                f"{name} holds a model of type {content['model_type']!r}. Expected what save_pretrained wrote "
+                f"here: one of {', '.join(sorted(config_classes))}. To start from a backbone use from_backbone."
+            )
+        config_class = config_classes[content["model_type"]]
+        expected = next(model.__name__ for model in cls.by_family.values() if model.config_class is config_class)
+        if content.get("architectures") not in (None, [expected]):
+            raise ValueError(
+                f"the config.json of {name} has architectures {content['architectures']!r}. Expected [{expected!r}]."
+            )
+        return config_class.from_dict(content, **(changes or {}))
+
+    @classmethod
+    def _of_family(cls, model_type: str) -> type[Any]:
+        """The class for a backbone's family: this one, or from a base class the one that fits."""
+        fitting = cls.by_family[get_family(model_type).model_type]
+        if issubclass(cls, fitting):
+            return cls
+        if issubclass(fitting, cls):
+            return fitting
+        raise ValueError(f"the backbone is of type {model_type!r}: use {fitting.__name__}, not {cls.__name__}.")
+
+    def _load_artefact(self, weights: Mapping[str, torch.Tensor], name: str | os.PathLike) -> None:
+        """Take over saved weights; every one must be there."""
+        names = self._artefact_names(self.config.includes_backbone)
+        problem = f"the weights in {name} do not fit its configuration: "
+        for lack, surplus, subject in ((names, weights, "file lacks"), (weights, names, "configuration does not know")):
+            if missing := sorted(set(lack) - set(surplus)):
+                raise ValueError(f"{problem}the {subject} {len(missing)} weights, the first is {missing[0]}.")
+        for key, tensor in self.state_dict().items():
+            if key in names and weights[key].shape != tensor.shape:
+                found, expected = tuple(weights[key].shape), tuple(tensor.shape)
+                cause = "" if weights[key].numel() else " ZeRO-3 leaves it so unless zero3_save_16bit_model is true."
+                raise ValueError(f"{problem}{key} has shape {found}, expected {expected}.{cause}")
+        self.load_state_dict(weights)
+
+    def _artefact_names(self, includes_backbone: bool) -> set[str]:
+        """Names of the weights that a saved artefact has: what is trained, or all, each once."""
+        return set(self.state_dict()) - (self.second_names if includes_backbone else self.frozen_names)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights. The backbone's frozen ones may be absent, as they are in checkpoints of Trainer."""
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        optional = self.frozen_names | self.second_names
+        result.missing_keys[:] = [key for key in result.missing_keys if key not in optional]
+        if strict and (result.missing_keys or result.unexpected_keys):
+            raise RuntimeError(f"missing weights: {result.missing_keys}; unexpected weights: {result.unexpected_keys}")
+        return result
+
+    def _set_precision(self, dtype: torch.dtype | None) -> Any:
+        """Hold what is frozen in `dtype`, and what is trained in fp32."""
+        for name, parameter in self.named_parameters():
+            is_frozen = name in self.frozen_names and parameter.is_floating_point()
+            parameter.data = parameter.data.to((dtype or torch.float32) if is_frozen else torch.float32)
+        return self
+
+    def save_pretrained(  # type: ignore[override]  # what transformers has more is in kwargs
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        include_backbone: bool | None = None,
+        include_code: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write `config.json` and `model.safetensors`: what was trained, not the backbone.
+
+        Args:
+            save_directory: folder, made where absent. Files are replaced whole.
+            is_main_process: write only if True.
+            state_dict: the weights, where they are not in the model (Trainer with DeepSpeed or FSDP passes them).
+            push_to_hub: refused; the method of that name uploads.
+            include_backbone: write the backbone's weights too, for a copy that stands alone; None: if it was loaded
+                from such a copy, or its backbone is in no checkpoint (random weights, or an adapter merged).
+            include_code: copy the source too, for `trust_remote_code=True` where the package is not installed; None:
+                if this model's own source came that way, or its class was registered with transformers'
+                `register_for_auto_class` (then the stock Trainer's `push_to_hub` pushes the source too).
+            kwargs: others of transformers' method, which do not matter here.
+
+        Raises:
+            ValueError: if `safe_serialization=False`, `push_to_hub=True`, the folder is a file, or a backbone that is
+                in no checkpoint is left out.
+        """
+        if not kwargs.pop("safe_serialization", True):
+            raise ValueError("weights are written as safetensors only. Leave out safe_serialization=False.")
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ValueError(f"{folder} is a file. Give a folder to save_pretrained.")
+        if push_to_hub:
+            raise ValueError("save_pretrained writes files only. To upload call push_to_hub(repo_id) of the model.")
+        if not is_main_process:
+            return
+        config = copy.deepcopy(self.config)
+        if include_backbone is None:
+            include_backbone = config.includes_backbone or config.backbone_name is None
+        config.includes_backbone = include_backbone
+        if config.backbone_name is None and not include_backbone:
+            raise ValueError(
+                "this model's backbone is in no checkpoint: it was merged with an adapter, or built with random "
+                "weights. Save with include_backbone=True."
+            )
+        config.architectures = [self.by_family[config.backbone_config.model_type].__name__]  # a subclass's too
+        folder.mkdir(parents=True, exist_ok=True)
+        if include_code is None:
+            include_code = type(self).__module__.startswith("transformers_modules.") or self._auto_class is not None
+        if include_code:
+            config.auto_map = copy_code(folder, self)
+            if (folder / "pipeline.py").is_file():
+                config.custom_pipelines = CUSTOM_PIPELINES
+        elif hasattr(config, "auto_map"):
+            del config.auto_map
+            if hasattr(config, "custom_pipelines"):
+                del config.custom_pipelines
+        names = self._artefact_names(config.includes_backbone)
+        state = self.state_dict() if state_dict is None else state_dict
+        write_artefact(folder, config, {name: state[name] for name in sorted(names)})
+
+
+def _left_out(
+    adapter: str | None, leave_out: Sequence[int] | None, top_blocks: int | None, num_blocks: int
+) -> Sequence[int]:
+    """The numbers of the blocks without an adapter, from the two ways to say it."""
+    if leave_out is not None and top_blocks is not None:
+        raise ValueError("leave_out and top_blocks say one thing in two ways. Give one of them.")
+    if top_blocks is not None:
+        if adapter is None:
+            raise ValueError("top_blocks was given without an adapter. To train the top k blocks freeze the others.")
+        if not isinstance(top_blocks, int) or isinstance(top_blocks, bool) or not 1 <= top_blocks <= num_blocks:
+            raise ValueError(f"top_blocks is {top_blocks}. Expected 1 to {num_blocks}, the depth of the backbone.")
+        return range(num_blocks - top_blocks)
+    if leave_out is not None:
+        return leave_out
+    return range(int(num_blocks * LEFT_OUT)) if adapter is not None else ()
+
+
+def _config_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that the configuration knows; PretrainedConfig would swallow a misspelt one."""
+    known = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}. Choose from: {', '.join(sorted(known | {*HUB_OPTIONS}))}.")
+    return dict(options)
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype by name or itself; None and "auto" are fp32."""
+    if dtype is None or dtype == "auto":
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"unknown dtype {dtype!r}. Choose one of: bfloat16, float16, float32.")
+    return found

@@ -1,0 +1,207 @@
+"""The secondary structure states: letters, order, reductions and labels. The only place that knows the letters.
+
+Nine states as DSSP (version 4 and later) assigns them, in the order of LIFT_SS, and `X` for a residue whose
+state is unknown because it has no coordinates. Source of the states: Kabsch & Sander 1983, Biopolymers
+22:2577; of P: Mansiaux et al. 2011, PLoS ONE 6:e18401; of the order and `Q3_LIFT_SS`: Yang et al. 2023,
+bioRxiv 2023.03.22.530066.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+IGNORE_INDEX = -100  # what torch's cross entropy leaves out, and the label of an unresolved residue
+UNRESOLVED = "X"
+COIL = "L"
+
+# One-letter state: (name, what DSSP means by it), in LIFT_SS's order of labels.
+STATE_MEANINGS: Mapping[str, tuple[str, str]] = {
+    "L": ("coil", "none of the others; DSSP leaves it blank"),
+    "B": ("beta-bridge", "residue in an isolated beta-bridge"),
+    "E": ("strand", "extended strand, part of a beta-ladder"),
+    "G": ("3-10 helix", "helix of three residues a turn"),
+    "I": ("pi-helix", "helix of five residues a turn"),
+    "H": ("alpha-helix", "helix of four residues a turn"),
+    "S": ("bend", "chain direction changes by more than 70 degrees"),
+    "T": ("turn", "hydrogen-bonded turn"),
+    "P": ("polyproline II helix", "kappa-helix by its torsions; assigned by mkdssp 4 and later"),
+}
+
+# Coil at the door: DSSP prints a blank, mkdssp 4 in mmCIF a '.', ProtTrans and three-state corpora C, others '-'.
+COIL_SPELLINGS = "LC-. "
+
+
+class UnknownStateError(ValueError):
+    """A letter that stands for no state. `position` is 1-based, `found` the letter."""
+
+    def __init__(self, found: str, position: int, valid: str):
+        self.found, self.position = found, position
+        super().__init__(
+            f"unknown state {found!r} at position {position}. Expected one of {' '.join(sorted(valid))} "
+            f"or {UNRESOLVED} (unresolved); coil may also be written C, '-', '.' or blank."
+        )
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """An ordered set of states and how the nine states fold into it.
+
+    Attributes:
+        name: `q9`, `q8`, `q3` or `q3_lift_ss`; also the name of the accuracy at this level.
+        letters: the states in the order of their labels.
+        folding: each of the nine states to its letter here.
+    """
+
+    name: str
+    letters: str
+    folding: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.letters)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @cached_property
+    def _byte_labels(self) -> np.ndarray:
+        """(256,) int16: label of each byte, IGNORE_INDEX for X, IGNORE_INDEX - 1 for what is no state."""
+        table = np.full(256, IGNORE_INDEX - 1, dtype=np.int16)
+        for state, letter in self.folding.items():
+            table[ord(state)] = self.letters.index(letter)
+        for spelling in COIL_SPELLINGS:
+            table[ord(spelling)] = self.letters.index(self.folding[COIL])
+        table[ord(UNRESOLVED)] = IGNORE_INDEX
+        return table
+
+    def encode(self, states: str) -> np.ndarray:
+        """Turn states into labels, folding finer states into this alphabet.
+
+        Args:
+            states: one letter a residue, of any finer or equal alphabet; length L.
+
+        Returns:
+            (L,) int64 labels; IGNORE_INDEX where unresolved.
+
+        Raises:
+            UnknownStateError: for a letter that is no state, with its 1-based position.
+        """
+        codes = np.frombuffer(states.encode("latin-1", "replace"), dtype=np.uint8)
+        labels = self._byte_labels[codes]
+        unknown = np.flatnonzero(labels < IGNORE_INDEX)
+        if unknown.size:
+            position = int(unknown[0])
+            raise UnknownStateError(states[position], position + 1, "".join(self.folding))
+        return labels.astype(np.int64)
+
+    def decode(self, labels: np.ndarray | list[int]) -> str:
+        """Turn labels into states; IGNORE_INDEX becomes X.
+
+        Raises:
+            ValueError: for a label outside the alphabet, with its 1-based position.
+        """
+        labels = np.asarray(labels, dtype=np.int64)
+        wrong = np.flatnonzero(((labels < 0) | (labels >= len(self))) & (labels != IGNORE_INDEX))
+        if wrong.size:
+            position = int(wrong[0])
+            raise ValueError(
+                f"label {labels[position]} at position {position + 1} is outside {self.name} "
+                f"(0 to {len(self) - 1} for {self.letters}, {IGNORE_INDEX} for unresolved)."
+            )
+        letters = np.frombuffer((self.letters + UNRESOLVED).encode("ascii"), dtype=np.uint8)
+        return letters[np.where(labels == IGNORE_INDEX, len(self), labels)].tobytes().decode("ascii")
+
+    def reduce(self, states: str) -> str:
+        """Fold states of a finer alphabet into this one: `Q3.reduce("LHGTP")` is `"CHHCC"`."""
+        return self.decode(self.encode(states))
+
+
+NINE_STATES = "".join(STATE_MEANINGS)  # LBEGIHSTP
+
+
+def _folding(**groups: str) -> dict[str, str]:
+    """Each of the nine states to the group that names it, or else to itself."""
+    folding = {state: letter for letter, members in groups.items() for state in members}
+    return {state: folding.get(state, state) for state in NINE_STATES}
+
+
+Q9 = Alphabet("q9", NINE_STATES, _folding())
+Q8 = Alphabet("q8", "LBEGIHST", _folding(L="LP"))
+# The field's three states: polyproline II is coil.
+Q3 = Alphabet("q3", "CEH", _folding(C="LSTP", E="EB", H="HGI"))
+# The reference's three states: polyproline II counts as helix.
+Q3_LIFT_SS = Alphabet("q3_lift_ss", "CEH", _folding(C="LST", E="EB", H="HGIP"))
+
+ALPHABETS: Mapping[str, Alphabet] = {alphabet.name: alphabet for alphabet in (Q9, Q8, Q3, Q3_LIFT_SS)}
+
+
+def get_alphabet(name: str | Alphabet) -> Alphabet:
+    """The alphabet of that name.
+
+    Raises:
+        ValueError: if there is none; the choices are listed.
+    """
+    if isinstance(name, Alphabet):
+        return name
+    if name not in ALPHABETS:
+        raise ValueError(f"unknown state set {name!r}. Choose one of: {', '.join(sorted(ALPHABETS))}.")
+    return ALPHABETS[name]
+
+
+def normalise_states(states: str) -> str:
+    """Spell nine-state or eight-state strings with one coil letter (L); X stays.
+
+    Raises:
+        UnknownStateError: for a letter that is no state, with its 1-based position.
+    """
+    return Q9.reduce(states)
+
+
+def reduce_probabilities(
+    probabilities: np.ndarray, alphabet: str | Alphabet, source: str | Alphabet = "q9"
+) -> np.ndarray:
+    """Sum probabilities over the states that fold into one.
+
+    Args:
+        probabilities: (..., len(source)) array, states in the order of `source`.
+        alphabet: the coarser alphabet.
+        source: the alphabet of the last axis; Q9 or Q8, or `alphabet` itself.
+
+    Returns:
+        (..., len(alphabet)) array; a group's probability is the sum over its states.
+
+    Raises:
+        ValueError: if the last axis is not the source's, or the source does not fold into the alphabet.
+    """
+    alphabet, source = get_alphabet(alphabet), get_alphabet(source)
+    probabilities = np.asarray(probabilities)
+    if probabilities.shape[-1] != len(source):
+        raise ValueError(
+            f"the last axis has {probabilities.shape[-1]} probabilities, but {source.name} has {len(source)} states."
+        )
+    if alphabet.name == source.name:
+        return probabilities
+    reduced = np.zeros((*probabilities.shape[:-1], len(alphabet)), dtype=probabilities.dtype)
+    for index, target in enumerate(fold_index(source, alphabet)):
+        reduced[..., target] += probabilities[..., index]
+    return reduced
+
+
+def fold_index(source: str | Alphabet, alphabet: str | Alphabet) -> np.ndarray:
+    """Where each label of one alphabet goes in a coarser one.
+
+    Returns:
+        (len(source),) int64: the label in `alphabet` of each label of `source`.
+
+    Raises:
+        ValueError: if `alphabet` is not `source` itself and not coarser.
+    """
+    source, alphabet = get_alphabet(source), get_alphabet(alphabet)
+    if source.name == alphabet.name:
+        return np.arange(len(source), dtype=np.int64)
+    if len(alphabet) >= len(source):
+        raise ValueError(f"{source.name} ({source.letters}) does not fold into {alphabet.name} ({alphabet.letters}).")
+    return np.array([alphabet.letters.index(alphabet.folding[letter]) for letter in source.letters], dtype=np.int64)

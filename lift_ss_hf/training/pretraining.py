@@ -1,0 +1,268 @@
+"""Masked-language-model pretraining of a small ESM-2-shaped encoder on one's own sequences.
+
+Stock `EsmForMaskedLM` and `Trainer`. Batches are never padded: chains of similar length are cropped to the shortest
+of the batch. That is not only speed: with `<mask>` tokens *and* padding, transformers 4.57 changes the outputs of
+ESM, since it does not pass the mask to the embeddings' scale.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset
+from transformers import EsmConfig, EsmForMaskedLM, EsmTokenizer, Trainer, TrainingArguments
+from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
+
+from ..corpora.fasta import read_fasta
+from ..models.sequences import STANDARD_RESIDUES
+from ..models.states import IGNORE_INDEX
+from .checkpoints import saving_into, starting_point
+from .interruption import StopOnSigterm
+
+logger = logging.getLogger(__name__)
+
+# ESM-2's vocabulary and order, so that a backbone of ours is a drop-in for one of theirs.
+VOCABULARY = [
+    *("<cls>", "<pad>", "<eos>", "<unk>"),
+    *"LAGVSERTIDPKQNFYMHWCXBUZO.-",
+    *("<null_1>", "<mask>"),
+]
+CLS, EOS, UNK, MASK = (VOCABULARY.index(token) for token in ("<cls>", "<eos>", "<unk>", "<mask>"))
+AMINO_ACIDS = np.array([VOCABULARY.index(residue) for residue in STANDARD_RESIDUES])
+RESIDUE_TOKENS = np.full(256, UNK, dtype=np.uint8)
+for _token, _letter in enumerate(VOCABULARY):
+    if len(_letter) == 1:
+        RESIDUE_TOKENS[ord(_letter)] = _token
+
+
+@dataclass
+class EncoderArguments:
+    """The shape of the encoder."""
+
+    _argument_group_name = "encoder"
+    hidden_size: int = field(default=192, metadata={"help": "width of a block"})
+    num_hidden_layers: int = field(default=6, metadata={"help": "number of blocks"})
+    num_attention_heads: int = field(default=6, metadata={"help": "attention heads a block"})
+    intermediate_size: int = field(default=768, metadata={"help": "width of the feed-forward layer"})
+
+
+@dataclass
+class SequenceArguments:
+    """The sequences to pretrain on."""
+
+    _argument_group_name = "sequences"
+    train_file: str = field(default="", metadata={"help": "FASTA (plain, gz, xz) to train on"})
+    validation_file: str = field(default="", metadata={"help": "FASTA of held-out clusters, for the perplexity"})
+    max_residues: int = field(default=256, metadata={"help": "longer chains are cropped, anew each time [residues]"})
+    tokens_per_batch: int = field(default=8192, metadata={"help": "batch size of one process [tokens]"})
+    backbone_dir: str = field(
+        default="", metadata={"help": "also write the encoder alone, in half precision, to this folder"}
+    )
+    mask_fraction: float = field(default=0.15, metadata={"help": "residues to predict [fraction]"})
+
+
+class Sequences(Dataset):
+    """Sequences of a FASTA file as tokens, end to end in one array: a byte a residue in memory."""
+
+    def __init__(self, path: str | Path, min_residues: int = 30):
+        chunks = [
+            RESIDUE_TOKENS[np.frombuffer(sequence.encode("latin-1", "replace"), dtype=np.uint8)]
+            for _, sequence in read_fasta(path)
+            if len(sequence) >= min_residues
+        ]
+        if not chunks:
+            raise ValueError(f"{path}: no sequence of at least {min_residues} residues in it.")
+        self.lengths = np.array([len(chunk) for chunk in chunks])
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+        self.tokens = np.concatenate(chunks)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.tokens[self.starts[index] : self.starts[index] + self.lengths[index]]
+
+
+class UnpaddedBatches(IterableDataset):
+    """Masked batches without padding: chains of similar length, cropped to the shortest of their batch.
+
+    Endless for training (a new order, crop and mask each pass), one fixed pass for validation.
+
+    Args:
+        sequences: what to draw from.
+        max_residues: crop to this length [residues].
+        tokens_per_batch: rows are as many as fit [tokens].
+        mask_fraction: residues to predict; 80 % of them become <mask>, 10 % another residue, 10 % stay [fraction].
+        seed: of order, crops and masks.
+        endless: whether to start over.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        max_residues: int,
+        tokens_per_batch: int,
+        mask_fraction: float,
+        seed: int,
+        endless: bool,
+    ):
+        self.sequences, self.max_residues, self.tokens_per_batch = sequences, max_residues, tokens_per_batch
+        self.mask_fraction, self.seed, self.endless = mask_fraction, seed, endless
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        epoch = 0
+        while True:
+            rng = np.random.default_rng((self.seed, epoch))
+            for indices in self._batches(rng):
+                yield self._masked(indices, rng)
+            epoch += 1
+            if not self.endless:
+                return
+
+    def _batches(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """Indices by similar length; ties and the order of batches are shuffled."""
+        lengths = np.minimum(self.sequences.lengths, self.max_residues)
+        # The jitter lets neighbours in length meet other ones in the next pass.
+        order = np.argsort(lengths * rng.uniform(0.97, 1.03, len(lengths)))
+        batches, start = [], 0
+        while start < len(order):
+            rows = max(1, self.tokens_per_batch // (int(lengths[order[start]]) + 2))
+            batches.append(order[start : start + rows])
+            start += rows
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _masked(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        length = min(self.max_residues, int(self.sequences.lengths[indices].min()))
+        tokens = np.empty((len(indices), length), dtype=np.int64)
+        for row, index in enumerate(indices):
+            sequence = self.sequences[index]
+            start = rng.integers(len(sequence) - length + 1)
+            tokens[row] = sequence[start : start + length]
+        chosen = (rng.random(tokens.shape) < self.mask_fraction) & np.isin(tokens, AMINO_ACIDS)
+        chosen[:, 0] |= ~chosen.any(1) & np.isin(tokens[:, 0], AMINO_ACIDS)  # a batch without a target has no loss
+        labels = np.where(chosen, tokens, IGNORE_INDEX)
+        fate = rng.random(tokens.shape)
+        tokens = np.where(chosen & (fate < 0.8), MASK, tokens)
+        tokens = np.where(chosen & (fate >= 0.9), rng.choice(AMINO_ACIDS, tokens.shape), tokens)
+        cls, eos = np.full((len(indices), 1), CLS), np.full((len(indices), 1), EOS)
+        blank = np.full((len(indices), 1), IGNORE_INDEX)
+        return {
+            "input_ids": torch.from_numpy(np.concatenate([cls, tokens, eos], 1)),
+            "labels": torch.from_numpy(np.concatenate([blank, labels, blank], 1)),
+        }
+
+
+def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
+    """A new ESM-2-shaped encoder with its language model head."""
+    config = EsmConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        intermediate_size=shape.intermediate_size,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=max_residues + 4,  # rotary: a description, not a limit
+        position_embedding_type="rotary",
+        emb_layer_norm_before=False,
+        token_dropout=True,
+        mask_token_id=MASK,
+        pad_token_id=VOCABULARY.index("<pad>"),
+    )
+    return EsmForMaskedLM(config)
+
+
+def save_backbone(model: EsmForMaskedLM, folder: str | Path) -> None:
+    """Write the encoder alone, in half precision, with its tokenizer: a backbone of half the size.
+
+    The contact head, which masked-language-model training does not reach, becomes zeros.
+    """
+    encoder = copy.deepcopy(model.esm).cpu().half()
+    for parameter in encoder.contact_head.parameters():
+        torch.nn.init.zeros_(parameter)
+    encoder.save_pretrained(folder)
+    save_tokenizer(folder)
+
+
+def save_tokenizer(folder: str | Path) -> None:
+    """Write the tokenizer's files, so that the folder loads as any ESM-2."""
+    vocabulary = Path(folder) / VOCAB_FILES_NAMES["vocab_file"]
+    vocabulary.write_text("\n".join(VOCABULARY), "utf-8")
+    EsmTokenizer(str(vocabulary)).save_pretrained(folder)
+
+
+def baseline_perplexities(train: Sequences, validation: Sequences) -> dict[str, float]:
+    """Perplexity a residue of the validation sequences under unigram and bigram counts of the training sequences."""
+    size = len(VOCABULARY)
+    unigram = np.bincount(train.tokens, minlength=size) + 1.0
+    pairs = train.tokens[:-1].astype(np.int64) * size + train.tokens[1:]
+    inner = np.ones(len(train.tokens) - 1, dtype=bool)
+    inner[train.starts[1:] - 1] = False  # not from one chain into the next
+    bigram = np.bincount(pairs[inner], minlength=size * size).reshape(size, size) + 1.0
+    unigram_cost, bigram_cost, count = 0.0, 0.0, 0
+    log_unigram = -np.log(unigram / unigram.sum())
+    log_bigram = -np.log(bigram / bigram.sum(1, keepdims=True))
+    for index in range(len(validation)):
+        tokens = validation[index]
+        unigram_cost += log_unigram[tokens].sum()
+        bigram_cost += log_unigram[tokens[0]] + log_bigram[tokens[:-1], tokens[1:]].sum()
+        count += len(tokens)
+    return {"unigram": math.exp(unigram_cost / count), "bigram": math.exp(bigram_cost / count)}
+
+
+class PretrainingTrainer(Trainer):
+    """The stock Trainer over ready-made batches."""
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Batches come from the dataset; accelerate gives each process its own."""
+        return self._loader(self.train_dataset)
+
+    def get_eval_dataloader(self, eval_dataset=None) -> torch.utils.data.DataLoader:
+        """As for training."""
+        return self._loader(eval_dataset or self.eval_dataset)
+
+    def _loader(self, batches: Any) -> torch.utils.data.DataLoader:
+        return self.accelerator.prepare(torch.utils.data.DataLoader(batches, batch_size=None))
+
+
+def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: TrainingArguments) -> dict[str, float]:
+    """Pretrain an encoder and save it, with its tokenizer, in `training.output_dir`.
+
+    Returns:
+        perplexities on the held-out sequences: of the model, and of the unigram and bigram baselines.
+
+    Raises:
+        ValueError: for missing or empty sequence files, and a directory that holds another run.
+    """
+    for name in ("train_file", "validation_file"):
+        if not getattr(sequences, name):
+            raise ValueError(f"no {name} named. Give a FASTA file: --{name} sequences.fasta.gz")
+    checkpoint = starting_point(training)
+    train, validation = Sequences(sequences.train_file), Sequences(sequences.validation_file)
+    batching = (sequences.max_residues, sequences.tokens_per_batch, sequences.mask_fraction, training.seed)
+    trainer = PretrainingTrainer(
+        model=build_encoder(shape, sequences.max_residues),
+        args=training,
+        train_dataset=UnpaddedBatches(train, *batching, endless=True),
+        eval_dataset=UnpaddedBatches(validation, *batching, endless=False),
+    )
+    logger.info("%d sequences, %d residues", len(train), len(train.tokens))
+    stop = StopOnSigterm()
+    trainer.add_callback(stop)
+    with saving_into(str(training.output_dir)), stop:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    loss = trainer.evaluate()["eval_loss"]
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        save_tokenizer(str(training.output_dir))
+        if sequences.backbone_dir:
+            save_backbone(trainer.accelerator.unwrap_model(trainer.model), sequences.backbone_dir)
+    return {"model": math.exp(loss), **baseline_perplexities(train, validation)}

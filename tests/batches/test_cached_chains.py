@@ -1,0 +1,243 @@
+"""Training from cached states: the same curve, for every kind of model, and never a run that fails for the cache."""
+
+import json
+import logging
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import flags, make_chains, train
+from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
+from torch.utils.data import DataLoader
+
+from lift_ss_hf.batches import cached_chains
+from lift_ss_hf.batches.cached_chains import CachedChains, prefix_bytes, with_cached_prefixes
+from lift_ss_hf.batches.collator import ChainCollator
+from lift_ss_hf.batches.prefix_store import DATA_FILE
+from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.training.arguments import RecipeTrainingArguments
+
+PAD = {"esm": 1, "t5": 0, "bert": 0}
+TOLERANCE = 2e-3  # of a loss of about 1; rounding to fp16 changes the states by a relative 5e-4 at most
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, number, seed in (("train", 48, 0), ("validation", 10, 1), ("test", 10, 2)):
+        write_three_line(make_chains(number, seed), folder / f"{name}.txt")
+    save_tiny_backbone(folder / "backbone", "esm")
+    return folder
+
+
+class Chains:
+    """Random chains; the last is the first again."""
+
+    def __init__(self, family, lengths=(9, 30, 17, 12, 9)):
+        batches = [batch_of_chains(family, [length], seed=length) for length in lengths]
+        self.items = [{"input_ids": batch["input_ids"][0].numpy()} for batch in batches]
+        self.lengths = [len(item["input_ids"]) for item in self.items]
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def arguments(tmp_path, **changes):
+    return RecipeTrainingArguments(
+        output_dir=str(tmp_path / "run"),
+        report_to="none",
+        disable_tqdm=True,
+        **{"prefix_cache": str(tmp_path / "prefixes"), **changes},
+    )
+
+
+def curve(out):
+    """Every loss and validation loss of a run."""
+    states = sorted(out.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
+    history = json.loads(states[-1].read_text())["log_history"]
+    return [entry.get("loss", entry.get("eval_loss")) for entry in history]
+
+
+ESM_1B = {"position_embedding_type": "absolute", "emb_layer_norm_before": True}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("esm", {}),
+        pytest.param("esm", ESM_1B, marks=pytest.mark.slow),
+        pytest.param("t5", {"dropout_rate": 0.1}, marks=pytest.mark.slow),  # in the top blocks, and none below
+    ],
+    ids=["esm-2", "esm-1b", "t5"],
+)
+def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, changes):
+    backbone = save_tiny_backbone(tmp_path / "backbone", family, **changes)
+    few = ("--num_train_epochs", "3", "--logging_steps", "1", "--backbone", backbone)
+    cached = (*few, "--prefix_cache", str(tmp_path / "prefixes"))
+    train(data, tmp_path / "without", *few)
+    train(data, tmp_path / "filling", *cached)
+    train(data, tmp_path / "reading", *cached)
+    assert len(curve(tmp_path / "without")) == 21
+    assert curve(tmp_path / "filling") == pytest.approx(curve(tmp_path / "without"), abs=TOLERANCE)
+    assert curve(tmp_path / "reading") == curve(tmp_path / "filling")
+    assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"top_blocks": 2},
+        {"adapter": None},
+        {"adapter": None, "block_mix": "mean"},
+        {"top_blocks": 2, "block_mix": "concat"},
+        {"adapter": None, "freeze": 1},
+        {"top_blocks": 2, "max_residues": 12},
+        {"top_blocks": 1, "block_mix": "mean", "max_residues": 12},
+        {"top_blocks": 2, "dtype": "bfloat16"},
+        {"top_blocks": 1, "prefix_cache_blocks": 2},
+        {"top_blocks": 1, "prefix_cache_blocks": 1, "block_mix": "mean", "max_residues": 12},
+        {"adapter": None, "prefix_cache_blocks": 3},
+    ],
+    ids=str,
+)
+def test_cached_states_give_the_same_logits(tmp_path, family, options):
+    save_tiny_backbone(tmp_path / "backbone", family)
+    training = arguments(tmp_path, max_tokens_per_batch=40, prefix_cache_blocks=options.get("prefix_cache_blocks"))
+    options = {name: value for name, value in options.items() if name != "prefix_cache_blocks"}
+    model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", head_channels=16, **options)
+    chains = Chains(family)
+    (cached,) = with_cached_prefixes(model, [chains], PAD[family], training)
+    assert isinstance(cached, CachedChains)
+    batch = ChainCollator(PAD[family])([cached[index] for index in range(len(cached))])
+    with torch.no_grad():
+        from_cache = model(**batch).logits
+        live = model(batch["input_ids"], batch["attention_mask"]).logits
+    mask = model.residue_mask(batch["attention_mask"])
+    tolerance = 0.1 if "dtype" in options else 1e-2
+    assert torch.allclose(from_cache[mask], live[mask], atol=tolerance)
+    assert len(set(cached.keys)) == len(cached) - 1
+    specials = 1 if family == "t5" else 2
+    expected = prefix_bytes(model, [length - specials for length in chains.lengths[:-1]])
+    assert sum(path.stat().st_size for path in tmp_path.glob(f"prefixes/*/*/{DATA_FILE}")) == expected
+
+
+def falls_back(tmp_path, caplog, *, options=None, **changes):
+    save_tiny_backbone(tmp_path / "backbone", "esm")
+    model = SecondaryStructureModel.from_backbone(
+        tmp_path / "backbone", head="linear", **(options or {"top_blocks": 2})
+    )
+    chains = Chains("esm")
+    with caplog.at_level(logging.WARNING):
+        assert with_cached_prefixes(model, [chains], 1, arguments(tmp_path, **changes)) == [chains]
+    (line,) = [record.getMessage() for record in caplog.records if "goes on without" in record.getMessage()]
+    caplog.clear()
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("options", [{"top_blocks": 4, "adapter": "lora"}, {"adapter": None, "freeze": None}], ids=str)
+def test_nothing_is_cached_where_the_lowest_block_is_trained(tmp_path, caplog, options):
+    assert "the lowest block is trained" in falls_back(tmp_path, caplog, options=options)
+
+
+def test_the_size_is_bounded(tmp_path, caplog):
+    assert "--prefix_cache_gb" in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+
+
+def test_what_other_backbones_take_is_told_with_how_to_remove_it(tmp_path, caplog):
+    save_tiny_backbone(tmp_path / "other", "esm", seed=1)
+    model = SecondaryStructureModel.from_backbone(tmp_path / "other", head="linear", top_blocks=2)
+    with_cached_prefixes(model, [Chains("esm")], 1, arguments(tmp_path))
+    (store,) = (tmp_path / "prefixes").iterdir()
+    caplog.clear()
+    line = falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+    assert "1 other backbones or depths" in line and line.endswith(f"rm -r {store}.")
+    shutil.rmtree(store)
+    assert "rm -r" not in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+
+
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_method):
+    save_tiny_backbone(tmp_path / "backbone", "esm")
+    model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", top_blocks=2)
+    (cached,) = with_cached_prefixes(model, [Chains("esm", [500, 600, 700])], 1, arguments(tmp_path))
+    assert (
+        len(pickle.dumps(cached.store)) < 5000 < cached.store.num_bytes()
+    )  # the states do not travel, they are mapped
+    options = {"batch_size": 2, "collate_fn": ChainCollator(1)}
+    workers = {"num_workers": 2, "multiprocessing_context": start_method}
+    for here, there in zip(DataLoader(cached, **options), DataLoader(cached, **options, **workers), strict=True):
+        assert torch.equal(here["prefix"][0], there["prefix"][0])
+        assert torch.equal(here["input_ids"], there["input_ids"])
+
+
+def test_what_the_disk_has_not_is_not_begun(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(cached_chains.PrefixStore, "free_bytes", lambda self: 1000)
+    assert "GB left" in falls_back(tmp_path, caplog)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert "file" in falls_back(tmp_path, caplog, prefix_cache=str(tmp_path / "file" / "prefixes"))
+
+
+def test_a_disk_that_gets_full_leaves_training_running(tmp_path):
+    code = (
+        "import resource, sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]; "
+        "from test_cached_chains import *; tmp_path = Path(sys.argv[1]); "
+        "save_tiny_backbone(tmp_path / 'backbone', 'esm'); "
+        "model = SecondaryStructureModel.from_backbone(tmp_path / 'backbone', head='linear', top_blocks=2); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); chains = Chains('esm'); "
+        "assert with_cached_prefixes(model, [chains], 1, arguments(tmp_path)) == [chains]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "training goes on without it" in done.stderr
+    assert not list(tmp_path.glob("prefixes/*/*/*"))
+
+
+def test_other_frozen_weights_have_a_store_of_their_own(tmp_path):
+    for seed in (0, 1):
+        save_tiny_backbone(tmp_path / f"backbone{seed}", "esm", seed=seed)
+        model = SecondaryStructureModel.from_backbone(tmp_path / f"backbone{seed}", head="linear", top_blocks=2)
+        with_cached_prefixes(model, [Chains("esm")], 1, arguments(tmp_path))
+    assert len(list((tmp_path / "prefixes").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_processes_share_the_work_and_end_with_one_good_store(data, tmp_path):
+    prefixes, curves = tmp_path / "prefixes", []
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments\n"
+        "from lift_ss_hf.training.recipes import parse_recipe\n"
+        "from lift_ss_hf.training.job import run_training\n"
+        "run_training(*parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), ''))\n"
+    )
+    few = ("--num_train_epochs", "2", "--logging_steps", "1", "--use_cpu", "True", "--overwrite_output_dir", "True")
+    for name, more in (("without", ()), ("cached", ("--prefix_cache", str(prefixes)))):
+        launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script))
+        done = subprocess.run(
+            [sys.executable, *launch, *flags(data, tmp_path / name, *few, *more)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        curves.append(curve(tmp_path / name))
+    assert curves[1] == pytest.approx(curves[0], abs=TOLERANCE)
+    assert len(list(prefixes.glob(f"*/*/{DATA_FILE}"))) == 2  # a part of each process

@@ -1,0 +1,205 @@
+"""The store of hidden states: what is read is what was written, and nothing that is damaged is used."""
+
+import json
+import multiprocessing
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lift_ss_hf.batches.prefix_store import DATA_FILE, INDEX_FILE, PrefixStore, chain_key, to_half
+
+ORIGIN = {"weights": "a", "depth": 2}
+KEYS = [chain_key([0, number, 2]) for number in range(4)]
+
+
+def states_of(key):
+    generator = torch.Generator().manual_seed(int(key[:8], 16))
+    return torch.randn(1, 1, 5 + int(key[0], 16), 8, generator=generator).half()
+
+
+def fill(folder, keys=KEYS, origin=ORIGIN):
+    store = PrefixStore(folder, origin)
+    with store.locked():
+        missing = store.open(keys, repair=True)
+        if missing:
+            with store.writing(missing) as add:
+                for key in missing:
+                    add(key, states_of(key))
+    assert store.open(keys) == []
+    return missing
+
+
+def parts(folder):
+    return [path for path in folder.glob("*/[!.]*") if path.is_dir()]
+
+
+def check(folder, keys=KEYS):
+    store = PrefixStore(folder, ORIGIN)
+    assert store.open(keys) == []
+    assert all(torch.equal(store.read(key), states_of(key)) for key in keys)
+
+
+def test_what_is_read_is_what_was_written_and_only_new_chains_are_added(tmp_path):
+    assert fill(tmp_path, KEYS[:2]) == KEYS[:2]
+    assert fill(tmp_path, KEYS) == KEYS[2:]
+    assert fill(tmp_path, KEYS) == []
+    check(tmp_path)
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "a bit of the states": lambda part: flip(part / DATA_FILE, 40),
+    "a bit of the index": lambda part: flip(part / INDEX_FILE, -9),
+    "the index's header": lambda part: flip(part / INDEX_FILE, 0),
+    "states cut short": lambda part: (part / DATA_FILE).write_bytes((part / DATA_FILE).read_bytes()[:-10]),
+    "no states": lambda part: (part / DATA_FILE).write_bytes(b""),
+    "no index": lambda part: (part / INDEX_FILE).unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_what_is_damaged_is_told_never_used_and_made_anew(tmp_path, damage, caplog):
+    fill(tmp_path)
+    damage(parts(tmp_path)[0])
+    store = PrefixStore(tmp_path, ORIGIN)
+    assert store.open(KEYS) == KEYS
+    assert not any(key in store for key in KEYS)
+    assert "is not used" in caplog.text
+    assert fill(tmp_path) == KEYS
+    check(tmp_path)
+
+
+def test_states_of_another_backbone_are_not_used(tmp_path):
+    fill(tmp_path, origin={**ORIGIN, "weights": "b"})
+    (foreign,) = parts(tmp_path)
+    store = PrefixStore(tmp_path, ORIGIN)
+    assert store.open(KEYS) == KEYS
+    shutil.copytree(foreign, store.folder / foreign.name)  # even where someone puts them in the right place
+    assert store.open(KEYS) == KEYS
+    assert fill(tmp_path) == KEYS
+    check(tmp_path)
+
+
+def test_two_processes_end_with_one_good_store(tmp_path):
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        missing = pool.starmap(fill, [(tmp_path,)] * 2)
+    assert sorted(missing) == [[], KEYS]
+    assert len(parts(tmp_path)) == 1
+    check(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    fill(tmp_path, KEYS[:1])
+    left = parts(tmp_path)[0].with_name(".x.incomplete")
+    left.mkdir()
+    fill(tmp_path)
+    assert not left.exists()
+
+
+def test_what_a_killed_writer_of_another_backbone_left_is_removed_unless_it_still_writes(tmp_path):
+    fill(tmp_path, origin={**ORIGIN, "weights": "b"})
+    left = parts(tmp_path)[0].with_name(".x.incomplete")
+    left.mkdir()
+    with PrefixStore(tmp_path, {**ORIGIN, "weights": "b"}).locked():
+        left.mkdir(exist_ok=True)
+        fill(tmp_path)
+        assert left.exists()
+    left.mkdir(exist_ok=True)
+    fill(tmp_path)
+    assert not left.exists()
+    check(tmp_path)
+
+
+def test_a_store_says_what_it_is_of_and_what_the_others_take(tmp_path):
+    fill(tmp_path)
+    store = PrefixStore(tmp_path, {**ORIGIN, "weights": "b"})
+    (other,) = store.others()
+    assert other == (parts(tmp_path)[0].parent, (parts(tmp_path)[0] / DATA_FILE).stat().st_size)
+    assert json.loads((other[0] / "origin.json").read_text())["weights"] == "a"
+    assert store.num_bytes() == 0
+
+
+def _fill_small_disk(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    try:
+        fill(folder)
+    except OSError:
+        return parts(folder)
+
+
+def test_a_full_disk_leaves_no_part(tmp_path):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_fill_small_disk, (tmp_path,)) == []
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def _fill_many(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    store, keys = PrefixStore(folder, ORIGIN), [chain_key([number]) for number in range(100)]
+    with pytest.raises(OSError, match="index"), store.locked(), store.writing(keys) as add:
+        for key in keys:
+            add(key, torch.zeros(1, 1, 1, 1))
+    return parts(folder)
+
+
+def test_a_disk_that_gets_full_with_the_index_leaves_no_part(tmp_path):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_fill_many, (tmp_path,)) == []
+
+
+SMALL_DISKS = """
+import subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from test_prefix_store import *
+disk, ends = Path(sys.argv[2]), set()
+for pages in range(2, 24):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4096 * pages}", "tmpfs", disk], check=True)
+    try:
+        fill(disk, [chain_key([number]) for number in range(100)])
+        ends.add("whole")
+    except OSError:
+        assert parts(disk) == [] and not list(disk.glob("*/.*.incomplete"))
+        ends.add("none")
+    subprocess.run(["umount", disk], check=True)
+assert ends == {"whole", "none"}, ends
+"""
+
+
+def test_a_really_full_disk_leaves_no_part_wherever_it_gets_full(tmp_path):
+    own_mounts = ["unshare", "--mount", "--map-root-user"]
+    can = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]
+    if shutil.which("unshare") is None or subprocess.run([*own_mounts, *can], capture_output=True).returncode:
+        pytest.skip("needs to mount a small disk, which is not allowed here")
+    code = [sys.executable, "-c", SMALL_DISKS, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run([*own_mounts, *code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_rounding_is_float16_unless_that_overflows():
+    small, large = torch.tensor([1.0, 3e4]), torch.tensor([1.0, 1e5])
+    assert to_half(small).dtype == torch.float16
+    assert to_half(large).dtype == torch.bfloat16
+    assert torch.isfinite(to_half(large)).all()
+    assert to_half(small.bfloat16()).dtype == torch.bfloat16
+
+
+def test_both_dtypes_come_back_from_one_part(tmp_path):
+    store = PrefixStore(tmp_path, ORIGIN)
+    large = torch.full((2, 1, 3, 4), 1e5)
+    with store.locked(), store.writing(KEYS[:2]) as add:
+        add(KEYS[0], large)
+        add(KEYS[1], large / 10)
+    store.open(KEYS)
+    assert torch.equal(store.read(KEYS[0]), large.bfloat16())
+    assert torch.equal(store.read(KEYS[1]), (large / 10).half())

@@ -1,0 +1,177 @@
+"""dataset_scripts/build.py, run as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+
+from lift_ss_hf.corpora.chains import Chain, CorpusError
+from lift_ss_hf.corpora.readers import read_chains
+from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
+
+SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "build.py"
+CHAINS = [Chain("a", "MKV", "LHX"), Chain("b", "AC", "EE")]
+FACTS = CardFacts("Mine", "Two chains.", "unknown")
+
+
+def build(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LIFT_SS_DATA_DIR": "", "HF_HUB_OFFLINE": "1", **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def built(shared_corpora, tmp_path_factory):
+    """Everything that the real sources give, and what the command said."""
+    folder = tmp_path_factory.mktemp("built")
+    result = build("--all", "--source", shared_corpora, "--out", folder / "lift_ss", HF_HOME=str(folder / "home"))
+    return folder, result
+
+
+@pytest.mark.shared
+def test_all_builds_what_it_can_and_says_what_it_could_not(built):
+    folder, result = built
+    assert result.returncode == 1  # upstream's training files are out of reach here
+    assert "casp12 test: 47 chains, 13,718 residues, 12,442 with a state" in result.stdout
+    failed = [line.split(":")[0].strip() for line in result.stderr.splitlines() if "is not at hand" in line]
+    assert failed == [
+        f"{name} train"
+        for name in ("cb634", "pisces25", "pisces30", "pisces35", "pisces40", "pisces45", "pisces50", "spot1d")
+    ]
+    assert "Traceback" not in result.stderr
+    assert not [path.name for path in (folder / "lift_ss").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("streaming", [False, True])
+def test_load_dataset_reads_it_back_by_name_in_a_clean_process(built, tmp_path, streaming):
+    code = (
+        "import datasets; d = datasets.load_dataset('lift_ss/casp12', split='test', "
+        f"streaming={streaming}); print(len(list(d)))"
+    )
+    env = {**os.environ, "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=built[0], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "47", done.stderr
+
+
+@pytest.mark.shared
+def test_a_built_corpus_equals_its_source_chain_by_chain(built, shared_corpora, tmp_path):
+    sources = {
+        ("test2018", "default", "test"): "lift_ss/Test2018.txt",  # CRLF
+        ("cb634", "default", "validation"): "lift_ss/CB634_valid.txt",
+        ("promod3", "lt25id", "train"): "promod3/chains_q9_lt25id_to_tests.txt",
+    }
+    for (name, config, split), source in sources.items():
+        corpus = datasets.load_dataset(str(built[0] / "lift_ss" / name), config, split=split, cache_dir=str(tmp_path))
+        lines = (shared_corpora / source).read_text().splitlines()
+        assert [f">{i}" for i in corpus["id"]] == lines[0::3]
+        assert corpus["sequence"][:] == lines[1::3]
+        assert corpus["states"][:] == lines[2::3]
+
+
+@pytest.mark.shared
+def test_the_card_is_what_the_hub_expects_and_tells_the_changes(built):
+    text = (built[0] / "lift_ss" / "cb513" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["license"] == "cc0-1.0"
+    assert front["dataset_info"][0]["splits"] == [{"name": "test", "num_bytes": 496653, "num_examples": 511}]
+    assert "coil written 'C', now L: 33,086" in text
+    assert "513 domains" in text
+    promod3 = (built[0] / "lift_ss" / "promod3" / "README.md").read_text()
+    assert [config["config_name"] for config in yaml.safe_load(promod3.split("---")[1])["configs"]] == [
+        "default",
+        "lt25id",
+    ]
+    assert "Changed on reading: nothing" in promod3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["casp15"], "error: unknown corpus 'casp15'. Did you mean casp1"),
+        (["casp12", "--source", "/nowhere"], "error: /nowhere is no folder"),
+        ([], "name corpora, or give --all"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_status_2(tmp_path, arguments, message):
+    result = build(*arguments, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_source_builds_nothing_and_is_named(tmp_path):
+    (tmp_path / "CASP12.txt").write_text(">a\nMK\nHH\n")
+    result = build("casp12", "--source", tmp_path, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert "casp12 test" in result.stderr
+    assert "not the file the catalogue pins" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.shared
+def test_one_folder_that_cannot_be_written_stops_no_other(shared_corpora, tmp_path):
+    (tmp_path / "casp12").mkdir()
+    (tmp_path / "casp12" / "notes.txt").write_text("mine")
+    result = build("casp12", "casp13", "--source", shared_corpora, "--out", tmp_path)
+    assert result.returncode == 1
+    assert "casp12 holds something that is no corpus" in result.stderr.replace(":", "")
+    assert "casp13 test: 41 chains" in result.stdout
+    assert "casp12 test" not in result.stdout
+    assert (tmp_path / "casp12" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.shared
+def test_a_fuller_corpus_is_not_replaced_by_a_poorer_one(shared_corpora, tmp_path):
+    folder = tmp_path / "pisces25"
+    write_corpus(folder, [Split.of("train", CHAINS), Split.of("validation", CHAINS)], FACTS)
+    result = build("pisces25", "--source", shared_corpora, "--out", tmp_path)
+    assert result.returncode == 1
+    assert f"{folder} is left as it is, for only there is train. Remove it to build the rest anew." in result.stderr
+    assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS
+
+
+def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):
+    folder = tmp_path / "mine"
+    write_corpus(folder, [Split.of("train", CHAINS), Split.of("test", CHAINS[:1])], FACTS)
+    write_corpus(folder, [Split.of("train", CHAINS[:1])], FACTS)
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["mine/README.md", "mine/data/train-00000-of-00001.parquet"]
+    assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS[:1]
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter1.tex").write_text("years of work")
+    with pytest.raises(CorpusError, match=r"thesis: holds something that is no corpus"):
+        write_corpus(other, [Split.of("train", CHAINS)], FACTS)
+    assert (other / "chapter1.tex").exists()
+    (other / "data").mkdir()  # a project has such a folder too
+    (folder / "data" / "notes.txt").write_text("mine")
+    for kept in (other, folder):
+        with pytest.raises(CorpusError, match="holds something that is no corpus"):
+            write_corpus(kept, [Split.of("train", CHAINS)], FACTS)
+    assert (other / "chapter1.tex").exists()
+    assert (folder / "data" / "notes.txt").exists()
+
+
+def test_a_failed_write_leaves_the_old_corpus_whole(tmp_path):
+    folder = tmp_path / "mine"
+    write_corpus(folder, [Split.of("train", CHAINS)], FACTS)
+    broken = [Chain("a", "MK", "HH", {"weight": 1}), Chain("b", "MK", "HH", {"weight": "heavy"})]
+    with pytest.raises(Exception, match=r"weight|heavy|convert"):
+        write_corpus(folder, [Split.of("train", broken)], FACTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS
+
+
+def test_nothing_to_write_is_an_error(tmp_path):
+    with pytest.raises(CorpusError, match=r"nothing to write \(test has no chains\)"):
+        write_corpus(tmp_path / "mine", [Split.of("train", CHAINS), Split.of("test", [])], FACTS)
+    assert not (tmp_path / "mine").exists()

@@ -1,0 +1,208 @@
+"""Leakage: exact duplicates, homologues by mmseqs, and the command line that reports and filters."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+from lift_ss_hf.corpora.chains import Chain, CorpusError
+from lift_ss_hf.corpora.leakage import (
+    Homologues,
+    Leakage,
+    SearchSettings,
+    exact_duplicates,
+    homologues,
+    leakage_table,
+    load_chains,
+)
+from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
+from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
+
+SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "leakage.py"
+needs_mmseqs = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs (Debian: mmseqs2)")
+
+# Adenylate kinase of E. coli (P69441), and lambda Cro of 1orc: unrelated.
+KINASE = (
+    "MRIILLGAPGAGKGTQAQFIMEKYGIPQISTGDMLRAAVKSGSELGKQAKDIMDAGKLVTDELVIALVKERIAQEDCRNGFLLDGFPRTIPQADAMKEAGINVDYV"
+    "LEFDVPDELIVDRIVGRRVHAPSGRVYHVKFNPPKVEGKDDVTGEELTTRKDDQEETVRKRLVEYHQMTAPLIGYYSKEAEAGNTKYAKVDGTKPVAEVRADLEKILG"
+)
+CRO = "MEQRITLKDYAMRFGQTKTAKDLGVYQSAINKAIHAGRKIFLTINADGSVYAEEVKDGEVKPFPSNKKTTA"
+
+
+def relative(sequence, fraction):
+    """The sequence with a fraction of its residues replaced."""
+    generator = random.Random(0)
+    places = set(generator.sample(range(len(sequence)), round(fraction * len(sequence))))
+    return "".join("G" if place in places and r != "G" else r for place, r in enumerate(sequence))
+
+
+TRAIN = [
+    Chain("cro", CRO, "L" * len(CRO)),
+    Chain("kinase", KINASE, "H" * len(KINASE)),
+    Chain("cousin", relative(KINASE, 0.2), "E" * len(KINASE)),
+    Chain("piece", KINASE[60:85], "T" * 25),
+]
+
+
+def write_chains(path, chains):
+    path.write_text("".join(f">{chain.id}\n{chain.sequence}\n{chain.states}\n" for chain in chains))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A training set, a test set that it leaks into, and one that it does not."""
+    random.seed(1)
+    alien = "".join(random.choices("ACDEFGHIKLMNPQRSTVWY", k=120))
+    return (
+        write_chains(tmp_path / "train.txt", TRAIN),
+        write_chains(tmp_path / "kin.txt", [Chain("k", KINASE, "H" * len(KINASE)), Chain("a", alien, "L" * 120)]),
+        write_chains(tmp_path / "alien.txt", [Chain("a", alien, "L" * 120)]),
+    )
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+    )
+
+
+def rows(output):
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in output.splitlines() if line[:1] == "|"]
+
+
+def test_exact_duplicates_are_whole_chains_letter_by_letter():
+    assert exact_duplicates(["MKV", "MK", "mkv", "AAA"], ["AAA", "MKV"]) == [0, 3]
+
+
+@needs_mmseqs
+def test_homologues_are_told_for_each_test_set_and_no_file_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sequences = [chain.sequence for chain in TRAIN]
+    tests = {"one": ["A" * 50, relative(KINASE, 0.3)], "two": [CRO, KINASE], "three": ["W" * 40]}
+    found = homologues(sequences, tests)
+    assert found["one"].train == {1, 2} and found["one"].test == {1}  # the piece has 25 residues
+    assert 0.6 < found["one"].highest_identity < 1
+    assert (found["two"].train, found["two"].test, found["two"].highest_identity) == ({0, 1, 2}, {0, 1}, 1.0)
+    assert found["three"] == Homologues(set(), set(), None)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_mmseqs
+@pytest.mark.parametrize(
+    "settings", [{"min_identity": 0.95}, {"min_aligned": 250}, {"max_evalue": 1e-200}], ids=lambda s: next(iter(s))
+)
+def test_each_threshold_counts(settings):
+    # Found with the defaults, in the test above.
+    assert not homologues([relative(KINASE, 0.2)], {"one": [KINASE]}, SearchSettings(**settings))["one"].train
+
+
+@needs_mmseqs
+def test_places_are_right_beyond_the_first_chunk(monkeypatch):
+    monkeypatch.setattr("lift_ss_hf.corpora.leakage.CHUNK", 2)
+    found = homologues([CRO, "W" * 40, CRO, KINASE], {"one": [KINASE]})
+    assert found["one"].train == {3}
+
+
+def test_without_mmseqs_the_search_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingMmseqsError, match=r"mmseqs not found.*Debian: mmseqs2"):
+        homologues([CRO], {"one": [CRO]})
+
+
+def test_a_failing_mmseqs_is_told_with_its_last_words(tmp_path, monkeypatch):
+    (tmp_path / "mmseqs").write_text("#!/bin/sh\necho no space left\nexit 3\n")
+    (tmp_path / "mmseqs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(CorpusError, match="mmseqs createdb failed with status 3: no space left"):
+        homologues([CRO], {"one": [CRO]})
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"sensitivity": 9}, r"sensitivity is 9\. Expected 1 to 7\.5"),
+        ({"min_identity": 25}, r"min_identity is 25\. Expected 0 to 1"),
+        ({"threads": 0}, r"threads is 0\. Expected more than 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SearchSettings(**wrong)
+
+
+def test_table_says_what_was_not_searched_and_where_nothing_was_found():
+    table = rows(leakage_table([Leakage("a", 1200, [3], None), Leakage("b", 5, [], Homologues())]))
+    assert table[2] == ["a", "1,200", "1", "not searched", "not searched", "not searched"]
+    assert table[3] == ["b", "5", "0", "0", "0", "none"]
+
+
+def test_the_only_split_of_a_corpus_is_taken_and_several_are_listed(tmp_path):
+    write_corpus(tmp_path / "one", [Split.of("test", TRAIN)], CardFacts("One", "One split.", "unknown"))
+    loaded = load_chains(str(tmp_path / "one"), "train")
+    assert [(chain.id, chain.sequence) for chain in loaded] == [(chain.id, chain.sequence) for chain in TRAIN]
+    both = [Split.of("test", TRAIN), Split.of("validation", TRAIN[:1])]
+    write_corpus(tmp_path / "two", both, CardFacts("Two", "Two splits.", "unknown"))
+    with pytest.raises(ValueError, match=r"two has no split 'train'\. Choose one of: test, validation\."):
+        load_chains(str(tmp_path / "two"), "train")
+
+
+@needs_mmseqs
+def test_command_line_reports_and_writes_what_does_not_leak(files, tmp_path):
+    train, kin, alien = files
+    done = run(train, "--tests", kin, alien, "--write", tmp_path / "clean", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert rows(done.stdout)[2:] == [
+        [str(kin), "2", "1", "2", "1", "100.0 %"],
+        [str(alien), "1", "0", "0", "0", "none"],
+    ]
+    assert "2 of 4 chains leak, 2 are left" in done.stdout
+    clean = datasets.load_dataset(str(tmp_path / "clean"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert clean["id"][:] == ["cro", "piece"]
+    assert "at least 30 aligned residues, at least 25 % identity" in (tmp_path / "clean" / "README.md").read_text()
+
+
+def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_path):
+    train, kin, _ = files
+    done = run(train, "--tests", kin, PATH=str(tmp_path))
+    assert done.returncode == 1 and rows(done.stdout)[2] == [str(kin), "2", "1", *["not searched"] * 3]
+    assert done.stderr.startswith("mmseqs not found") and len(done.stderr.splitlines()) == 1
+    refused = run(train, "--tests", kin, "--write", tmp_path / "clean", PATH=str(tmp_path))
+    assert refused.returncode == 2 and "give --exact-only" in refused.stderr and not (tmp_path / "clean").exists()
+    exact = run(train, "--tests", kin, "--write", tmp_path / "clean", "--exact-only", PATH=str(tmp_path))
+    assert exact.returncode == 0 and "1 of 4 chains leak, 3 are left" in exact.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere.txt", "--tests", "casp12"], "nowhere.txt"),
+        (["casp12", "--tests", "casp99"], "casp99"),
+        (["casp12", "--tests", "casp13", "--min-identity", "25"], "min_identity is 25"),
+    ],
+)
+def test_command_line_refuses_bad_input_in_one_line(arguments, message):
+    done = run(*arguments, LIFT_SS_DATA_DIR="")
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_command_line_writes_nothing_when_everything_leaks(files, tmp_path):
+    train, _, _ = files
+    done = run(train, "--tests", train, "--exact-only", "--write", tmp_path / "clean")
+    assert done.returncode == 2 and "no chain is left" in done.stderr and not (tmp_path / "clean").exists()
+
+
+@pytest.mark.shared
+def test_the_filtered_promod3_has_no_chain_of_a_test(shared_corpora):
+    train = {chain.sequence for chain in load_chains("promod3", "train", shared_corpora)}
+    filtered = {chain.sequence for chain in load_chains("promod3:lt25id", "train", shared_corpora)}
+    tests = [chain.sequence for name in ("casp12", "test2016") for chain in load_chains(name, "test", shared_corpora)]
+    assert exact_duplicates(tests, train) and not exact_duplicates(tests, filtered)

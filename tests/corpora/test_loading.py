@@ -1,0 +1,127 @@
+"""load_corpus: a Dataset from a source once, from the cache afterwards; and corpora of one's own."""
+
+from dataclasses import replace
+
+import datasets
+import pytest
+from corpus_files import TEXT, blob_id
+
+from lift_ss_hf.corpora import load_corpus
+from lift_ss_hf.corpora import loading as loading_module
+from lift_ss_hf.corpora.catalogue import get_corpus
+from lift_ss_hf.corpora.chains import Chain, CorpusError
+from lift_ss_hf.corpora.sources import MissingSourceError
+from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
+
+
+@pytest.fixture
+def pisces(tmp_path, monkeypatch):
+    """A source folder with a small PISCES_25_train.txt, and a catalogue that pins it."""
+    return install(monkeypatch, tmp_path, TEXT)
+
+
+def install(monkeypatch, tmp_path, text):
+    entry = get_corpus("pisces25")
+    config = entry.config()
+    train = replace(config.splits["train"], git_blob=blob_id(text))
+    entry = replace(entry, configs={"default": replace(config, splits={**config.splits, "train": train})})
+    monkeypatch.setattr(loading_module, "get_corpus", lambda name: entry)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.delenv("LIFT_SS_DATA_DIR", raising=False)
+    folder = tmp_path / "sources"
+    folder.mkdir(exist_ok=True)
+    (folder / "PISCES_25_train.txt").write_bytes(text)
+    return folder
+
+
+def load(folder, tmp_path, split="train"):
+    return load_corpus("pisces25", split, data_dir=folder, cache_dir=tmp_path / "cache")
+
+
+def test_a_split_loads_and_the_second_time_needs_no_source(pisces, tmp_path):
+    first = load(pisces, tmp_path)
+    assert first.to_list() == [
+        {"id": "1abc_A", "sequence": "MKV", "states": "LHX", "num_residues": 3, "pdb_id": "1abc", "pdb_chain": "A"},
+        {"id": "2xyz_B", "sequence": "AC", "states": "EE", "num_residues": 2, "pdb_id": "2xyz", "pdb_chain": "B"},
+    ]
+    (pisces / "PISCES_25_train.txt").unlink()
+    assert load(None, tmp_path).to_list() == first.to_list()
+
+
+def test_slices_and_sums(pisces, tmp_path):
+    assert load(pisces, tmp_path, "train[1:]")["id"][:] == ["2xyz_B"]
+    assert load(pisces, tmp_path, "train[:1] + train")["id"][:] == ["1abc_A", "1abc_A", "2xyz_B"]
+
+
+def test_a_bad_source_is_one_clear_error_and_leaves_no_half_built_corpus(monkeypatch, tmp_path):
+    folder = install(monkeypatch, tmp_path, TEXT + b">3bad_C\nMKV\nHH\n")
+    with pytest.raises(CorpusError, match=r"line 8: 3bad_C: 3 residues but 2 states"):
+        load(folder, tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_an_unreachable_split_and_an_unknown_one_say_so(pisces, tmp_path):
+    with pytest.raises(MissingSourceError, match=r"PISCES_25_valid\.txt is not at hand"):
+        load(pisces, tmp_path, None)
+    with pytest.raises(ValueError, match=r"pisces25 has no split 'test'\. Choose one of: train, validation"):
+        load(pisces, tmp_path, "test")
+
+
+def test_the_expected_counts_are_held_against_what_was_read(tmp_path, monkeypatch):
+    folder = install(monkeypatch, tmp_path, TEXT)
+    entry = loading_module.get_corpus("pisces25")
+    train = replace(entry.config().splits["train"], chains=3)
+    entry = replace(entry, configs={"default": replace(entry.config(), splits={"train": train})})
+    monkeypatch.setattr(loading_module, "get_corpus", lambda name: entry)
+    with pytest.raises(CorpusError, match=r"2 chains read, but the catalogue expects 3"):
+        load(folder, tmp_path)
+
+
+def test_a_corpus_of_ones_own_loads_by_its_path(tmp_path):
+    chains = [Chain("a", "MKV", "LHX"), Chain("b", "AC", "EE")]
+    write_corpus(tmp_path / "mine", [Split.of("train", chains)], CardFacts("Mine", "Two chains.", "unknown"))
+    own = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
+    assert own.to_list() == [chain.row() for chain in chains]
+    # one split serves for any: a filtered set is written as train, and used for validation
+    assert load_corpus(str(tmp_path / "mine"), "validation", cache_dir=tmp_path / "cache").to_list() == own.to_list()
+    changed = [Chain("a", "MKV", "HHX"), Chain("b", "AC", "EE")]  # of the same size: the card says nothing new
+    write_corpus(tmp_path / "mine", [Split.of("train", changed)], CardFacts("Mine", "Two chains.", "unknown"))
+    again = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
+    assert again["states"][:] == ["HHX", "EE"]
+    parquet = next((tmp_path / "mine" / "data").iterdir())
+    parquet.write_bytes(parquet.read_bytes()[:-30])
+    with pytest.raises(CorpusError, match="not a whole parquet file"):
+        load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
+    (tmp_path / "mine.txt").write_bytes(TEXT)
+    assert load_corpus(str(tmp_path / "mine.txt"))["id"][:] == ["1abc_A", "2xyz_B"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CorpusError, match=r"no built corpus"):
+        load_corpus(str(tmp_path / "empty"))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "split", "chains", "residues", "labelled", "longest"),
+    [  # the table of LIFT_SS
+        ("casp12", "test", 47, 13_718, 12_442, 1494),
+        ("casp13", "test", 41, 12_217, 11_169, 756),
+        ("casp14", "test", 33, 9_049, 8_031, 2194),
+        ("cb433", "test", 433, 106_122, 102_777, 874),
+        ("cb634", "test", 634, 192_164, 179_191, 1368),
+        ("test2016", "test", 1213, 287_877, 287_877, 699),
+        ("test2018", "test", 250, 56_654, 50_889, 615),
+        ("pisces25", "validation", 512, 127_236, 118_602, 756),
+        ("cb634", "validation", 512, 130_023, 121_037, 770),
+        ("spot1d", "validation", 983, 215_803, 215_803, 693),
+        ("cb513", "test", 511, 144_011, 83_427, 874),
+    ],
+)
+def test_the_real_corpora_have_their_published_size(
+    shared_corpora, tmp_path, name, split, chains, residues, labelled, longest
+):
+    corpus = load_corpus(name, split, data_dir=shared_corpora, cache_dir=tmp_path)
+    states = "".join(corpus["states"])
+    assert len(corpus) == chains
+    assert sum(corpus["num_residues"]) == residues == len(states)
+    assert len(states) - states.count("X") == labelled
+    assert max(corpus["num_residues"]) == longest

@@ -1,0 +1,253 @@
+"""Structures to chains: against mkdssp's own classic output, and what is skipped and why."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+
+from lift_ss_hf.corpora.chains import CorpusError
+from lift_ss_hf.corpora.structures import Mkdssp, find_structure_files, label_structure, label_structures
+
+gemmi = pytest.importorskip("gemmi", reason="needs gemmi (pip install gemmi)")
+
+STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
+SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "from_structures.py"
+needs_mkdssp = pytest.mark.skipif(shutil.which("mkdssp") is None, reason="needs mkdssp (Debian: dssp)")
+
+
+@pytest.fixture(scope="session")
+def mkdssp():
+    if shutil.which("mkdssp") is None:
+        pytest.skip("needs mkdssp (Debian: dssp)")
+    return Mkdssp.find()
+
+
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def classic_states(path, folder):
+    """(chain, number of the residue) to its state, as mkdssp prints it in the classic format."""
+    target = folder / "classic.dssp"
+    subprocess.run(["mkdssp", "--output-format", "dssp", path, target], check=True, capture_output=True)
+    lines = iter(target.read_text().splitlines())
+    for line in lines:
+        if line.startswith("  #  RESIDUE AA"):
+            break
+    return {(line[11], line[5:11].strip()): line[16].replace(" ", "L") for line in lines if line[13] != "!"}
+
+
+@needs_mkdssp
+@pytest.mark.parametrize("name", ["1orc.pdb.gz", "1A8O.cif.gz", "1A7G.cif.gz", "2BEG.pdb.gz"])
+def test_states_are_those_that_mkdssp_prints_residue_by_residue(name, mkdssp, tmp_path):
+    expected = classic_states(STRUCTURES / name, tmp_path)
+    structure = gemmi.read_structure(str(STRUCTURES / name))
+    structure.setup_entities()
+    structure.assign_label_seq_id()
+    chains = {chain.extra["pdb_chain"]: chain for chain in label_structure(STRUCTURES / name, mkdssp).chains}
+    found = {}
+    for part in structure[0]:
+        for residue in part.get_polymer():
+            found[part.name, str(residue.seqid)] = chains[part.name].states[residue.label_seq - 1]
+    assert found == expected
+    resolved = sum(chain.num_labelled for chain in chains.values())
+    assert resolved == len(expected)
+
+
+@needs_mkdssp
+def test_polyproline_comes_through(mkdssp):
+    (chain,) = label_structure(STRUCTURES / "1A7G.cif.gz", mkdssp).chains
+    assert "PPP" in chain.states
+
+
+@needs_mkdssp
+def test_unresolved_residues_are_in_the_sequence_and_x_in_the_states(mkdssp):
+    (chain,) = label_structure(STRUCTURES / "1orc.pdb.gz", mkdssp).chains
+    assert (chain.id, chain.extra["pdb_id"], chain.extra["pdb_chain"]) == ("1orc_A", "1orc", "A")
+    assert chain.sequence == "MEQRITLKDYAMRFGQTKTAKDLGVYQSAINKAIHAGRKIFLTINADGSVYAEEVKDGEVKPFPSNKKTTA"
+    assert [position for position, state in enumerate(chain.states, 1) if state == "X"] == [1, 2, 67, 68, 69, 70, 71]
+    assert chain.extra["resolution"] == pytest.approx(1.54)
+
+
+@needs_mkdssp
+def test_modified_residues_become_their_parents_and_are_counted(mkdssp):
+    result = label_structure(STRUCTURES / "1A8O.cif.gz", mkdssp)
+    (chain,) = result.chains
+    assert chain.sequence.startswith("MDIRQGPKEPFRDYV") and chain.sequence.count("M") == 4
+    assert result.changes["residues MSE, modified, now M"] == 4
+
+
+@needs_mkdssp
+def test_a_position_of_two_residues_is_one_residue(mkdssp):
+    (chain,) = label_structure(STRUCTURES / "3JQH.cif.gz", mkdssp).chains
+    assert (chain.num_residues, chain.num_labelled) == (167, 23)
+    assert chain.states.strip("X") == "LLHHHHHHHHHHHHHHHHHHTTL"
+
+
+@needs_mkdssp
+def test_a_file_that_mkdssp_alone_refuses_is_read(mkdssp):
+    result = label_structure(STRUCTURES / "rnase_frag.pdb.gz", mkdssp, min_residues=5)
+    assert [(chain.id, chain.num_residues) for chain in result.chains] == [("rnase_frag_A", 14), ("rnase_frag_B", 32)]
+    assert result.changes["chains without a full sequence (SEQRES), their gaps unknown"] == 2
+    assert result.chains[0].extra["pdb_id"] == ""
+
+
+@needs_mkdssp
+def test_of_several_models_the_first_is_taken(mkdssp, tmp_path):
+    structure = gemmi.read_structure(str(STRUCTURES / "1A8O.cif.gz"))
+    second = structure[0].clone()
+    second.num = 2
+    for atom in second.all():
+        atom.atom.pos = gemmi.Position(0, 0, 0)
+    structure.add_model(second)
+    structure.make_mmcif_document().write_file(str(tmp_path / "models.cif"))
+    result = label_structure(tmp_path / "models.cif", mkdssp)
+    assert result.changes["structures of several models, of which the first was taken"] == 1
+    assert result.chains[0].states == label_structure(STRUCTURES / "1A8O.cif.gz", mkdssp).chains[0].states
+
+
+@needs_mkdssp
+def test_a_chain_that_is_left_out_still_bonds_to_the_others(mkdssp, tmp_path):
+    text = gzip.decompress((STRUCTURES / "2BEG.pdb.gz").read_bytes()).decode()
+    lines = [line for line in text.split("\n") if not (line.startswith("SEQRES") and line[11] != "A")]
+    (tmp_path / "2beg.pdb").write_text("\n".join(lines))
+    whole = label_structure(STRUCTURES / "2BEG.pdb.gz", mkdssp).chains[0]
+    result = label_structure(tmp_path / "2beg.pdb", mkdssp, min_residues=30)
+    assert [(entry.chain, entry.reason) for entry in result.skipped] == [
+        (name, "shorter than 30 residues") for name in "BCDE"
+    ]
+    (chain,) = result.chains
+    assert chain.states == whole.states and "EEEE" in chain.states  # the strands pair with chain B
+
+
+def edited(path, edit):
+    """1orc, changed as a text."""
+    path.write_text(edit(gzip.decompress((STRUCTURES / "1orc.pdb.gz").read_bytes()).decode()))
+    return path
+
+
+def drop_backbone(text):
+    return "\n".join(line for line in text.split("\n") if not line.startswith("ATOM") or line[12:16] == " CA ")
+
+
+def drop_one_oxygen(text):
+    return "\n".join(line for line in text.split("\n") if line[12:26] != " O   LEU A   7")
+
+
+@needs_mkdssp
+@pytest.mark.parametrize(
+    "name, edit, reason, is_error",
+    [
+        ("ca.pdb", drop_backbone, "no residue with a whole backbone (N, CA, C, O)", False),
+        ("header.pdb", lambda text: f"HEADER    {'HYDROLASE':40}01-JAN-26   1ABC\n", "no coordinates", False),
+        ("empty.pdb", lambda text: "", "cannot be read: no record of a structure", True),
+        ("html.pdb", lambda text: "<html>not found</html>", "cannot be read: no record of a structure", True),
+        ("empty.cif", lambda text: "", "cannot be read", True),
+        ("blank.cif.gz", lambda text: "", "cannot be read", True),
+        ("html.cif", lambda text: "<html>not found</html>", "cannot be read", True),
+        ("cut.cif", lambda text: "data_x\nloop_\n_atom_site.id\n_atom_site.Cartn_x\n1 2 3", "cannot be read", True),
+        ("nul.cif", lambda text: "\0" * 100, "cannot be read", True),
+    ],
+)
+def test_what_gives_no_chain_is_skipped_with_its_reason(name, edit, reason, is_error, mkdssp, tmp_path):
+    result = label_structure(edited(tmp_path / name, edit), mkdssp)
+    assert not result.chains
+    (skipped,) = result.skipped
+    assert skipped.reason.startswith(reason) and skipped.is_error == is_error
+    assert skipped.file == str(tmp_path / name)
+
+
+@needs_mkdssp
+def test_a_residue_without_a_whole_backbone_is_x_and_counted(mkdssp, tmp_path):
+    result = label_structure(edited(tmp_path / "hole.pdb", drop_one_oxygen), mkdssp)
+    (chain,) = result.chains
+    assert chain.sequence[6] == "L" and chain.states[6] == "X"
+    assert result.changes["residues with coordinates but without a whole backbone, now X"] == 1
+
+
+def test_a_chain_that_contradicts_its_sequence_is_skipped(tmp_path):
+    text = gzip.decompress((STRUCTURES / "1A8O.cif.gz").read_bytes()).decode()
+    wrong = text.replace("1 2  ASP n", "1 2  TRP n")
+    assert wrong != text
+    (tmp_path / "wrong.cif").write_text(wrong)
+    (skipped,) = label_structure(tmp_path / "wrong.cif", Mkdssp("no-such-program", ())).skipped
+    assert skipped.is_error and skipped.chain == "A"
+    assert skipped.reason == "ASP 152 stands where the full sequence has TRP (position 2)"
+
+
+def test_a_failing_mkdssp_is_one_file_s_trouble(tmp_path):
+    program = tmp_path / "mkdssp"
+    program.write_text("#!/bin/sh\necho loading >&2\necho out of luck >&2\nexit 3\n")
+    program.chmod(0o755)
+    results = list(label_structures([STRUCTURES / "1orc.pdb.gz"], Mkdssp(str(program), ())))
+    assert [entry.reason for result in results for entry in result.skipped] == ["mkdssp failed: out of luck"]
+
+
+def test_a_missing_or_old_mkdssp_says_how_to_get_one(tmp_path):
+    with pytest.raises(CorpusError, match=r"nowhere not found. Install it \(Debian: apt-get install dssp"):
+        Mkdssp.find("nowhere")
+    old = tmp_path / "mkdssp"
+    old.write_text("#!/bin/sh\necho 'mkdssp 3.0 options'\n")
+    old.chmod(0o755)
+    with pytest.raises(CorpusError, match=r"is no mkdssp 4\.2 or later"):
+        Mkdssp.find(str(old))
+
+
+def test_a_missing_gemmi_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    with pytest.raises(CorpusError, match=r"gemmi not found\. Install it: pip install"):
+        next(label_structures([STRUCTURES / "1orc.pdb.gz"], Mkdssp("mkdssp", ())))
+
+
+def test_files_are_found_below_folders_once_and_in_order(tmp_path):
+    for name in ("b.pdb", "a.CIF.gz", "sub/c.ent", "notes.txt", "sub/x.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_structure_files([tmp_path / "b.pdb", tmp_path])
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["b.pdb", "a.CIF.gz", "sub/c.ent"]
+    with pytest.raises(CorpusError, match="gone: no such file or folder"):
+        find_structure_files([tmp_path / "gone"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CorpusError, match="no structure file"):
+        find_structure_files([tmp_path / "none"])
+
+
+@needs_mkdssp
+def test_command_line_writes_the_corpus_and_tells_what_it_skipped(tmp_path):
+    shutil.copytree(STRUCTURES, tmp_path / "in")
+    shutil.copy(STRUCTURES / "1orc.pdb.gz", tmp_path / "in" / "again.pdb.gz")
+    (tmp_path / "in" / "broken.pdb.gz").write_bytes((STRUCTURES / "1orc.pdb.gz").read_bytes()[:5000])
+    done = run(tmp_path / "in", "--out", tmp_path / "mine", "--jobs", 2, "--license", "cc0-1.0")
+    assert done.returncode == 1 and "Traceback" not in done.stderr  # broken.pdb.gz
+    table = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in done.stdout.splitlines() if "|" in line}
+    assert (str(tmp_path / "in" / "broken.pdb.gz"), "", "yes") in table
+    assert (str(tmp_path / "in" / "rnase_frag.pdb.gz"), "A", "no") in table  # 14 residues
+    assert "duplicate id, already taken from" in done.stdout
+    assert "residues MSE, modified, now M: 4" in done.stdout
+    corpus = datasets.load_dataset(str(tmp_path / "mine"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert Counter(id.split("_")[0] for id in corpus["id"]) == {
+        "1a7g": 1,
+        "1a8o": 1,
+        "1orc": 1,
+        "2beg": 5,
+        "3jqh": 1,
+        "rnase": 1,
+    }
+    assert all(len(row["sequence"]) == len(row["states"]) == row["num_residues"] for row in corpus)
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "license: cc0-1.0" in card and "mkdssp version" in card
+
+
+@needs_mkdssp
+def test_command_line_without_any_chain_writes_nothing(tmp_path):
+    (tmp_path / "empty.pdb").touch()
+    done = run(tmp_path / "empty.pdb", "--out", tmp_path / "mine")
+    assert done.returncode == 2
+    assert done.stderr == "error: 1 files, but no chain with states: nothing written.\n"
+    assert not (tmp_path / "mine").exists()

@@ -1,0 +1,55 @@
+"""Calibration: the temperature that made the logits is found again, from nine states or eight, and is kept."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lift_ss_hf.evaluation.calibration import calibrate, store_temperature
+from lift_ss_hf.evaluation.corpora import Predictions
+from lift_ss_hf.models.states import get_alphabet
+
+
+def overconfident(temperature, states="q9", level="q9", seed=0):
+    """Predictions whose logits are `temperature` times what the states were drawn from, and those states."""
+    rng = np.random.default_rng(seed)
+    alphabet = get_alphabet(states)
+    logits = rng.normal(0, 1.5, (40, 200, len(alphabet)))
+    true = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    labels = (true.cumsum(-1) < rng.random((40, 200, 1))).sum(-1)
+    shown = np.exp(temperature * logits)
+    probabilities = list((shown / shown.sum(-1, keepdims=True)).astype(np.float32))
+    references = [get_alphabet(level).reduce(alphabet.decode(row)) for row in labels]
+    return Predictions(probabilities, states, seconds=1.0, windowed=0), references
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_and_confidences_become_right(temperature):
+    result = calibrate(*overconfident(temperature), num_states=9)
+    assert result["temperature"] == pytest.approx(temperature, rel=0.06)
+    assert result["error_after"] < 0.02
+    assert result["num_residues"] == 8000
+    if temperature != 1.0:
+        assert result["error_after"] < 0.5 * result["error_before"]
+
+
+def test_a_model_of_nine_states_is_calibrated_on_a_corpus_of_eight():
+    result = calibrate(*overconfident(2.0, level="q8"), num_states=8)
+    assert result["temperature"] == pytest.approx(2.0, rel=0.08)
+
+
+def test_what_was_predicted_at_a_temperature_is_not_counted_twice():
+    predictions, references = overconfident(1.0)  # as if logits of 2.0 had been divided by 2.0
+    assert calibrate(predictions, references, 9, temperature=2.0)["temperature"] == pytest.approx(2.0, rel=0.06)
+
+
+def test_without_states_there_is_nothing_to_fit():
+    predictions, references = overconfident(1.0)
+    with pytest.raises(ValueError, match="no residue with a state"):
+        calibrate(predictions, ["X" * len(states) for states in references], 9)
+
+
+def test_only_the_temperature_of_a_saved_model_changes(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "x", "calibration_temperature": 1.0}))
+    store_temperature(tmp_path, 1.5)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "x", "calibration_temperature": 1.5}

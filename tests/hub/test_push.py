@@ -1,0 +1,254 @@
+"""Sharing a model end to end: the real clients in clean processes with empty caches, against a Hub on loopback."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from clean_process import in_clean_process
+from hub_server import running_hub
+from safetensors.torch import load_file
+from tiny_models import save_tiny_backbone
+
+from lift_ss_hf.hub.push import check_staged, stage_model
+from lift_ss_hf.models.modeling import EsmForSecondaryStructure
+from lift_ss_hf.models.tokenization import ResidueTokenizer
+
+ROOT = Path(__file__).parents[2]
+SEQUENCES = ["MKTAYIAKQR", "GSHMLEE", "ACDEFGHIKLMNPQRSTVWY"]
+
+
+@pytest.fixture
+def hub():
+    with running_hub() as server:
+        yield server
+
+
+@pytest.fixture
+def saved(tmp_path):
+    backbone = save_tiny_backbone(tmp_path / "backbone", "esm")
+    model = EsmForSecondaryStructure.from_backbone(backbone, adapter="bottleneck", top_blocks=2, head_channels=16)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path / "run" / "model"
+    model.save_pretrained(folder, include_backbone=True)
+    ResidueTokenizer.from_pretrained(backbone).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["backbone_name"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def push(hub, saved, tmp_path, *options):
+    return in_clean_process(
+        hub, tmp_path / f"push{len(list(tmp_path.iterdir()))}", ROOT / "recipes" / "push.py", saved, *options
+    )
+
+
+BLOCKED = """
+import importlib.abc, sys
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "lift_ss_hf":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+"""
+PIPELINE = """
+import json
+from transformers import pipeline
+predictor = pipeline(model="org/name", trust_remote_code=True)
+print(json.dumps([predictor(SEQUENCES, states="q3"), predictor(SEQUENCES, states="q3", batch_size=3)]))
+"""
+LOGITS = """
+import torch
+from safetensors.torch import save_file
+tokens = torch.from_numpy(tokenizer.encode("MKTAYIAKQR"))[None]
+with torch.no_grad():
+    save_file({"logits": model(tokens, torch.ones_like(tokens)).logits}, "logits.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_a_pushed_model_gives_the_same_with_and_without_the_package(hub, saved, tmp_path):
+    done = push(hub, saved, tmp_path, "org/name", "--private")
+    assert done.returncode == 0, done.stderr
+    assert "hf_testtoken" not in done.stdout + done.stderr
+    remote = BLOCKED + PIPELINE.replace("SEQUENCES", repr(SEQUENCES))
+    done = in_clean_process(hub, tmp_path / "remote", "-c", remote, package=False)
+    assert done.returncode == 0, done.stderr
+    single, batched = json.loads(done.stdout.splitlines()[-1])
+    assert [chain["sequence"] for chain in single] == SEQUENCES
+    assert [chain["states"] for chain in batched] == [chain["states"] for chain in single]
+    for chain, together in zip(single, batched, strict=True):
+        assert set(chain["states"]) <= set("CEH")
+        assert len(chain["states"]) == len(chain["confidence"]) == len(chain["sequence"])
+        assert together["confidence"] == pytest.approx(chain["confidence"], abs=1e-5)
+
+    ours = "from lift_ss_hf import SecondaryStructureModel, ResidueTokenizer\n"
+    ours += 'model, tokenizer = (c.from_pretrained("org/name") for c in (SecondaryStructureModel, ResidueTokenizer))\n'
+    theirs = BLOCKED + "from transformers import pipeline\n"
+    theirs += 'p = pipeline(model="org/name", trust_remote_code=True); model, tokenizer = p.model, p.residues\n'
+    registered = "import lift_ss_hf; from transformers import pipeline\n"
+    registered += (
+        'p = pipeline("protein-secondary-structure", model="org/name"); model, tokenizer = p.model, p.residues\n'
+    )
+    inferred = registered.replace('"protein-secondary-structure", ', "")
+    logits = []
+    for name, code in (("ours", ours), ("theirs", theirs), ("registered", registered), ("inferred", inferred)):
+        done = in_clean_process(hub, tmp_path / name, "-c", code + LOGITS, package=name != "theirs")
+        assert done.returncode == 0, done.stderr
+        logits.append(load_file(tmp_path / name / "logits.safetensors")["logits"])
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[0], logits[2])
+    assert torch.equal(logits[0], logits[3])
+
+
+def test_a_private_model_is_not_there_without_a_token(hub, saved, tmp_path):
+    assert push(hub, saved, tmp_path, "org/name", "--private").returncode == 0
+    code = "from lift_ss_hf import SecondaryStructureModel as M\ntry: M.from_pretrained('org/name')\n"
+    code += "except ValueError: print('refused')"
+    assert in_clean_process(hub, tmp_path / "anyone", "-c", code, token=None).stdout.strip() == "refused"
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_visible(hub, saved, tmp_path):
+    hub.fails_on_commit = True
+    done = push(hub, saved, tmp_path, "org/name")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert hub.snapshot("org/name", "main")[1] == {}
+
+
+def test_a_repository_that_is_there_gets_another_commit(hub, saved, tmp_path):
+    assert push(hub, saved, tmp_path, "org/name").returncode == 0
+    first = hub.snapshot("org/name", "main")[0]
+    config = json.loads((saved / "config.json").read_text()) | {"calibration_temperature": 1.5}
+    (saved / "config.json").write_text(json.dumps(config))
+    assert push(hub, saved, tmp_path, "org/name").returncode == 0
+    code = "from lift_ss_hf import SecondaryStructureModel as M\n"
+    code += (
+        f"for r in (None, {first!r}): print(M.from_pretrained('org/name', revision=r).config.calibration_temperature)"
+    )
+    assert in_clean_process(hub, tmp_path / "anyone", "-c", code).stdout.split() == ["1.5", "1.0"]
+
+
+def test_a_branch_is_pushed_beside_the_main_one(hub, saved, tmp_path):
+    done = push(hub, saved, tmp_path, "org/name", "--revision", "second")
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors" in hub.snapshot("org/name", "second")[1]
+    assert hub.snapshot("org/name", "main")[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("training_args.bin", "x", "not pushed"),
+        ("config.json", '{"backbone_name": "/home/me/backbone"}', "absolute path"),
+        ("config.json", '{"backbone_name": "../backbones/mine"}', "is a folder, which nobody else has"),
+        ("config.json", '{"backbone_name": "/srv/mine"}', "is a folder, which nobody else has"),
+        ("README.md", "token hf_abcdefghijkl", "access token"),
+    ],
+)
+def test_what_must_not_leave_the_machine_is_refused(name, content, says, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=says):
+        check_staged(tmp_path)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        stage_model(tmp_path, tmp_path / "staging")
+
+
+# ---- from the Trainer ----------------------------------------------------------------------------------------------
+
+TOKEN = "hf_testtokentesttoken"
+
+
+@pytest.mark.slow
+def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
+    flags = "--backbone bundled --head linear --max_steps 2 --save_steps 1 --bootstrap 0 --push_to_hub True"
+    flags += (
+        f" --hub_model_id org/run --hub_token {TOKEN} --output_dir run --train_fraction 0.1 --max_train_residues 100"
+    )
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split(), token=None)
+    assert done.returncode == 0, done.stderr
+    files = hub.snapshot("org/run", "main")[1]
+    assert {"config.json", "model.safetensors", "modeling.py", "pipeline.py", "README.md", "vocab.txt"} <= set(files)
+    assert len(hub.repos["org/run"]["main"]) == 2  # empty, and one commit
+    assert sum(map(len, files.values())) < 5e6
+    assert b"Q3 accuracy" in files["README.md"]
+    for path in (tmp_path / "a" / "run").rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
+    assert TOKEN not in done.stdout + done.stderr
+    for name, content in files.items():
+        assert str(tmp_path).encode() not in content, name
+        assert TOKEN.encode() not in content, name
+
+
+def test_a_backbone_that_nobody_else_has_is_told_before_the_training(hub, saved, tmp_path):
+    flags = f"--backbone {saved.parents[2] / 'backbone'} --push_to_hub True --hub_model_id org/run --output_dir run"
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split())
+    assert done.returncode == 2
+    assert "is a folder, which nobody else has" in done.stderr.splitlines()[-1]
+    assert "org/run" not in hub.repos
+
+
+@pytest.mark.slow
+def test_the_stock_trainer_pushes_the_source_of_a_registered_class(hub, saved, tmp_path):
+    code = f"""
+from transformers import Trainer, TrainingArguments
+from lift_ss_hf import EsmForSecondaryStructure
+EsmForSecondaryStructure.register_for_auto_class("AutoModelForTokenClassification")
+model = EsmForSecondaryStructure.from_pretrained({str(saved)!r})
+arguments = TrainingArguments("out", push_to_hub=True, hub_model_id="org/stock", report_to="none")
+Trainer(model, arguments).push_to_hub()
+"""
+    done = in_clean_process(hub, tmp_path / "a", "-c", code)
+    assert done.returncode == 0, done.stderr
+    files = hub.snapshot("org/stock", "main")[1]
+    assert {"config.json", "model.safetensors", "modeling.py", "pipeline.py"} <= set(files)
+    code = "from lift_ss_hf import SecondaryStructureModel; SecondaryStructureModel.from_pretrained('org/stock')"
+    assert in_clean_process(hub, tmp_path / "b", "-c", code).returncode == 0
+
+
+# ---- corpora and the metric ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_corpus_is_pushed_and_read_back_equal_and_as_a_stream(hub, shared_corpora, tmp_path):
+    build = ("build.py", "casp12", "--source", shared_corpora, "--out", "built", "--push-to-hub", "org")
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "dataset_scripts" / build[0], *build[1:])
+    assert done.returncode == 0, done.stderr
+    assert set(hub.snapshot("datasets/org/casp12", "main")[1]) >= {"README.md", "data/test-00000-of-00001.parquet"}
+    code = """
+import datasets, json
+from lift_ss_hf import load_corpus
+whole = datasets.load_dataset("org/casp12", split="test")
+stream = list(datasets.load_dataset("org/casp12", split="test", streaming=True))
+ours = load_corpus("casp12", split="test", data_dir=SOURCE)
+columns = ("id", "sequence", "states")
+print([len(whole), *(list(whole[c]) == list(ours[c]) == [row[c] for row in stream] for c in columns)])
+"""
+    code = code.replace("SOURCE", repr(str(shared_corpora)))
+    done = in_clean_process(hub, tmp_path / "b", "-c", code, token=None)
+    assert done.stdout.splitlines()[-1:] == ["[47, True, True, True]"], done.stderr
+
+
+@pytest.mark.slow
+def test_the_metric_is_a_space_and_needs_no_package(hub, tmp_path):
+    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "push_metric.py", "org/q8_sov")
+    assert done.returncode == 0, done.stderr
+    assert {"README.md", "app.py", "q8_sov.py", "scoring.py"} <= set(hub.snapshot("spaces/org/q8_sov", "main")[1])
+    code = (
+        BLOCKED
+        + """
+import evaluate
+metric = evaluate.load("org/q8_sov", module_type="metric")
+print(metric.compute(references=["HHHHHHLLEEEE"], predictions=["HHHLHHLLEEEL"], states="q3")["q3"])
+"""
+    )
+    done = in_clean_process(hub, tmp_path / "b", "-c", code, package=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(10 / 12)

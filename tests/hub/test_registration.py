@@ -1,0 +1,77 @@
+"""The Auto classes know our models once the package is imported, in whatever order; importing it stays cheap."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHECK = (
+    "assert AutoConfig.for_model('esm_secondary_structure').model_type == 'esm_secondary_structure'; "
+    "from lift_ss_hf.models.configuration import EsmSecondaryStructureConfig as C; "
+    "assert AutoModelForTokenClassification._model_mapping[C].__name__ == 'EsmForSecondaryStructure'"
+)
+TRANSFORMERS = "from transformers import AutoConfig, AutoModelForTokenClassification"
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        f"import lift_ss_hf; {TRANSFORMERS}",
+        f"{TRANSFORMERS}; import lift_ss_hf",
+        f"import lift_ss_hf; from transformers import BertModel; {TRANSFORMERS}",
+        f"import lift_ss_hf; import adapters; {TRANSFORMERS}",
+        f"from lift_ss_hf.models.modeling import EsmForSecondaryStructure; {TRANSFORMERS}",
+    ],
+)
+def test_auto_classes_know_the_models(imports):
+    run(f"{imports}; {CHECK}")
+
+
+def test_importing_the_package_imports_no_torch():
+    heavy = "{'torch', 'transformers', 'datasets', 'matplotlib'}"
+    assert (
+        run(f"import sys, lift_ss_hf, lift_ss_hf.metrics.scoring; print({heavy} & {{*sys.modules}})").strip() == "set()"
+    )
+
+
+def test_public_names_are_there_and_listed():
+    code = "import lift_ss_hf; [getattr(lift_ss_hf, n) for n in lift_ss_hf.__all__]; assert 'score' in dir(lift_ss_hf)"
+    run(code)
+
+
+def test_the_announced_types_are_those_of_the_configurations():
+    from lift_ss_hf import configuration as c
+    from lift_ss_hf.hub.registration import MODEL_TYPES
+
+    families = (c.EsmSecondaryStructureConfig, c.T5SecondaryStructureConfig, c.BertSecondaryStructureConfig)
+    assert tuple(family.model_type for family in families) == MODEL_TYPES
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    import lift_ss_hf
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lift_ss_hf.nothing
+
+
+def test_the_pipeline_is_known_by_its_task_with_the_bundled_model_as_its_default():
+    code = (
+        "import sys, lift_ss_hf; from transformers import pipeline; assert 'adapters' not in sys.modules\n"
+        "p = pipeline('protein-secondary-structure'); print(p('MKTAYIAKQRQISFVKSHFSRQ', states='q3')['states'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    states = done.stdout.strip()
+    assert len(states) == 22 and set(states) <= set("CEH")
+
+
+def test_the_task_is_called_the_same_everywhere():
+    from lift_ss_hf import pipeline, registration, storage
+
+    assert {pipeline.TASK, registration.TASK, *storage.CUSTOM_PIPELINES} == {"protein-secondary-structure"}

@@ -1,0 +1,163 @@
+"""What predictions are written as: each form read back by a program that is not ours."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas
+import pyarrow.parquet as pq
+import pytest
+from Bio import SeqIO
+
+from lift_ss_hf.models.states import get_alphabet
+from lift_ss_hf.prediction.formats import FORMATS
+from lift_ss_hf.prediction.result import Prediction
+from lift_ss_hf.prediction.terminal import Drawing, show
+
+NAMES = ["sp|P1|A_B", "two", "two", "a<b>&c/../d"]
+
+
+def make_predictions(level="q9", states="q9"):
+    rng = np.random.default_rng(0)
+    made = []
+    for number, name in enumerate(NAMES, start=1):
+        length = int(rng.integers(1, 150))
+        probabilities = rng.dirichlet(np.full(len(get_alphabet(states)), 0.3), length).astype(np.float32)
+        sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWYXUBZ"), length))
+        made.append(Prediction(number, name, sequence, states, probabilities, level))
+    return made
+
+
+def written(name, predictions, tmp_path, level="q9"):
+    """The joined result of two parts."""
+    form = FORMATS[name](level)
+    parts = [tmp_path / "first", tmp_path / "second"]
+    form.write_part(parts[0], predictions[:1])
+    form.write_part(parts[1], predictions[1:])
+    out = tmp_path / form.file_name
+    form.join(iter(parts), out)
+    return out
+
+
+def test_three_lines_a_chain(tmp_path):
+    predictions = make_predictions()
+    lines = written("three-line", predictions, tmp_path).read_text().splitlines()
+    assert lines == [line for p in predictions for line in (f">{p.name}", p.sequence, p.states)]
+
+
+def test_states_as_fasta_by_biopython(tmp_path):
+    predictions = make_predictions("q8")
+    records = list(SeqIO.parse(written("fasta", predictions, tmp_path, "q8"), "fasta"))
+    assert [(r.id, str(r.seq)) for r in records] == [(p.name, p.states) for p in predictions]
+
+
+@pytest.mark.parametrize("level", ["q9", "q8", "q3"])
+def test_tables_by_pandas(tmp_path, level):
+    predictions = make_predictions(level)
+    text = pandas.read_csv(written("tsv", predictions, tmp_path, level), sep="\t", keep_default_na=False)
+    columnar = pq.read_table(written("parquet", predictions, tmp_path / "p", level)).to_pandas()
+    for table, tolerance in ((text, 5e-5), (columnar, 1e-7)):
+        assert list(table.columns[-len(get_alphabet(level)) :]) == [f"p_{x}" for x in get_alphabet(level).letters]
+        for p in predictions:
+            rows = table[table.record == p.number]
+            assert list(rows.position) == list(range(1, len(p.sequence) + 1))
+            assert ("".join(rows.residue), "".join(rows.state), set(rows.name)) == (p.sequence, p.states, {p.name})
+            found = rows[[f"p_{x}" for x in p.letters]].to_numpy()
+            assert np.allclose(found, p.probabilities, atol=tolerance)
+            assert np.allclose(rows.confidence, p.confidence, atol=tolerance)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path):
+    (tmp_path / "p").mkdir()
+
+
+def test_json_lines(tmp_path):
+    predictions = make_predictions()
+    objects = [json.loads(line) for line in written("jsonl", predictions, tmp_path).read_text().splitlines()]
+    for p, found in zip(predictions, objects, strict=True):
+        assert (found["record"], found["name"], found["sequence"], found["states"]) == (
+            *(p.number, p.name, p.sequence),
+            p.states,
+        )
+        assert np.allclose(np.column_stack(list(found["probabilities"].values())), p.probabilities, atol=5e-5)
+        assert found["mean_confidence"] == pytest.approx(np.mean(found["confidence"]), abs=1e-4)
+
+
+def test_psipred_vertical_form_has_coil_helix_and_strand_in_that_order(tmp_path):
+    predictions = make_predictions()
+    files = sorted(written("ss2", predictions, tmp_path).iterdir())
+    assert [file.name for file in files] == [
+        *("00000001_sp_P1_A_B.ss2", "00000002_two.ss2", "00000003_two.ss2"),
+        "00000004_a_b__c_.._d.ss2",  # a name leads to no other folder
+    ]
+    for p, file in zip(predictions, files, strict=True):
+        assert file.read_text().startswith("# PSIPRED VFORMAT")
+        rows = pandas.read_csv(file, sep=r"\s+", comment="#", header=None, keep_default_na=False)
+        three = p.at_level("q3")
+        assert ("".join(rows[1]), "".join(rows[2])) == (p.sequence, three.states)
+        assert set(rows[2]) <= set("CHE")
+        expected = three.probabilities[:, [three.letters.index(state) for state in "CHE"]]
+        assert np.allclose(rows[[3, 4, 5]].to_numpy(), expected, atol=6e-4)
+
+
+def test_psipred_horizontal_form(tmp_path):
+    predictions = make_predictions()
+    for p, file in zip(predictions, sorted(written("horiz", predictions, tmp_path).iterdir()), strict=True):
+        lines = file.read_text().splitlines()
+        columns = {key: "".join(line[6:] for line in lines if line.startswith(key)) for key in ("Conf:", "Pred:")}
+        residues = "".join(line[6:] for line in lines if line.startswith("  AA:"))
+        three = p.at_level("q3")
+        assert (residues, columns["Pred:"]) == (p.sequence, three.states)
+        assert columns["Conf:"] == "".join(str(min(9, int(10 * value))) for value in three.confidence)
+        if len(p.sequence) >= 10:  # the ruler's last digit stands under the tenth residue
+            assert next(line for line in lines if line.rstrip().endswith("10") or " 10 " in line)[14:16] == "10"
+
+
+class Page(HTMLParser):
+    """Text of the headings and of all letters, and whether what was opened is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.headings, self.letters, self.loads = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag != "meta":
+            self.open.append(tag)
+        self.loads += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if self.open and self.open[-1] == "text":
+            self.letters.append(data)
+
+
+def test_the_page_is_whole_and_needs_no_other_file(tmp_path):
+    predictions = make_predictions()
+    page = Page(written("html", predictions, tmp_path).read_text())
+    assert not page.open and not page.loads
+    assert page.headings == NAMES  # escaped, not swallowed
+    shown = "".join(letter for letter in page.letters if letter.isalpha())
+    pairs = "".join(r + s for p in predictions for r, s in zip(p.sequence, p.states, strict=True))
+    assert shown == pairs
+
+
+def test_a_chain_in_the_terminal():
+    (prediction, *_) = make_predictions("q3")
+    plain, coloured = show(prediction, colour=False), show(prediction, colour=True)
+    assert "\033" not in plain and "\033[" in coloured
+    residues = "".join(line.split()[1] for line in plain.splitlines() if line.startswith("  residues"))
+    assert residues == prediction.sequence
+    ruler, line = plain.splitlines()[2:4]
+    if len(prediction.sequence) >= 10:
+        assert ruler.index("10") + 1 == len("  residues  ") + 9  # 0-based place of the tenth residue
+        assert line[len("  residues  ") + 9] == prediction.sequence[9]
+    assert Drawing("q3", False).chain(prediction) == plain

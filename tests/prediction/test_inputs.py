@@ -1,0 +1,201 @@
+"""Inputs of prediction: every form and compression gives the same records, what is no protein is told by its place."""
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lift_ss_hf.models.sequences import looks_like_nucleotides
+from lift_ss_hf.prediction.inputs import Inputs
+from lift_ss_hf.prediction.records import MAX_NAME, Chain, Record, RecordError, Reject, admit, divide
+
+CHAINS = [("one", "MKVLAAGIV"), ("two", "acd-EF*"), ("one", "WWWW")]
+FASTA = "".join(f">{name} some words\n{sequence[:4]}\n{sequence[4:]}\n" for name, sequence in CHAINS).encode()
+
+
+def pairs(source):
+    return [(record.name, record.sequence) for record in Inputs([str(source)])]
+
+
+def zstd(data):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_fasta_of_any_compression_by_file_and_standard_input(tmp_path, monkeypatch, ending):
+    path = tmp_path / f"chains.fasta{ending}"
+    path.write_bytes(COMPRESSIONS[ending](FASTA))
+    inputs = Inputs([str(path)])
+    assert [(r.number, r.name, r.sequence) for r in inputs] == [(i, *c) for i, c in enumerate(CHAINS, start=1)]
+    assert inputs.fraction_read == 1
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert pairs("-") == CHAINS
+
+
+@pytest.mark.parametrize("ending", [ending for ending in COMPRESSIONS if ending])
+def test_what_is_cut_short_is_told(tmp_path, ending):
+    path = tmp_path / f"chains.fasta{ending}"
+    path.write_bytes(COMPRESSIONS[ending](FASTA * 200)[:-10])
+    with pytest.raises(ValueError, match=rf"chains\.fasta{ending}: damaged or cut short"):
+        pairs(path)
+
+
+def test_tables(tmp_path):
+    for ending, separator in (("csv", ","), ("tsv", "\t")):
+        path = tmp_path / f"chains.{ending}"
+        path.write_text(
+            "\n".join(separator.join(row) for row in [("ID", "note", "Sequence")] + [(n, "x", s) for n, s in CHAINS])
+        )
+        assert pairs(path) == CHAINS
+        (tmp_path / f"chains.{ending}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        assert pairs(f"{path}.gz") == CHAINS
+    names, sequences = zip(*CHAINS, strict=True)
+    pq.write_table(pa.table({"id": names, "sequence": sequences}), tmp_path / "chains.parquet")
+    assert pairs(tmp_path / "chains.parquet") == CHAINS
+
+
+def test_a_data_set_and_letters_and_several_at_once(tmp_path):
+    from lift_ss_hf.assets import sample_corpus
+
+    found = pairs(f"{sample_corpus()}@test")
+    assert len(found) == 60
+    with pytest.raises(ValueError, match=r"has the splits train, validation, test\. Name one"):
+        pairs(sample_corpus())
+    (tmp_path / "a.fasta").write_bytes(FASTA)
+    records = list(Inputs(["MKV", str(tmp_path / "a.fasta"), "ACD"]))
+    assert [record.number for record in records] == [1, 2, 3, 4, 5]
+    assert (records[0].name, records[-1].name) == ("record_1", "record_5")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing.fasta", r"nothing\.fasta: no such file\. Give a file, - for"),
+        ("mkvl", "mkvl: no such file"),
+        ("x" * 5000, "x{80}: no such file"),
+        ("a\0b", "no such file"),
+    ],
+)
+def test_a_source_that_is_nothing(source, message):
+    with pytest.raises(ValueError, match=message):
+        Inputs([source])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.fasta", b"MKV\n", r"a\.fasta: line 1: expected '>' and a name, found 'MKV'"),
+        (
+            "a.csv",
+            b"name,length\nx,3\n",
+            r"a\.csv: no column of sequences; found name, length\. Call it one of: sequence",
+        ),
+        ("a.csv", b"name,sequence\nx\n", r"a\.csv: line 2: 1 fields, but the header has 2"),
+        ("a.csv", b"", r"a\.csv: no column of sequences; found nothing"),
+        ("a.parquet", b"PAR1", r"a\.parquet: no whole Parquet file"),
+    ],
+)
+def test_what_is_of_no_known_form_is_told_with_its_place(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        pairs(tmp_path / name)
+
+
+def test_no_or_twice_the_same_input():
+    with pytest.raises(ValueError, match="no input"):
+        Inputs([])
+    with pytest.raises(ValueError, match="only once"):
+        Inputs(["-", "-"])
+
+
+@pytest.mark.parametrize(
+    ("sequence", "clean", "gaps", "lower"),
+    [("MKV", "MKV", 0, 0), ("mkV", "MKV", 0, 2), ("M-K.V*", "MKV", 3, 0), ("BJOUXZ", "BJOUXZ", 0, 0)],
+)
+def test_cleaning_counts_what_it_changes(sequence, clean, gaps, lower):
+    assert admit(Record(1, "a", sequence)) == Chain(1, "a", clean, gaps, lower)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "reason"),
+    [
+        ("MK-V1A", "'1' at position 5 is no residue"),  # positions count gaps: they are the caller's
+        ("MKV@", "'@' at position 4"),
+        ("", "no residues"),
+        ("-*-", "no residues"),
+        ("ACGTTGCA" * 5, "all 40 letters from position 1 on are of ACGTUN: nucleotides"),
+        ("acguun" * 5, "nucleotides"),
+    ],
+)
+def test_what_is_no_protein_is_told_with_its_position(sequence, reason):
+    found = admit(Record(7, "a", sequence))
+    assert isinstance(found, Reject)
+    assert reason in found.reason
+    assert str(found).startswith("record 7 (a): ")
+
+
+def test_a_short_or_plain_peptide_is_no_gene():
+    assert not looks_like_nucleotides("GATTACA")
+    assert not looks_like_nucleotides("AAAAAAAAAAGGGGGGGGGGAAAAAAAAAAGGGG")
+    assert not looks_like_nucleotides("ACGT" * 10 + "W")
+
+
+def test_parts_are_the_same_however_the_records_come():
+    records = [Record(i, f"r{i}", "M" * length) for i, length in enumerate([5, 5, 30, 1, 1, 1, 1], start=1)]
+    parts = list(divide(iter(records), max_residues=10, max_records=3, skip_bad=False))
+    assert [[chain.number for chain in part.chains] for part in parts] == [[1, 2], [3], [4, 5, 6], [7]]
+    assert [part.number for part in parts] == [0, 1, 2, 3]
+    again = list(divide(records, 10, 3, False))
+    assert [part.digest for part in parts] == [part.digest for part in again]
+    assert len({part.digest for part in parts}) == 4
+
+
+def test_what_is_no_protein_stops_or_is_kept_apart():
+    records = [Record(1, "good", "MKV"), Record(2, "bad", "M1V"), Record(3, "good", "MKV")]
+    with pytest.raises(RecordError, match=r"^record 2 \(bad\): '1' at position 2 .* add --skip-bad"):
+        list(divide(records, 100, 100, skip_bad=False))
+    (part,) = divide(records, 100, 100, skip_bad=True)
+    assert [chain.number for chain in part.chains] == [1, 3]
+    assert [reject.number for reject in part.rejects] == [2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=300))
+def test_no_bytes_whatever_are_a_traceback(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    for start in (b"", b">a\n", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"):
+        path.write_bytes(start + content)
+        try:
+            records = list(Inputs([str(path)]))
+        except ValueError as error:
+            assert len(str(error).splitlines()) == 1
+            continue
+        for record in records:
+            assert record.name.isprintable() and len(record.name) <= MAX_NAME
+            found = admit(record)
+            assert not isinstance(found, Chain) or (found.sequence.isalpha() and found.sequence.isupper())
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(st.text(max_size=20), st.text(max_size=40)), max_size=5))
+def test_no_table_whatever_is_a_traceback(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "fuzzed.csv"
+    text = "id,sequence\n" + "\n".join(",".join(row) for row in rows)
+    path.write_text(text, "utf-8", errors="replace")
+    try:
+        list(map(admit, Inputs([str(path)])))
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1

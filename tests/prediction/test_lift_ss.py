@@ -1,0 +1,162 @@
+"""The command `lift-ss`: what it prints, what it refuses, and that asking for help costs nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.image import imread
+from tiny_models import save_tiny_backbone
+
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.states import ALPHABETS
+from lift_ss_hf.prediction import command
+from lift_ss_hf.prediction.formats import FORMATS
+from lift_ss_hf.prediction.loading import PRECISIONS
+
+ROOT = Path(__file__).parents[2]
+CODE = "from lift_ss_hf.cli.lift_ss import main; main()"
+SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("command")
+    save_tiny_backbone(folder / "backbone", "esm")
+    torch.manual_seed(0)
+    model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
+    model.save_pretrained(folder / "model")
+    SecondaryStructureModel.from_backbone(
+        folder / "backbone", top_blocks=2, head_channels=16, states="q3"
+    ).save_pretrained(folder / "three")
+    (folder / "two.fasta").write_text(f">one\n{SEQUENCE}\n>two\nACDEFG\n")
+    return folder
+
+
+def lift_ss(*arguments, **options):
+    return subprocess.run([sys.executable, "-c", CODE, *map(str, arguments)], capture_output=True, text=True, **options)
+
+
+def call(monkeypatch, capsys, *arguments):
+    """The command in this process: exit status, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["lift-ss", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        command.main()
+    captured = capsys.readouterr()
+    return left.value.code, captured.out, captured.err
+
+
+def test_help_does_not_wait_for_torch():
+    told = "print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = f"import sys\ntry:\n    exec({CODE!r})\nexcept SystemExit:\n    {told}"
+    for arguments in (["--help"], ["predict", "--help"], ["plot", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_the_choices_it_offers_are_those_there_are():
+    assert sorted(command.FORMATS) == sorted(FORMATS)
+    assert sorted(command.STATES) == sorted(ALPHABETS)
+    assert sorted(command.PRECISIONS) == sorted(PRECISIONS)
+
+
+def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, capsys, caplog):
+    status, out, _ = call(monkeypatch, capsys, "predict", SEQUENCE, "--model", data / "model")
+    assert status == 0
+    name, residues, states = out.splitlines()
+    assert (name, residues, len(states)) == (">record_1", SEQUENCE, len(SEQUENCE))
+    assert "1 chains, 22 residues" in caplog.messages[-1]
+    piped = lift_ss(
+        "predict", "-", "--model", data / "model", "--quiet", "--states", "q3", input=f">record_1\n{SEQUENCE}\n"
+    )
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert piped.stdout.splitlines()[:2] == [name, residues]
+    assert set(piped.stdout.splitlines()[2]) <= set("CHE")
+
+
+def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    flags = ("--format", "jsonl,tsv", "--format", "html", "--model", data / "model", "--quiet")
+    assert call(monkeypatch, capsys, "predict", data / "two.fasta", "-o", out, *flags)[0] == 0
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        *("predictions.jsonl", "predictions.tsv", "predictions.html", "run.json")
+    }
+    for figure in ("chain.png", "chain.svg"):
+        arguments = (out / "predictions.jsonl", "-o", tmp_path / figure, "--names", "two")
+        assert call(monkeypatch, capsys, "plot", *arguments)[0] == 0
+    assert imread(tmp_path / "chain.png").std() > 0
+    assert ElementTree.parse(tmp_path / "chain.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "nothing.fasta"], "error: nothing.fasta: no such file."),
+        (["predict", SEQUENCE, "--model", "{data}/nothing"], "error: "),
+        (["predict", "{data}/two.fasta", "--format", "tsv,ss2"], "standard output takes one form of text"),
+        (["predict", "{data}/two.fasta", "--resume"], "Name it with -o"),
+        (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "does not fold into q8"),
+        (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_tokens", "0"], "max_tokens is 0"),
+        (["predict", "MKVL", "--format", "pdf"], "no format 'pdf'. Choose of: three-line"),
+        (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): all 40 letters"),
+        (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),
+        (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: no prediction"),
+        (["plot", "{data}/model/model.safetensors", "-o", "a.png"], "line 1: no prediction"),
+        (["calibrate", "{data}", "--corpus", "sample"], "no folder of a saved model"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(data, monkeypatch, capsys, arguments, message):
+    status, out, err = call(monkeypatch, capsys, *(argument.format(data=data) for argument in arguments))
+    assert (status, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_a_figure_that_cannot_be_drawn_is_one_line(data, tmp_path, monkeypatch, capsys):
+    line = {"name": "one", "states": "HH", "confidence": [0.5, 0.5]}
+    (tmp_path / "p.jsonl").write_text(json.dumps(line) + "\n")
+    for arguments, message in (
+        (["--names", "other", "-o", tmp_path / "a.png"], "no chain 'other'"),
+        (["-o", tmp_path / "a.pdf"], "ends in .png or .svg"),
+        (["--names"] + [f"n{i}" for i in range(30)] + ["-o", tmp_path / "a.png"], "a figure holds 20"),
+    ):
+        status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", *arguments)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert message in err
+    (tmp_path / "p.jsonl").write_text(json.dumps(line | {"confidence": ["a", None]}) + "\n")
+    status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", "-o", tmp_path / "a.png")
+    assert (status, len(err.splitlines())) == (2, 1), err
+
+
+def test_a_reader_that_leaves_is_no_error(data):
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, "predict", data / "two.fasta", "--model", data / "model", "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", ["cpu_ddp", "deepspeed_zero3"])
+def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path, configuration):
+    options: tuple[str, ...] = ()
+    if configuration.startswith("deepspeed"):
+        pytest.importorskip("deepspeed")
+        options = ("--main_process_port", "0", "--num_processes", "2")
+    recipe = ROOT / "recipes" / "predict.py"
+    flags = [data / "two.fasta", "--model", data / "model", "--quiet", "--format", "tsv", "-o"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    config = ROOT / "accelerate_configs" / f"{configuration}.yaml"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    for launched, out in (([sys.executable], "one"), ([*launcher, config, *options], "two")):
+        command_line = [*launched, recipe, *flags, tmp_path / out]
+        done = subprocess.run(list(map(str, command_line)), capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one" / "predictions.tsv").read_bytes() == (tmp_path / "two" / "predictions.tsv").read_bytes()

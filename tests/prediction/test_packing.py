@@ -1,0 +1,231 @@
+"""Packed rows: a chain among others is that chain alone, in every adapter that can be packed, head and precision."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import FAMILIES, save_tiny_backbone
+
+from lift_ss_hf.models.adapter_methods import ADAPTERS
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.prediction import rows
+from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PackedLinear, pack, quantise
+from lift_ss_hf.prediction.ensemble import Ensemble
+from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
+from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
+from lift_ss_hf.prediction.predictor import Predictor, identity, rows_of
+from lift_ss_hf.prediction.rows import T5Row
+
+SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9, "ACD", "MKVWWW" * 15]
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbones")
+    for family in FAMILIES:
+        save_tiny_backbone(folder / family, family)
+    save_tiny_backbone(folder / "esm1b", "esm", position_embedding_type="absolute", emb_layer_norm_before=True)
+    save_tiny_backbone(folder / "gated", "t5", feed_forward_proj="gated-gelu", d_kv=16)  # as Ankh; wider than d_model
+    save_tiny_backbone(
+        folder / "distances", "bert", position_embedding_type="relative_key", attn_implementation="eager"
+    )
+    return folder
+
+
+def model_over(backbone, **options):
+    """A model whose adapter does something: what starts at zero is drawn at random."""
+    torch.manual_seed(0)
+    options = {"head_channels": 16, **options}
+    model = SecondaryStructureModel.from_backbone(backbone, **options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and name not in model.backbone_names:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model, ResidueTokenizer.from_pretrained(backbone)
+
+
+def alone(model, tokenizer, sequence):
+    """Probabilities of a chain by the model's own forward, without neighbours."""
+    tokens = torch.from_numpy(tokenizer.encode(sequence))[None]
+    with torch.inference_mode():
+        return model.probabilities(model(tokens).logits)[0, tokenizer.residue_slice()].numpy()
+
+
+def assert_as_alone(model, tokenizer, max_tokens=400):
+    predictor = Predictor(model, tokenizer, max_tokens)
+    found = dict(predictor.predict(SEQUENCES))
+    assert sorted(found) == list(range(len(SEQUENCES)))
+    for index, sequence in enumerate(SEQUENCES):
+        assert found[index].shape == (len(sequence), 9)
+        assert np.allclose(found[index], alone(model, tokenizer, sequence), atol=1e-5)
+    return predictor
+
+
+@pytest.mark.parametrize("adapter", [None, *sorted(ADAPTERS)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_adapter_predicts_a_chain_as_if_alone(backbones, family, adapter):
+    options = {"adapter": adapter} | ({} if adapter is None else {"top_blocks": 2})
+    model, tokenizer = model_over(backbones / family, **options)
+    predictor = assert_as_alone(model, tokenizer)
+    assert (predictor.packed is None) == (adapter in UNPACKABLE_ADAPTERS)
+
+
+def reference_of_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
+    """What torch.nn.attention.varlen documents, for a machine without a GPU."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    lengths = cu_seq_q.diff()
+    assert max_q == max_k == lengths.max()
+    chains = zip(*(states.split(lengths.tolist()) for states in (query, key, value)), strict=True)
+    attended = [
+        torch.nn.functional.scaled_dot_product_attention(*(states.transpose(0, 1) for states in chain)).transpose(0, 1)
+        for chain in chains
+    ]
+    return torch.cat(attended)
+
+
+@pytest.mark.parametrize("family", ["esm", "esm1b", "bert"])
+def test_one_kernel_attends_all_chains_where_there_is_one(backbones, family, monkeypatch):
+    monkeypatch.setattr(rows, "varlen_attn", reference_of_varlen_attn)
+    monkeypatch.setattr(rows, "attends_at_once", lambda states: True)  # on the CPU it never does
+    assert_as_alone(*model_over(backbones / family))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head": "linear"},
+        {"head": "dilated"},
+        {"loss": "cross_entropy"},
+        {"block_mix": "mean"},
+        {"block_mix": "concat"},
+        {"max_residues": 48},
+        {"head_depth": 4},
+    ],
+    ids=str,
+)
+def test_heads_mixes_and_windows_are_packed_too(backbones, options):
+    model, tokenizer = model_over(backbones / "esm", top_blocks=2, **options)
+    assert assert_as_alone(model, tokenizer).packed is not None
+
+
+@pytest.mark.parametrize("name", ["esm1b", "gated"])
+def test_variants_of_a_family_are_packed_too(backbones, name):
+    model, tokenizer = model_over(backbones / name, top_blocks=2, max_residues=200)
+    assert assert_as_alone(model, tokenizer).packed is not None
+
+
+def test_positions_that_rows_do_not_know_are_predicted_in_batches(backbones):
+    model, tokenizer = model_over(backbones / "distances", top_blocks=2)
+    assert assert_as_alone(model, tokenizer).packed is None
+
+
+def test_the_bias_of_t5_is_that_of_each_distance_and_takes_no_memory(backbones):
+    model, _ = model_over(backbones / "t5", adapter=None)
+    row = T5Row(model.backbone, [3, 700])
+    for length in (3, 700):
+        stock = model.family.blocks(model.backbone)[0].layer[0].SelfAttention.compute_bias(length, length)[0]
+        bias = row.bias(length, torch.float32)
+        assert torch.equal(bias.flip(-1), stock)  # the keys come in from the last
+        assert bias.stride()[1:] == (1, 1)  # else sdpa makes a copy
+        assert bias.untyped_storage().nbytes() == 4 * stock.shape[0] * (2 * 700 - 1)
+
+
+@pytest.mark.parametrize(("adapter", "limit"), [("lora", None), ("prefix_tuning", LONGEST_T5_CHAIN)])
+def test_t5_is_cut_only_where_memory_would_grow_with_the_square(backbones, tmp_path, adapter, limit):
+    model_over(backbones / "t5", adapter=adapter, top_blocks=2)[0].save_pretrained(tmp_path)
+    predictor = load_predictor(str(tmp_path))
+    assert predictor.model.max_residues == limit
+    ((_, found),) = predictor.predict(["MKVLW" * 500])
+    assert found.shape == (2500, 9)
+
+
+def test_ensembles_are_not_packed(backbones):
+    models = [model_over(backbones / "esm", top_blocks=top)[0] for top in (1, 2)]
+    assert can_be_packed(models[0])
+    assert not can_be_packed(Ensemble(models))
+
+
+@pytest.mark.parametrize("adapter", [None, "bottleneck", "ia3", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_backbones_are_packed_as_they_are_run(backbones, family, adapter):
+    torch.manual_seed(0)
+    options = {"adapter": adapter, "head": "linear", "dtype": torch.bfloat16}
+    model = SecondaryStructureModel.from_backbone(backbones / family, **options)
+    tokenizer = ResidueTokenizer.from_pretrained(backbones / family)
+    predictor = Predictor(model, tokenizer)
+    assert predictor.packed is not None
+    for index, found in predictor.predict(SEQUENCES):
+        assert np.abs(found - alone(model, tokenizer, SEQUENCES[index])).mean() < 0.005  # bf16 rounds to 3 digits
+
+
+def test_neighbours_change_nothing(backbones):
+    model, tokenizer = model_over(backbones / "esm", top_blocks=2)
+    ours, *_ = (found for index, found in Predictor(model, tokenizer).predict(["ACDEF", "W" * 300]) if index == 0)
+    theirs, *_ = (found for index, found in Predictor(model, tokenizer).predict(["ACDEF", "MKVA" * 9]) if index == 0)
+    assert np.allclose(ours, theirs, atol=1e-6)
+
+
+def test_rows_keep_to_their_budget():
+    assert list(rows_of([3, 4, 9, 1, 1], 7)) == [[0, 1], [2], [3, 4]]
+    assert list(rows_of([], 7)) == []
+
+
+@pytest.mark.parametrize("adapter", [None, *sorted(ADAPTERS)])
+@pytest.mark.parametrize("name", [*FAMILIES, "esm1b", "gated"])
+def test_laid_out_matrices_are_exact_under_each_adapter(backbones, name, adapter):
+    options = {"adapter": adapter} | ({} if adapter is None else {"top_blocks": 2})
+    model, tokenizer = model_over(backbones / name, **options)
+    before = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    pack(model)
+    assert sum(isinstance(m, Fp32Linear) for m in model.modules()) >= 2 * 6  # the blocks below the adapters
+    after = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    assert all(np.allclose(before[index], after[index], atol=1e-5) for index in before)
+
+
+def test_laid_out_models_are_told_apart_as_before(backbones, tmp_path):
+    model_over(backbones / "esm", top_blocks=1)[0].save_pretrained(tmp_path)
+    expected = identity(SecondaryStructureModel.from_pretrained(tmp_path))
+    for precision in ("fp32", "int8"):
+        assert load_predictor(str(tmp_path), precision=precision).identity == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("name", "fused"), [("esm", "gelu"), ("bert", "gelu"), ("t5", "relu"), ("gated", "none")])
+def test_activations_are_computed_within_the_product(backbones, tmp_path, name, fused, precision):
+    model_over(backbones / name, top_blocks=2)[0].save_pretrained(tmp_path)
+    model = load_predictor(str(tmp_path), precision=precision).model
+    maps = [m for m in model.modules() if isinstance(m, PackedLinear)]
+    assert {linear.activation for linear in maps} == {"none", fused}
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "gated"])
+def test_int8_is_near_and_leaves_what_was_trained(backbones, name):
+    model, tokenizer = model_over(backbones / name, top_blocks=2, head="linear")
+    exact = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    quantise(model)
+    rounded = dict(Predictor(model, tokenizer).predict(SEQUENCES))
+    difference = np.concatenate([np.abs(exact[i] - rounded[i]).ravel() for i in exact])
+    assert 0 < difference.mean() < 0.02
+    kept = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    assert all(linear.weight.requires_grad for linear in kept)  # adapters and head
+    assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 4 * (
+        7 if name == "gated" else 6
+    )  # q, k, v, o; feed-forward
+
+
+def test_lora_keeps_its_maps_in_fp32(backbones):
+    model, _ = model_over(backbones / "esm", adapter="lora", top_blocks=1)
+    quantise(model)
+    assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 4 * 6 - 2  # query and value of the top block
+
+
+def test_int8_over_half_precision_is_refused(backbones):
+    model = SecondaryStructureModel.from_backbone(backbones / "esm", top_blocks=1, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="int8 runs on a CPU, over a backbone in fp32"):
+        quantise(model)
+
+
+def test_a_budget_must_be_positive(backbones):
+    model, tokenizer = model_over(backbones / "esm", top_blocks=1)
+    with pytest.raises(ValueError, match="max_tokens is 0"):
+        Predictor(model, tokenizer, 0)

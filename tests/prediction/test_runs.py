@@ -1,0 +1,218 @@
+"""Runs of prediction: killed anywhere and resumed, shared by processes, never mixed, each gives the same bytes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import save_tiny_backbone
+
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.prediction import running
+from lift_ss_hf.prediction.inputs import Inputs
+from lift_ss_hf.prediction.predictor import Predictor
+from lift_ss_hf.prediction.running import Place, predict_to_folder
+
+ROOT = Path(__file__).parents[2]
+FORMATS = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
+# Small parts, so that a run of a few hundred chains has many of them.
+SMALL_PARTS = (
+    "import sys; from lift_ss_hf.prediction import running; running.PART_RESIDUES = 600; "
+    "from lift_ss_hf.cli.lift_ss import main; main()"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prediction")
+    save_tiny_backbone(folder / "backbone", "esm")
+    for seed, name in enumerate(("model", "other")):
+        torch.manual_seed(seed)
+        model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
+        model.save_pretrained(folder / name)
+    rng = random.Random(0)
+    with (folder / "chains.fasta").open("w") as file:
+        for index in range(60):
+            sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(5, 150)))
+            file.write(f">chain{index % 50}\n{sequence}\n" if index % 20 != 19 else f">bad{index}\nMK{index}V\n")
+    return folder
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(running, "PART_RESIDUES", 600)
+
+
+def predictor_of(data, name="model", max_tokens=300):
+    model = SecondaryStructureModel.from_pretrained(data / name)
+    return Predictor(model, ResidueTokenizer.from_pretrained(data / name), max_tokens)
+
+
+def run(data, out, *, source="chains.fasta", name="model", **options):
+    options = {"skip_bad": True, "quiet": True, "formats": FORMATS, **options}
+    return predict_to_folder(predictor_of(data, name), Inputs([str(data / source)]), out, **options)
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "PART_RESIDUES", 600)
+        counts = run(data, out)
+    return out, counts
+
+
+def test_order_names_and_rejects_are_those_of_the_input(whole):
+    out, counts = whole
+    assert (counts.chains, counts.rejected) == (57, 3)
+    lines = (out / "predictions.txt").read_text().splitlines()
+    names = [f">chain{index % 50}" for index in range(60) if index % 20 != 19]
+    assert lines[::3] == names
+    assert sum(map(len, lines[1::3])) == counts.residues
+    assert [len(a) for a in lines[1::3]] == [len(a) for a in lines[2::3]]
+    rejected = (out / "rejected.tsv").read_text().splitlines()
+    assert rejected[1].startswith("20\tbad19\t'1' at position 3")
+    assert not (out / "parts").exists()
+
+
+def test_several_processes_share_the_parts_and_the_last_joins_them(whole, data, tmp_path, small_parts):
+    out, counts = whole
+    found = [run(data, tmp_path / "run", place=Place(rank, 3)) for rank in (0, 2, 1)]
+    assert found == [None, None, counts]
+    assert contents(tmp_path / "run") == contents(out)
+
+
+def test_the_parts_of_a_dead_process_are_taken_over(whole, data, tmp_path, small_parts):
+    out, counts = whole
+    assert run(data, tmp_path / "run", place=Place(0, 2)) is None
+    assert run(data, tmp_path / "run", resume=True) == counts
+    assert contents(tmp_path / "run") == contents(out)
+
+
+def test_a_run_that_fails_before_its_first_part_leaves_nothing(data, tmp_path):
+    with pytest.raises(ValueError, match="record 20"):
+        run(data, tmp_path / "run", skip_bad=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_later_keeps_its_parts(data, tmp_path, small_parts):
+    with pytest.raises(ValueError, match="record 20"):
+        run(data, tmp_path / "run", skip_bad=False)
+    assert list((tmp_path / "run" / "parts").iterdir())
+
+
+def test_processes_that_only_write_change_nothing(whole, data, tmp_path, small_parts):
+    run(data, tmp_path / "run", num_workers=2)
+    assert contents(tmp_path / "run") == contents(whole[0])
+
+
+@pytest.mark.slow
+def test_killed_three_times_and_resumed_it_is_the_same_to_the_byte(whole, data, tmp_path):
+    out, rng = tmp_path / "run", random.Random(1)
+    command = [sys.executable, "-c", SMALL_PARTS, "predict", str(data / "chains.fasta"), "-o", str(out), "--resume"]
+    command += ["--model", str(data / "model"), "--format", ",".join(FORMATS), "--max_tokens", "300", "--skip-bad"]
+    for parts in (2, 4, 6):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        until = time.monotonic() + 120
+        while len(list(out.glob("parts/[0-9]*"))) < parts and process.poll() is None and time.monotonic() < until:
+            time.sleep(rng.uniform(0.001, 0.01))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert contents(out) == contents(whole[0])
+    assert "57 chains" in done.stderr and "3 records rejected" in done.stderr
+
+
+def test_resuming_a_finished_run_changes_nothing(whole, data):
+    before = contents(whole[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "PART_RESIDUES", 600)
+        assert run(data, whole[0], resume=True) == whole[1]
+    assert contents(whole[0]) == before
+
+
+def test_what_was_made_otherwise_is_never_mixed(whole, data, tmp_path, small_parts):
+    out, before = whole[0], contents(whole[0])
+    with pytest.raises(ValueError, match=r"holds a run\. Add --resume"):
+        run(data, out)
+    with pytest.raises(ValueError, match=r"run\.json: that run is of another model"):
+        run(data, out, name="other", resume=True)
+    with pytest.raises(ValueError, match=r"that run has states 'q9', this one 'q3'"):
+        run(data, out, level="q3", resume=True)
+    text = (data / "chains.fasta").read_text()
+    (data / "changed.fasta").write_text(text.replace("A", "G", 1))
+    with pytest.raises(ValueError, match=r"a run over another input: from record 1 on they differ"):
+        run(data, out, source="changed.fasta", resume=True)
+    assert contents(out) == before
+
+
+def test_a_folder_of_other_things_is_left_alone(data, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="is not empty, and holds no run"):
+        run(data, tmp_path)
+    with pytest.raises(ValueError, match=r"thesis\.tex is a file"):
+        run(data, tmp_path / "thesis.tex")
+    assert contents(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+def test_without_skip_bad_the_first_bad_record_stops_it_and_what_was_done_is_kept(data, tmp_path, small_parts):
+    with pytest.raises(ValueError, match=r"^record 20 \(bad19\): .*position 3.*--skip-bad"):
+        run(data, tmp_path / "run", skip_bad=False)
+    assert list((tmp_path / "run" / "parts").glob("[0-9]*"))
+    assert run(data, tmp_path / "run", resume=True).rejected == 3
+
+
+def test_memory_does_not_grow_with_the_input(data, tmp_path):
+    """Peak memory over 30 times the chains is that over few; real sizes are in benchmarks/prediction.md."""
+    code = (
+        "import resource, sys; from lift_ss_hf.prediction import running; running.PART_RESIDUES = 1000\n"
+        "from lift_ss_hf.cli.lift_ss import main\n"
+        "try: main()\nexcept SystemExit: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    chain = ">c\n" + "MKVLAAGIVG" * 20 + "\n"
+    peaks = []
+    for number in (20, 600):
+        (tmp_path / f"{number}.fasta").write_text(chain * number)
+        command = ["predict", str(tmp_path / f"{number}.fasta"), "-o", str(tmp_path / str(number)), "--quiet"]
+        command += ["--model", str(data / "model"), "--format", "three-line,jsonl"]
+        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_a_very_long_chain_is_predicted_whole(data, tmp_path):
+    (data / "long.fasta").write_text(">long\n" + "MKVLAAGIVGLLLAQWERTYPNDE" * 400 + "\n")  # 9,600 residues
+    counts = run(data, tmp_path / "run", source="long.fasta", formats=("three-line",))
+    assert (counts.chains, counts.residues, counts.windowed) == (1, 9600, 0)
+    assert len((tmp_path / "run" / "predictions.txt").read_text().splitlines()[2]) == 9600
+
+
+def test_an_input_without_records_is_an_error(data, tmp_path):
+    (data / "empty.fasta").write_text("")
+    with pytest.raises(ValueError, match="holds no record"):
+        run(data, tmp_path / "run", source="empty.fasta")
+
+
+def test_a_damaged_settings_file_is_told(data, tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        run(data, tmp_path, resume=True)
+
+
+def test_settings_say_what_the_run_was(whole):
+    settings = json.loads((whole[0] / "run.json").read_text())
+    assert settings["states"] == "q9" and settings["formats"] == sorted(FORMATS)
+    assert settings["counts"]["rejected"] == 3

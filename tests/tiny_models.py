@@ -1,0 +1,97 @@
+"""Tiny backbones with random weights, one of each family: 4 blocks, 32 wide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers import models as unigram
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    EsmConfig,
+    EsmModel,
+    EsmTokenizer,
+    PreTrainedModel,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
+
+from lift_ss_hf.models.sequences import STANDARD_RESIDUES
+
+FAMILIES = ("esm", "t5", "bert")
+ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
+
+
+def tiny_backbone(family: str, seed: int = 0, **changes: object) -> PreTrainedModel:
+    """A backbone in evaluation mode, no bias zero and no norm one; `changes` go to its configuration."""
+    torch.manual_seed(seed)
+    backbone = _untrained_backbone(family, **changes)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.dim() == 1:  # what initialisation leaves at 0 or 1 would hide mistakes with it
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return backbone.eval()
+
+
+def _untrained_backbone(family: str, **changes: object) -> PreTrainedModel:
+    if family == "esm":
+        settings = {"vocab_size": 33, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+        settings |= {"intermediate_size": 48, "position_embedding_type": "rotary", "token_dropout": True}
+        settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
+        settings |= {"pad_token_id": 1, "mask_token_id": 32, "max_position_embeddings": 1026}
+        return EsmModel(EsmConfig(**{**settings, **changes}), add_pooling_layer=False)
+    if family == "bert":
+        settings = {"vocab_size": 30, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+        settings |= {"intermediate_size": 48, "max_position_embeddings": 2048, "initializer_range": 0.2}
+        settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        return BertModel(BertConfig(**{**settings, **changes}), add_pooling_layer=False)
+    settings = {"vocab_size": 30, "d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 48}
+    return T5EncoderModel(T5Config(**{**settings, **changes}))
+
+
+def prot_t5_tokenizer() -> T5TokenizerFast:
+    """As ProtT5's: each residue is a word of one piece, `</s>` at the end."""
+    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{residue}" for residue in STANDARD_RESIDUES + "XBOUZ")]
+    tokenizer = Tokenizer(unigram.Unigram([(piece, 0.0) for piece in pieces], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0)
+
+
+def prot_bert_tokenizer(folder) -> BertTokenizer:
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(STANDARD_RESIDUES + "XUBZO")]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    return BertTokenizer(folder / "vocab.txt", do_lower_case=False)
+
+
+def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
+    """Write a tiny backbone and its tokenizer; returns the folder."""
+    tiny_backbone(family, **changes).save_pretrained(folder)
+    if family == "esm":
+        (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS))
+        EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
+    else:
+        (prot_t5_tokenizer() if family == "t5" else prot_bert_tokenizer(folder)).save_pretrained(folder)
+    return str(folder)
+
+
+def batch_of_chains(family: str, lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random residues with the family's special tokens, padded on the right, and labels (some unresolved)."""
+    generator = torch.Generator().manual_seed(seed)
+    pad, leading, trailing = {"esm": (1, [0], [2]), "t5": (0, [], [1]), "bert": (0, [2], [3])}[family]
+    width = max(lengths) + len(leading) + len(trailing)
+    input_ids = torch.full((len(lengths), width), pad)
+    attention_mask = torch.zeros(len(lengths), width, dtype=torch.long)
+    labels = torch.full((len(lengths), width), -100)
+    for row, length in enumerate(lengths):
+        residues = torch.randint(5, 25, (length,), generator=generator)
+        input_ids[row, : length + width - max(lengths)] = torch.tensor([*leading, *residues.tolist(), *trailing])
+        attention_mask[row, : length + width - max(lengths)] = 1
+        states = torch.randint(0, 9, (length,), generator=generator)
+        states[::7] = -100
+        labels[row, len(leading) : len(leading) + length] = states
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

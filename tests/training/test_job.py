@@ -1,0 +1,357 @@
+"""The main job, really run on a tiny backbone: it learns, repeats, resumes, and says early what cannot be."""
+
+import json
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from small_runs import command, launch, make_chains, train, write_data
+
+from lift_ss_hf.batches.collator import TokenBudgetBatches
+from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.reports.model_card import make_card
+from lift_ss_hf.reports.provenance import count_duplicates, load_training_chains
+from lift_ss_hf.training.arguments import CorpusArguments, RecipeTrainingArguments
+from lift_ss_hf.training.checkpoints import last_checkpoint
+from lift_ss_hf.training.job import LabelledChains, build_trainer, load_training_corpora
+from lift_ss_hf.training.recipes import RecipeError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+MASKED = ("--mask_fraction", "0.05")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first"
+    return out, train(data, out, *MASKED)
+
+
+def scores(results):
+    return {name: levels["levels"]["q9"]["q9"] for name, levels in results["corpora"].items()} | results["learnt"]["q9"]
+
+
+def test_it_learns_more_than_the_commonest_state_and_its_own_start(run):
+    _, results = run
+    learnt = results["learnt"]["q9"]
+    assert learnt["trained"] > learnt["majority"] + 0.05
+    assert learnt["trained"] > learnt["untrained"]
+
+
+def test_the_best_epoch_by_validation_accuracy_is_kept(run):
+    out, results = run
+    history = [
+        json.loads(path.read_text())["log_history"] for path in sorted(out.glob("checkpoint-*/trainer_state.json"))
+    ]
+    best = max((entry for entries in history for entry in entries if "eval_q9" in entry), key=lambda e: e["eval_q9"])
+    for level in ("q9", "q8", "q3"):  # the log and the results count alike
+        assert results["learnt"][level]["trained"] == pytest.approx(best[f"eval_{level}"], abs=1e-9)
+
+
+def test_the_run_directory_holds_everything(run, data):
+    out, results = run
+    for name in ("recipe.yaml", "environment.json", "corpora.json", "metrics.json", "results.md"):
+        assert (out / name).stat().st_size > 0
+    assert len(list((out / "figures").glob("*.png"))) == 4
+    assert json.loads((out / "metrics.json").read_text())["learnt"] == results["learnt"]
+    corpora = json.loads((out / "corpora.json").read_text())
+    assert (corpora["train"]["chains"], corpora["validation"]["chains"]) == (48, 10)
+    assert len(corpora["train"]["sha256_of_sequences_and_states"]) == 64
+    assert not list((out / "model").glob("*.bin"))  # no pickle beside a model
+    assert "What was learnt" in (out / "results.md").read_text()
+
+
+def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
+    out, results = run
+    card = ModelCard.load(out / "model" / "README.md")
+    ((name, result),) = results["corpora"].items()
+    measured = {(r.dataset_name, r.metric_name): r.metric_value for r in card.data.eval_results}
+    assert measured[Path(name).name, "Q9 accuracy"] == result["levels"]["q9"]["q9"]
+    assert measured[Path(name).name, "Q3 accuracy (P is coil)"] == result["levels"]["q3"]["q3"]
+    assert len(measured) == 2 * len(result["levels"])
+    text = str(card)
+    corpora = json.loads((out / "corpora.json").read_text())
+    assert corpora["train"]["sha256_of_sequences_and_states"] in text
+    assert str(data) not in text
+    assert "| 0 |" in text  # chains of the test in training, counted
+    assert "- loss: cross_entropy; 5 % of the residues hidden" in text
+
+
+def test_the_card_says_which_blocks_the_head_sees(run, tmp_path):
+    copy = shutil.copytree(run[0], tmp_path / "run")
+    config = json.loads((copy / "model" / "config.json").read_text())
+    (copy / "model" / "config.json").write_text(json.dumps(config | {"block_mix": "concat"}))
+    assert "and the linear head over all blocks' outputs side by side, trained" in str(make_card(copy))
+
+
+def test_the_card_of_a_run_without_a_validation_corpus_says_where_its_validation_chains_are_from(run, tmp_path):
+    copy = shutil.copytree(run[0], tmp_path / "run")
+    recipe = (copy / "recipe.yaml").read_text()
+    (copy / "recipe.yaml").write_text(re.sub(r"(?m)^validation:\n- .*$", "validation:\n- none", recipe))
+    text = str(make_card(copy))
+    assert "validation: held-out training chains: 10 chains" in text
+    assert "- none" not in text
+
+
+def test_the_model_reloads_and_knows_what_it_was_trained_on(run, data):
+    out, _ = run
+    model = SecondaryStructureModel.from_pretrained(out / "model")
+    tokenizer = ResidueTokenizer.from_pretrained(out / "model")
+    sequence = "AEELKKMGGPPVVIIYY"
+    with torch.no_grad():
+        logits = model(torch.from_numpy(tokenizer.encode(sequence))[None]).logits[0, tokenizer.residue_slice()]
+    assert logits.shape == (len(sequence), 9)
+    known = load_training_chains(out / "model")
+    train_sequences = [chain.sequence for chain in make_chains(48, 0)]
+    assert count_duplicates(known, [*train_sequences, sequence]) == 48
+    assert count_duplicates(None, [sequence]) is None
+
+
+def test_the_report_counts_chains_that_were_trained_on(data, tmp_path):
+    write_three_line([*make_chains(3, 0), *make_chains(2, 2)], tmp_path / "leaky.txt")
+    results = train(data, tmp_path / "run", "--num_train_epochs", "1", "--tests", str(tmp_path / "leaky.txt"))
+    assert [result["duplicates_in_training"] for result in results["corpora"].values()] == [3]
+
+
+def test_one_seed_gives_one_result(run, data, tmp_path):
+    assert scores(train(data, tmp_path / "again", *MASKED)) == scores(run[1])
+
+
+LAST = ("--resume_from_checkpoint", "last")
+EVERY_7_STEPS = ("--eval_strategy", "steps", "--eval_steps", "7", "--save_strategy", "steps", "--save_steps", "7")
+
+
+def state_of(out):
+    return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
+
+
+def test_a_schedule_that_ends_between_evaluations_is_evaluated_at_its_end(data, tmp_path):
+    out = tmp_path / "run"
+    steps = (*EVERY_7_STEPS, "--max_steps", "17", "--early_stopping_patience", "0")
+    results = train(data, out, *steps)
+    evaluations = [entry for entry in state_of(out)["log_history"] if "eval_q9" in entry]
+    assert [entry["step"] for entry in evaluations] == [7, 14, 17]
+    # killed after its training, it is gone on with: no step is added, and what is scored is the same
+    shutil.rmtree(out / "model")
+    assert scores(train(data, out, *steps, *LAST)) == scores(results)
+    assert last_checkpoint(out).name == "checkpoint-17"
+    longer = (*EVERY_7_STEPS, "--max_steps", "18", "--early_stopping_patience", "0")
+    train(data, out, *longer, *LAST)
+    assert last_checkpoint(out).name == "checkpoint-18"
+
+
+def test_early_stopping_counts_on_in_a_resumed_run(data, tmp_path):
+    out = tmp_path / "run"
+    flat = ("--learning_rate", "1e-9", "--early_stopping_patience", "2", "--save_total_limit", "9")  # none is better
+    results = train(data, out, *flat)
+    stopped = last_checkpoint(out)
+    assert [entry["epoch"] for entry in state_of(out)["log_history"] if "eval_q9" in entry] == [1, 2, 3]
+    assert scores(train(data, out, *flat, *LAST)) == scores(results)
+    assert last_checkpoint(out) == stopped
+    shutil.rmtree(stopped)  # as if it had been killed an epoch before
+    assert scores(train(data, out, *flat, *LAST)) == scores(results)
+    assert last_checkpoint(out) == stopped
+
+
+def test_a_run_that_replaces_another_takes_nothing_from_it(data, tmp_path):
+    out = tmp_path / "run"
+    train(data, out, "--states", "q3", "--num_train_epochs", "3")
+    former = last_checkpoint(out)
+    again = ("--seed", "5", "--num_train_epochs", "1", "--overwrite_output_dir", "True")
+    results = train(data, out, *again)
+    assert not former.exists()
+    assert results["learnt"] == train(data, tmp_path / "new", *again)["learnt"]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp_path):
+    out = tmp_path / "killed"
+    with subprocess.Popen(command(data, out, *MASKED), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while not list(out.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (out / "metrics.json").exists(), "it was finished before it could be killed"
+    resumed = subprocess.run(
+        command(data, out, *MASKED, "--resume_from_checkpoint", "last"), capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert scores(json.loads((out / "metrics.json").read_text())) == scores(run[1])
+
+
+@pytest.mark.slow
+def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_path):
+    out = tmp_path / "run"
+    done = subprocess.run(
+        launch("cpu_ddp", data, out, "--num_train_epochs", "1"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("evaluating on") == 1
+    assert done.stderr.count("training chains in") == 1
+    assert done.stdout.count("# Results of run") == done.stdout.count("Everything is in") == 1
+    state = json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
+    (measured,) = [entry for entry in state["log_history"] if "eval_num_residues" in entry]
+    assert measured["eval_num_residues"] == sum(len(chain.states) - 1 for chain in make_chains(10, 1))
+    (result,) = json.loads((out / "metrics.json").read_text())["corpora"].values()
+    assert result["num_chains"] == 10
+    model = SecondaryStructureModel.from_pretrained(out / "model")
+    assert model.config.states == "q9"
+    assert state["global_step"] == -(-len(TokenBudgetBatches([0] * 48, training_lengths(), 512)) // 2)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_weights_of_one_with_twice_the_batch(data, tmp_path):
+    # into a second epoch, with its own partners and masks
+    short = ("--max_steps", "5", "--learning_rate", "1e-2", "--mask_fraction", "0.2")
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(launch("cpu_ddp", data, two, *short), check=True, capture_output=True)
+    train(data, one, *short, "--gradient_accumulation_steps", "2")
+    found, expected = (load_file(folder / "model" / "model.safetensors") for folder in (two, one))
+    for name, weights in expected.items():
+        torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0)
+
+
+def training_lengths():
+    return [len(chain.sequence) + 2 for chain in make_chains(48, 0)]
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
+    """A limit on the size of files stands for the full disk: small files still fit, a checkpoint does not."""
+    wide, out = ("--head", "lift_ss", "--head_channels", "32"), tmp_path / "run"
+    train(data, out, *wide, "--num_train_epochs", "2", "--learning_rate", "1e-3")
+    whole = last_checkpoint(out)
+    assert (whole / "model.safetensors").stat().st_size > 60_000
+    before = {path: path.read_bytes() for path in whole.iterdir()}
+    more = (*wide, "--learning_rate", "1e-3", "--resume_from_checkpoint", "last", "--num_train_epochs", "3")
+    full = subprocess.run(command(data, out, *more), capture_output=True, text=True, preexec_fn=limit_file_size)
+    assert full.returncode == 2, full.stderr
+    assert "Traceback" not in full.stderr
+    assert "no room to write a checkpoint" in full.stderr.splitlines()[-1]
+    assert f"{whole.name} is whole: make room, and go on with --resume" in full.stderr.splitlines()[-1]
+    assert {path: path.read_bytes() for path in whole.iterdir()} == before
+    results = train(data, out, *more)  # there is room again
+    assert results["learnt"]["q9"]["trained"] > 0
+    assert int(last_checkpoint(out).name.split("-")[1]) > int(whole.name.split("-")[1])
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(run, tmp_path, caplog):
+    out = tmp_path / "copy"
+    shutil.copytree(run[0], out)
+    newest = last_checkpoint(out)
+    for name, content in [
+        ("trainer_state.json", b'{"global_st'),
+        ("model.safetensors", (newest / "model.safetensors").read_bytes()[:-9]),
+        ("optimizer.pt", (newest / "optimizer.pt").read_bytes()[:-99]),
+    ]:
+        original = (newest / name).read_bytes()
+        (newest / name).write_bytes(content)
+        caplog.clear()
+        older = last_checkpoint(out)
+        assert older is not None and older.name != newest.name
+        assert f"{newest} was not written to its end" in caplog.text
+        assert name in caplog.text
+        (newest / name).write_bytes(original)
+    assert last_checkpoint(out) == newest
+
+
+def test_accumulation_weighs_residues_not_batches(data, tmp_path):
+    """One step over all chains equals one step over the same chains in uneven parts."""
+    weights = []
+    for max_tokens, parts in ((4096, 1), (200, None)):
+        torch.manual_seed(0)
+        model = SecondaryStructureModel.from_backbone(
+            data / "backbone", top_blocks=2, head="linear", loss="cross_entropy"
+        )
+        tokenizer = ResidueTokenizer.from_pretrained(data / "backbone")
+        rows = [chain.row() for chain in make_chains(12, 3)]
+        rows[0]["states"] = "X" * len(rows[0]["states"])  # a chain that weighs nothing
+        chains = LabelledChains(datasets.Dataset.from_list(rows), tokenizer, "q9")
+        arguments = RecipeTrainingArguments(
+            output_dir=str(tmp_path), max_tokens_per_batch=max_tokens, max_steps=1, learning_rate=0.1, optim="sgd",
+            eval_strategy="no", save_strategy="no", load_best_model_at_end=False, report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = build_trainer(model, tokenizer, chains, chains, arguments)
+        arguments.gradient_accumulation_steps = parts or len(trainer.train_dataset)
+        assert (len(trainer.train_dataset) > 2) == (parts is None)
+        trainer.train()
+        weights.append({name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad})
+    for name, whole in weights[0].items():
+        assert torch.allclose(whole, weights[1][name], atol=1e-5), (name, (whole - weights[1][name]).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tests", "casp99"], "unknown corpus 'casp99'. Did you mean casp1"),
+        (["--train", "casp12"], "casp12 has no split 'train'. Choose one of: test"),
+        (["--train_fraction", "0"], "train_fraction is 0.0"),
+        (["--dataloader_persistent_workers", "True"], "would show every epoch the batches of the first"),
+        (["--validation_fraction", "2"], "validation_fraction is 2.0"),
+        (["--adapter", "bottlenec"], "unknown adapter 'bottlenec'"),
+        (["--adapter_options", "16"], "adapter_options is '16'. Expected JSON like {\"reduction_factor\": 16}"),
+        (["--adapter_options", "{r"], "adapter_options is '{r'. Expected JSON"),
+        (["--head", "mlp"], "unknown head 'mlp'. Choose one of: dilated, lift_ss, linear"),
+        (["--states", "q7"], "unknown state set 'q7'"),
+        (["--backbone", "nobody/nothing"], "nobody/nothing"),
+        (["--mask_fraction", "1"], "mask_fraction is 1.0. Expected a fraction"),
+        (["--mask_fraction", "0.1", "--prefix_cache", "cache"], "--mask_fraction 0, or --prefix_cache off"),
+        (["--learning_rat", "1"], "unknown argument 'learning_rat'. Did you mean 'learning_rate'?"),
+    ],
+)
+def test_what_cannot_be_run_is_told_before_anything_is_written(data, tmp_path, more, message):
+    with pytest.raises(ValueError) as error:
+        train(data, tmp_path / "run", *more)
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_that_is_the_training_file_is_refused(data, tmp_path):
+    with pytest.raises(RecipeError, match=r"train\.txt is given for training and as a test"):
+        train(data, tmp_path / "run", "--tests", str(data / "train.txt"))
+
+
+def test_another_run_is_never_overwritten_unasked(run, data, tmp_path):
+    out, _ = run
+    with pytest.raises(RecipeError, match=r"holds another run\. Go on with it \(--resume_from_checkpoint last\)"):
+        train(data, out)
+    with pytest.raises(RecipeError, match="no checkpoint to resume from"):
+        train(data, tmp_path / "new", "--resume_from_checkpoint", "last")
+
+
+def test_the_command_line_ends_in_one_line_not_a_traceback(data, tmp_path):
+    done = subprocess.run(command(data, tmp_path / "run", "--tests", "casp99"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: unknown corpus 'casp99'")
+    assert "Traceback" not in done.stderr
+
+
+def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
+    arguments = CorpusArguments(train=[str(data / "train.txt")], validation=[], validation_fraction=0.25)
+    chains, held_out = load_training_corpora(arguments)
+    assert (len(chains), len(held_out)) == (36, 12)
+    assert not set(chains["id"]) & set(held_out["id"])
+    arguments.validation = ["none"]  # as the command line says it
+    assert len(load_training_corpora(arguments)[1]) == 12
+    arguments.validation_fraction = 0.0
+    with pytest.raises(RecipeError, match="no validation chains"):
+        load_training_corpora(arguments)

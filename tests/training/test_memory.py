@@ -1,0 +1,107 @@
+"""The estimate holds against real models: what autograd really keeps, and the peak of a real training step."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_runs import ROOT
+from tiny_models import FAMILIES, save_tiny_backbone
+from torch.profiler import ProfilerActivity, profile
+
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.training.arguments import ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.training.job import model_options
+from lift_ss_hf.training.memory import Estimate, estimate, estimate_markdown, saved_activations
+
+LENGTH, ROWS = 100, 4
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbones")
+    return {family: save_tiny_backbone(folder / family, family) for family in FAMILIES}
+
+
+def training(tmp_path, **options):
+    return RecipeTrainingArguments(
+        output_dir=str(tmp_path), max_tokens_per_batch=ROWS * LENGTH, report_to="none", **options
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("settings", "checkpointing"),
+    [
+        ({"adapter": "bottleneck", "top_blocks": 2}, False),
+        ({"adapter": "bottleneck", "top_blocks": 4}, True),
+        ({"adapter": "unipelt"}, False),
+        ({"adapter": "none", "freeze": "none", "balance": "inverse"}, False),
+        ({"adapter": "none"}, False),
+    ],
+)
+def test_it_counts_what_a_real_model_keeps(backbones, family, settings, checkpointing, tmp_path):
+    arguments = ModelArguments(backbone=backbones[family], **settings)
+    found = estimate(arguments, training(tmp_path, gradient_checkpointing=checkpointing), LENGTH)
+    real = SecondaryStructureModel.from_backbone(
+        arguments.backbone, **model_options(arguments), **({"class_counts": [1] * 9} if arguments.balance else {})
+    )
+    if checkpointing:
+        real.gradient_checkpointing_enable()
+    assert found.parameters == real.parameter_summary()
+    assert found.weights == sum(4 * parameter.numel() for parameter in real.parameters())
+    assert found.gradients == 4 * found.parameters["total"]["trained"]
+    # the fused attention of a real CPU keeps a little more than shapes tell
+    assert saved_activations(real, torch.ones(ROWS, LENGTH, dtype=torch.int64)) == pytest.approx(
+        found.activations, rel=0.05
+    )
+
+
+def test_checkpointing_and_fewer_blocks_keep_less(backbones, tmp_path):
+    def activations(top_blocks, **options):
+        arguments = ModelArguments(backbone=backbones["esm"], top_blocks=top_blocks)
+        return estimate(arguments, training(tmp_path, **options), LENGTH).activations
+
+    assert activations(1) < activations(2) < activations(4)
+    assert activations(4, gradient_checkpointing=True) < activations(4)
+    assert activations(4, bf16=True) < activations(4)
+
+
+def test_the_peak_of_a_real_step_is_near(backbones, tmp_path):
+    arguments = ModelArguments(backbone=backbones["esm"], top_blocks=4)
+    found = estimate(arguments, training(tmp_path), LENGTH)
+    model = SecondaryStructureModel.from_backbone(arguments.backbone, **model_options(arguments)).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    tokens = torch.ones(ROWS, LENGTH, dtype=torch.int64)
+    for _ in range(2):  # in the second step the optimizer's states are there
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            model(tokens, attention_mask=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert found.activations <= peak + found.gradients <= 1.6 * (found.activations + found.gradients)
+
+
+def test_zero_splits_by_stage():
+    whole = Estimate({}, weights=100, gradients=40, optimizer=80, activations=7)
+    totals = [whole.on_each_device(stage, 4)["total"] for stage in range(4)]
+    assert totals == [227, 167, 137, 62]
+    assert all(whole.on_each_device(stage, 1)["total"] == 227 for stage in range(4))
+    assert "| ZeRO-3 |" in estimate_markdown(whole, 4)
+    assert "ZeRO" not in estimate_markdown(whole, 1)
+
+
+def test_the_command_prints_a_table_for_a_recipe_and_one_line_for_a_mistake(backbones):
+    recipe = [sys.executable, str(ROOT / "recipes" / "estimate.py"), str(ROOT / "recipes" / "esm2_8m" / "pisces.yaml")]
+    done = subprocess.run(
+        [*recipe, "--backbone", backbones["esm"], "--num_processes", "4"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| ZeRO-3 |" in done.stdout
+    done = subprocess.run([*recipe, "--backbone", "nowhere/at_all"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: cannot read the configuration of 'nowhere/at_all'")

@@ -1,0 +1,146 @@
+"""Pretraining: batches without padding, honest masks, baselines by hand, and a real tiny run that resumes."""
+
+import gzip
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, EsmForMaskedLM
+from transformers.models.esm.configuration_esm import get_default_vocab_list
+
+from lift_ss_hf.corpora.fasta import read_fasta
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.training.pretraining import (
+    CLS,
+    EOS,
+    MASK,
+    VOCABULARY,
+    EncoderArguments,
+    Sequences,
+    UnpaddedBatches,
+    baseline_perplexities,
+    build_encoder,
+)
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "pretrain_mlm.py"
+
+
+@pytest.fixture(scope="module")
+def fasta(tmp_path_factory):
+    rng = random.Random(0)
+    path = tmp_path_factory.mktemp("fasta") / "proteins.fasta.gz"
+    records = [
+        f">p{i} a protein\n" + "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(30, 90))) for i in range(60)
+    ]
+    path.write_bytes(gzip.compress("\n".join(records).encode()))
+    return path
+
+
+def test_fasta_reads_plain_and_compressed_wrapped_and_lower_case(fasta, tmp_path):
+    assert len(list(read_fasta(fasta))) == 60
+    path = tmp_path / "a.fasta"
+    path.write_text(">one first\nMK\nva\n\n>two\nAC DE\n")
+    assert list(read_fasta(path)) == [("one", "MKVA"), ("two", "ACDE")]
+    path.write_text("MKVA\n")
+    with pytest.raises(ValueError, match=r"a\.fasta: line 1: expected '>' and a name, found 'MKVA'"):
+        list(read_fasta(path))
+
+
+def test_the_vocabulary_is_that_of_esm2():
+    assert get_default_vocab_list() == tuple(VOCABULARY)
+
+
+def test_batches_have_no_padding_and_mask_what_they_ask_for(fasta):
+    sequences = Sequences(fasta)
+    batches = list(UnpaddedBatches(sequences, 64, 512, 0.15, seed=0, endless=False))
+    assert sum(len(batch["input_ids"]) for batch in batches) == 60
+    asked = masked = residues = 0
+    for batch in batches:
+        tokens, labels = batch["input_ids"], batch["labels"]
+        assert tokens.numel() <= 512 + 2 * len(tokens)
+        assert (tokens[:, 0] == CLS).all() and (tokens[:, -1] == EOS).all()
+        assert not (tokens == VOCABULARY.index("<pad>")).any()
+        asked += int((labels != -100).sum())
+        masked += int((tokens == MASK).sum())
+        residues += tokens.numel() - 2 * len(tokens)
+        assert (labels[tokens == MASK] != -100).all()
+    assert 0.12 < asked / residues < 0.18
+    assert 0.7 < masked / asked < 0.9
+
+
+def test_a_pass_repeats_with_its_seed(fasta):
+    def first(seed):
+        return next(iter(UnpaddedBatches(Sequences(fasta), 64, 512, 0.15, seed, endless=True)))["input_ids"]
+
+    assert torch.equal(first(0), first(0))
+    assert first(0).shape != first(1).shape or not torch.equal(first(0), first(1))
+
+
+def test_without_padding_a_chain_in_a_batch_is_as_alone():
+    # With <mask> and padding it is not, in transformers 4.57: this is why batches are cropped, not padded.
+    torch.manual_seed(0)
+    model = build_encoder(EncoderArguments(16, 2, 2, 32), 64).eval()
+    batch = torch.randint(4, 24, (3, 20))
+    batch[:, 5] = MASK
+    with torch.no_grad():
+        together = model(input_ids=batch).logits
+        alone = torch.cat([model(input_ids=row[None]).logits for row in batch])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_baselines_are_those_of_the_counts(tmp_path):
+    for name, text in (("train", "AC" * 500), ("validation", "AC" * 20)):
+        (tmp_path / f"{name}.fasta").write_text(f">x\n{text}\n")
+    found = baseline_perplexities(Sequences(tmp_path / "train.fasta"), Sequences(tmp_path / "validation.fasta"))
+    assert found["unigram"] == pytest.approx(1033 / 501, rel=1e-6)
+    assert found["bigram"] < 1.1
+    assert math.isfinite(found["bigram"])
+
+
+@pytest.mark.slow
+def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
+    def run(*arguments):
+        command = [sys.executable, RECIPE, "--train_file", fasta, "--validation_file", fasta, "--hidden_size", "16"]
+        command += ["--num_hidden_layers", "2", "--num_attention_heads", "2", "--intermediate_size", "32"]
+        command += ["--save_steps", "2", "--report_to", "none", "--use_cpu", "True", "--disable_tqdm", "True"]
+        done = subprocess.run([*map(str, command), *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    backbone = str(tmp_path / "backbone")
+    assert '"bigram"' in run("--output_dir", whole, "--max_steps", "4", "--backbone_dir", backbone)
+    halved = SecondaryStructureModel.from_backbone(backbone, adapter=None, head="linear")
+    exact = SecondaryStructureModel.from_backbone(whole, adapter=None, head="linear")
+    assert load_file(f"{backbone}/model.safetensors")["embeddings.word_embeddings.weight"].dtype == torch.float16
+    tokens = torch.tensor([[CLS, *[4 + place % 20 for place in range(1000)], EOS]])  # where rounded rotations show
+    torch.testing.assert_close(halved.hidden_states(tokens), exact.hidden_states(tokens), atol=0.02, rtol=0)
+    run("--output_dir", parts, "--max_steps", "4", "--save_steps", "2")
+    torch_weights = EsmForMaskedLM.from_pretrained(whole).state_dict()
+    run("--output_dir", parts, "--max_steps", "4", "--resume_from_checkpoint", f"{parts}/checkpoint-2")
+    for name, weights in EsmForMaskedLM.from_pretrained(parts).state_dict().items():
+        assert torch.allclose(weights, torch_weights[name], atol=1e-6), name
+    tokens = AutoTokenizer.from_pretrained(whole)("MKVA")["input_ids"]
+    assert tokens == [CLS, *(VOCABULARY.index(letter) for letter in "MKVA"), EOS]
+
+
+def test_missing_sequences_are_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, RECIPE, "--output_dir", str(tmp_path), "--use_cpu", "True"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no train_file named.")
+    assert "Traceback" not in done.stderr
+
+
+def test_short_sequences_only_are_refused(tmp_path):
+    (tmp_path / "a.fasta").write_text(">a\nMKV\n")
+    with pytest.raises(ValueError, match="no sequence of at least 30 residues"):
+        Sequences(tmp_path / "a.fasta")
+    assert np.issubdtype(Sequences(tmp_path / "a.fasta", min_residues=1).tokens.dtype, np.uint8)

@@ -1,0 +1,142 @@
+"""YAML and flags together: flags win, wrong names are told with the closest, before anything is done."""
+
+from pathlib import Path
+
+import pytest
+from tiny_models import save_tiny_backbone
+from transformers import TrainingArguments
+
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.training.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.training.job import model_options
+from lift_ss_hf.training.pretraining import EncoderArguments, SequenceArguments
+from lift_ss_hf.training.recipes import RecipeError, parse_recipe, parse_settings
+from lift_ss_hf.training.sweeps import read_points
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(path for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("pretrain_mlm", "sweeps"))
+CLASSES = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+
+
+def parse(tmp_path, *argv, text=None):
+    if text is not None:
+        (tmp_path / "recipe.yaml").write_text(text)
+        argv = (str(tmp_path / "recipe.yaml"), *argv)
+    return parse_recipe(CLASSES, "Train.", [*argv, "--output_dir", str(tmp_path / "run")])
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
+    text = "adapter: lora\ntop_blocks: 3\ntests: [casp12, casp13]\nlearning_rate: 2.0e-4\nvalidation: []\n"
+    model, corpora, training = parse(tmp_path, "--top_blocks", "5", "--bf16", text=text)
+    assert (model.adapter, model.top_blocks, model.head) == ("lora", 5, "lift_ss")
+    assert (corpora.tests, corpora.validation, corpora.train) == (["casp12", "casp13"], [], ["sample"])
+    assert (training.learning_rate, training.bf16) == (2e-4, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1", r"recipe\.yaml: unknown argument 'learning_rat'\. Did you mean 'learning_rate'\?"),
+        ("- a\n- b", r"recipe\.yaml: expected `name: value` lines, found list"),
+        ("a: [1", r"recipe\.yaml: not YAML"),
+        ("seed: many", r"argument --seed: invalid int value: 'many'"),
+    ],
+)
+def test_bad_files_are_told_in_one_line(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        parse(tmp_path, text=text)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_flags_are_told_in_one_line(tmp_path):
+    with pytest.raises(RecipeError, match=r"unknown argument 'adaptor'\. Did you mean 'adapter'\?"):
+        parse(tmp_path, "--adaptor", "lora")
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml: no such recipe"):
+        parse_recipe(CLASSES, "Train.", ["nowhere.yaml"])
+
+
+def test_help_groups_the_arguments_and_tells_units(capsys):
+    with pytest.raises(SystemExit):
+        parse_recipe(CLASSES, "Train.", ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for heading in ("model:", "corpora:", "training (transformers.TrainingArguments):"):
+        assert heading in text
+    assert "[tokens]" in text
+    assert "(default: 2048)" in text
+
+
+def test_every_changed_default_has_its_reason(tmp_path):
+    ours, theirs = RecipeTrainingArguments(output_dir=str(tmp_path)), TrainingArguments(output_dir=str(tmp_path))
+    names = TrainingArguments.__dataclass_fields__
+    own_defaults = {
+        name: field.default for name, field in RecipeTrainingArguments.__dataclass_fields__.items() if name in names
+    }
+    changed = {name for name, value in own_defaults.items() if value != names[name].default}
+    assert changed - {"use_cpu"} == set(CHANGED_DEFAULTS) - {"use_cpu"}
+    assert theirs.learning_rate != ours.learning_rate
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_parses_and_states_its_needs(path, tmp_path):
+    model, corpora, _ = parse_recipe(CLASSES, "Train.", [str(path), "--output_dir", str(tmp_path)])
+    text = path.read_text()
+    for needed in ("# Hardware:", "Memory:", "# Leaves the paper:"):
+        assert needed in text
+    assert corpora.tests != ["sample"]
+    assert (model.backbone == "bundled") == (path.parent.name == "bundled")
+
+
+@pytest.fixture(scope="module")
+def deep_backbone(tmp_path_factory):
+    return save_tiny_backbone(tmp_path_factory.mktemp("deep"), "esm", num_hidden_layers=33)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_regimes_are_one_line_overrides(path, deep_backbone, tmp_path):
+    regimes = {(): "all", ("--adapter", "none"): "all", ("--adapter", "none", "--freeze", "none"): None}
+    for regime, freeze in regimes.items():
+        flags = [str(path), "--output_dir", str(tmp_path), "--backbone", deep_backbone, *regime]
+        model, _, _ = parse_recipe(CLASSES, "Train.", flags)
+        config = SecondaryStructureModel.plan(deep_backbone, **model_options(model))
+        assert (config.adapter is None, config.freeze) == (bool(regime), freeze)
+
+
+def test_a_flag_takes_back_what_a_recipe_chose(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("block_mix: concat\nbalance: inverse\n")
+    flags = ("--block_mix", "none", "--balance", "none", "--output_dir", str(tmp_path))
+    model, _, _ = parse_recipe(CLASSES, "Train.", [str(tmp_path / "recipe.yaml"), *flags])
+    options = model_options(model)
+    assert (options["block_mix"], options["balance"]) == (None, None)
+
+
+def test_null_in_a_sweep_is_null_in_a_recipe(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("adapter: null\nblock_mix: null\ntop_blocks: null\n")
+    point = {"adapter": None, "block_mix": None, "top_blocks": None}
+    ours = parse_settings(CLASSES, {**point, "output_dir": str(tmp_path)})
+    model, corpora, _ = parse_recipe(CLASSES, "", [str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path)])
+    assert ours[:2] == (model, corpora)
+    assert (model.adapter, model.block_mix) == (None, None)
+
+
+def test_what_is_better_follows_from_the_metric(tmp_path):
+    for metric, greater in ((None, True), ("q3", True), ("loss", False)):
+        training = RecipeTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric)
+        assert training.greater_is_better == greater
+
+
+def test_the_other_recipes_parse_too():
+    for path in FOLDER.glob("pretrain_mlm/*.yaml"):
+        shape, _, training = parse_recipe((EncoderArguments, SequenceArguments, TrainingArguments), "", [str(path)])
+        assert shape.hidden_size % shape.num_attention_heads == 0
+        assert training.max_steps > 0
+    for path in FOLDER.glob("sweeps/*.yaml"):
+        base, points = read_points(path)
+        for name in {*base, *(name for point in points for name in point)}:
+            assert any(name in arguments.__dataclass_fields__ for arguments in CLASSES), name
+
+
+@pytest.mark.parametrize("text", ["grid: 3", "base: {}", "grid: {seed: []}", "grid: {seed: [1]}\nbade: {}"])
+def test_a_wrong_grid_is_told(tmp_path, text):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"grid\.yaml: expected `base:` with settings, `grid:`"):
+        read_points(tmp_path / "grid.yaml")

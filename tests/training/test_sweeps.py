@@ -1,0 +1,118 @@
+"""A sweep, really run: every point once, none twice, a table with spread over seeds and a figure."""
+
+import json
+import logging
+
+import pytest
+from small_runs import make_chains
+from tiny_models import save_tiny_backbone
+
+from lift_ss_hf.batches.prefix_store import DATA_FILE
+from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.training.recipes import RecipeError
+from lift_ss_hf.training.sweep_caches import shared_blocks
+from lift_ss_hf.training.sweeps import _figure, _parse_point, read_points, run_sweep, sweep_markdown
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    for name, seed in (("train", 0), ("validation", 1), ("test", 2)):
+        write_three_line(make_chains(8, seed), folder / f"{name}.txt")
+    save_tiny_backbone(folder / "backbone", "esm")
+    (folder / "grid.yaml").write_text(
+        f"base: {{backbone: {folder}/backbone, head: linear, loss: cross_entropy, train: ['{folder}/train.txt'], "
+        f"validation: ['{folder}/validation.txt'], tests: ['{folder}/test.txt'], num_train_epochs: 1, bootstrap: 0, "
+        "report_to: none, disable_tqdm: true}\ngrid: {top_blocks: [1, 2]}\nalso: [{adapter: none}]\n"
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_every_point_once(grid):
+    rows = run_sweep(grid / "grid.yaml", grid / "out")
+    assert [row.get("top_blocks") for row in rows] == [1, 2, None]
+    written = {path: path.stat().st_mtime_ns for path in grid.glob("out/*/metrics.json")}
+    assert len(written) == 3
+    assert run_sweep(grid / "grid.yaml", grid / "out") == rows  # nothing is run again
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert len(list((grid / "out").glob("blocks-*.png"))) == 1
+    assert "| top_blocks | adapter | runs |" in (grid / "out" / "results.md").read_text()
+
+
+def points_of(grid, tmp_path, *settings, **base):
+    base |= {"backbone": f"{grid}/backbone", "train": [f"{grid}/train.txt"], "validation": [f"{grid}/validation.txt"]}
+    base |= {"prefix_cache": str(tmp_path / "prefixes")}
+    return [_parse_point(base | point, tmp_path / "run") for point in settings]
+
+
+# Training and validation chains at one depth, 32 wide, 2 bytes [bytes]
+SIZE = 2 * 32 * sum(len(chain.sequence) + 2 for seed in (0, 1) for chain in make_chains(8, seed))
+DEPTHS = [{"top_blocks": 1}, {"top_blocks": 2}, {"top_blocks": 2, "adapter": "lora"}]  # 4, 3 and 2 blocks are frozen
+
+
+def test_each_depth_of_a_sweep_has_its_own_cache_where_all_fit(grid, tmp_path, caplog):
+    all_three = points_of(grid, tmp_path, *DEPTHS, prefix_cache_gb=3.01 * SIZE / 1e9)
+    assert shared_blocks(all_three) == [None] * 3
+    with caplog.at_level(logging.INFO):
+        too_few = points_of(
+            grid, tmp_path, *DEPTHS, {"adapter": "none", "freeze": "none"}, prefix_cache_gb=2 * SIZE / 1e9
+        )
+        assert shared_blocks(too_few) == [2, 2, 2, None]  # what trains the lowest block has nothing to share
+    assert f"3 depths would take {3 * SIZE / 1e9:.3f} GB" in caplog.text
+
+
+def test_points_of_one_depth_and_points_without_a_cache_share_nothing_more(grid, tmp_path):
+    same = points_of(grid, tmp_path, {"top_blocks": 2}, {"top_blocks": 2, "seed": 1}, prefix_cache_gb=1e-9)
+    assert shared_blocks(same) == [None, None]
+    assert (
+        shared_blocks(points_of(grid, tmp_path, *({**point, "prefix_cache": "off"} for point in DEPTHS))) == [None] * 3
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_that_may_not_take_more_keeps_one_depth_for_all_points(grid, tmp_path):
+    base = (grid / "grid.yaml").read_text().split("\n", 1)[0]
+    cache = f", prefix_cache: {tmp_path}/prefixes, prefix_cache_gb: {1.5 * SIZE / 1e9}}}"
+    (tmp_path / "grid.yaml").write_text(base.removesuffix("}") + cache + "\ngrid: {top_blocks: [1, 2]}")
+    assert len(run_sweep(tmp_path / "grid.yaml", tmp_path / "out")) == 2
+    (origin,) = tmp_path.glob("prefixes/*/origin.json")
+    assert json.loads(origin.read_text())["depth"] == 3
+    assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
+
+
+def test_a_wrong_point_is_told_before_the_first_is_run(grid, tmp_path):
+    (tmp_path / "grid.yaml").write_text("grid: {top_block: [1]}")
+    with pytest.raises(RecipeError, match=r"unknown argument 'top_block'\. Did you mean 'top_blocks'\?"):
+        run_sweep(tmp_path / "grid.yaml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_seeds_are_put_together_with_their_spread():
+    rows = [
+        {"adapter": "lora", "seed": seed, "scores": {"casp12": {"q9": value, "q3": value}}}
+        for seed, value in enumerate([0.5, 0.6])
+    ]
+    assert "| lora | 2 | 55.0 ± 7.1, 55.0 ± 7.1 |" in sweep_markdown(rows)
+
+
+def test_regimes_without_adapters_are_lines_in_the_figure():
+    def row(accuracy, **point):
+        return {**point, "scores": {"casp12": {"q9": accuracy, "q3": accuracy}}}
+
+    rows = [row(0.75, adapter="lora", top_blocks=1), row(0.7, adapter="none"), row(0.72, adapter="none", seed=1)]
+    rows.append(row(0.8, adapter="none", freeze="none"))
+    axes = _figure(rows, "casp12").axes[0]
+    heights = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert heights["frozen backbone"] == pytest.approx(71)
+    assert heights["full fine-tuning"] == pytest.approx(80)
+
+
+def test_each_further_point_is_run_with_every_seed(tmp_path):
+    (tmp_path / "grid.yaml").write_text("grid: {top_blocks: [1], seed: [0, 1]}\nalso: [{adapter: none}]")
+    _, points = read_points(tmp_path / "grid.yaml")
+    assert points[2:] == [{"adapter": "none", "seed": 0}, {"adapter": "none", "seed": 1}]
+    for wrong in ("grid: {top_blocks: 1}", "grid: {top_blocks: [1]}\nalso: {adapter: none}", "base: {}"):
+        (tmp_path / "grid.yaml").write_text(wrong)
+        with pytest.raises(RecipeError, match=r"grid\.yaml: expected `base:` with settings, `grid:`"):
+            read_points(tmp_path / "grid.yaml")
