@@ -27,9 +27,8 @@ def run(main: Callable[[], int | None]) -> None:
         main: returns the exit status, None for success.
     """
     logging.basicConfig(format="%(message)s")
-    logging.getLogger(__package__.partition(".")[0]).setLevel(
-        logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    )
+    is_first = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("lift_ss_hf").setLevel(logging.INFO if is_first else logging.ERROR)
     try:
         check_launch(os.environ)
         status = main() or 0

@@ -1,4 +1,4 @@
 """The way to and from the Hub: pushing models and metrics, and registration with transformers' Auto classes.
 
-May import `reports` and the rooms below it; `registration` alone is imported with the package, so it imports nothing heavy.
+May import `reports` and the rooms below it. `registration` comes with the package, so it imports nothing heavy.
 """

@@ -13,7 +13,6 @@ from typing import Any
 from .on_import import call_on_import
 
 # `model_type` of the classes in configuration.py, which this module must not import yet.
-PACKAGE = __package__.partition(".")[0]
 TASK = "protein-secondary-structure"  # as in pipeline.py
 MODEL_TYPES = ("esm_secondary_structure", "t5_secondary_structure", "bert_secondary_structure")
 
@@ -87,5 +86,5 @@ def _announce_pipeline() -> None:
 def register_on_use() -> None:
     """Register when an Auto class looks for one of our models, or when the models are imported by themselves."""
     call_on_import("transformers.models.auto.configuration_auto", _announce)
-    call_on_import(f"{PACKAGE}.models.modeling", register)
+    call_on_import("lift_ss_hf.models.modeling", register)
     call_on_import("transformers.pipelines", _announce_pipeline)
