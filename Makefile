@@ -5,10 +5,10 @@ BIN     = $(VENV)/bin
 # One stamp per set of extras, renewed when the requirements change.
 STAMP   = $(VENV)/.installed
 
-.PHONY: help demo test quality style bench clean
+.PHONY: help demo test test-fast quality style bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # torch goes first and alone: constraints.txt says why.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
@@ -22,13 +22,17 @@ demo: $(STAMP)  ## train on the bundled sample with the bundled backbone, offlin
 	HF_HUB_OFFLINE=1 $(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/train_q8.py \
 	    --num_train_epochs 12 --lr_scheduler_type linear --output_dir runs/demo --overwrite_output_dir True
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: $(STAMP)  ## run all tests; those that need the real corpora run if LIFT_SS_DATA_DIR names them
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
-quality: $(STAMP)  ## lint, formatting and types, nothing changed
+test-fast: $(STAMP)  ## run the tests that start no process and take no long time: for every save
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not process and not slow"
+
+quality: $(STAMP)  ## lint, formatting, types and the direction of imports, nothing changed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 style: $(STAMP)  ## repair what the linter can repair
 	$(BIN)/ruff check --fix .
@@ -41,4 +45,4 @@ bench: $(STAMP)  ## run the benchmarks that README's numbers come from
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info

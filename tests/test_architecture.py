@@ -73,6 +73,7 @@ def test_recipes_are_imported_by_nothing():
         assert "recipes" not in imported(path)
 
 
+@pytest.mark.process
 def test_importing_the_package_sets_nothing_and_reads_no_device():
     code = (
         "import logging, sys; level = logging.getLogger().level; import lift_ss_hf; "

@@ -52,6 +52,7 @@ def test_what_is_launched_is_what_accelerate_and_the_recipe_take(which, tmp_path
     parse_recipe(classes, "", [recipe, *launch.training_script_args[1:]])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", ["slurm", "kubernetes"])
 def test_the_shell_reads_them(script):
     text = SLURM.read_text() if script == "slurm" else kubernetes_script()

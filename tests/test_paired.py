@@ -43,6 +43,7 @@ def paired(*arguments):
     return subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
 
 
+@pytest.mark.process
 def test_files_give_what_states_give(runs):
     folders, ((references, first), (_, second)) = runs
     rows = [line for line in paired(*folders, "--resamples", "500").stdout.splitlines() if line.startswith("| c")]
@@ -53,6 +54,7 @@ def test_files_give_what_states_give(runs):
     assert difference > 2
 
 
+@pytest.mark.process
 def test_runs_with_nothing_in_common_are_told(runs):
     folders, _ = runs
     done = paired(*folders, "--level", "q8")

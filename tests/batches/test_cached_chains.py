@@ -190,6 +190,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, caplog):
     assert "file" in falls_back(tmp_path, caplog, prefix_cache=str(tmp_path / "file" / "prefixes"))
 
 
+@pytest.mark.process
 def test_a_disk_that_gets_full_leaves_training_running(tmp_path):
     code = (
         "import resource, sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]; "
@@ -218,6 +219,7 @@ def test_other_frozen_weights_have_a_store_of_their_own(tmp_path):
     assert len(list((tmp_path / "prefixes").iterdir())) == 2
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_processes_share_the_work_and_end_with_one_good_store(data, tmp_path):
     prefixes, curves = tmp_path / "prefixes", []

@@ -90,6 +90,7 @@ def test_states_of_another_backbone_are_not_used(tmp_path):
     check(tmp_path)
 
 
+@pytest.mark.process
 def test_two_processes_end_with_one_good_store(tmp_path):
     context = multiprocessing.get_context("fork")
     with context.Pool(2) as pool:
@@ -138,6 +139,7 @@ def _fill_small_disk(folder):
         return parts(folder)
 
 
+@pytest.mark.process
 def test_a_full_disk_leaves_no_part(tmp_path):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(_fill_small_disk, (tmp_path,)) == []
@@ -153,6 +155,7 @@ def _fill_many(folder):
     return parts(folder)
 
 
+@pytest.mark.process
 def test_a_disk_that_gets_full_with_the_index_leaves_no_part(tmp_path):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(_fill_many, (tmp_path,)) == []
@@ -176,6 +179,7 @@ assert ends == {"whole", "none"}, ends
 """
 
 
+@pytest.mark.process
 def test_a_really_full_disk_leaves_no_part_wherever_it_gets_full(tmp_path):
     own_mounts = ["unshare", "--mount", "--map-root-user"]
     can = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]

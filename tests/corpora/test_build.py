@@ -35,7 +35,7 @@ def built(shared_corpora, tmp_path_factory):
     return folder, result
 
 
-@pytest.mark.shared
+@pytest.mark.process
 def test_all_builds_what_it_can_and_says_what_it_could_not(built):
     folder, result = built
     assert result.returncode == 1  # upstream's training files are out of reach here
@@ -49,7 +49,7 @@ def test_all_builds_what_it_can_and_says_what_it_could_not(built):
     assert not [path.name for path in (folder / "lift_ss").iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.shared
+@pytest.mark.process
 @pytest.mark.parametrize("streaming", [False, True])
 def test_load_dataset_reads_it_back_by_name_in_a_clean_process(built, tmp_path, streaming):
     code = (
@@ -61,7 +61,7 @@ def test_load_dataset_reads_it_back_by_name_in_a_clean_process(built, tmp_path, 
     assert done.stdout.strip() == "47", done.stderr
 
 
-@pytest.mark.shared
+@pytest.mark.process
 def test_a_built_corpus_equals_its_source_chain_by_chain(built, shared_corpora, tmp_path):
     sources = {
         ("test2018", "default", "test"): "lift_ss/Test2018.txt",  # CRLF
@@ -76,7 +76,7 @@ def test_a_built_corpus_equals_its_source_chain_by_chain(built, shared_corpora, 
         assert corpus["states"][:] == lines[2::3]
 
 
-@pytest.mark.shared
+@pytest.mark.process
 def test_the_card_is_what_the_hub_expects_and_tells_the_changes(built):
     text = (built[0] / "lift_ss" / "cb513" / "README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
@@ -92,6 +92,7 @@ def test_the_card_is_what_the_hub_expects_and_tells_the_changes(built):
     assert "Changed on reading: nothing" in promod3
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -108,6 +109,7 @@ def test_bad_arguments_are_one_line_and_status_2(tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.process
 def test_a_wrong_source_builds_nothing_and_is_named(tmp_path):
     (tmp_path / "CASP12.txt").write_text(">a\nMK\nHH\n")
     result = build("casp12", "--source", tmp_path, "--out", tmp_path / "out")
@@ -117,7 +119,7 @@ def test_a_wrong_source_builds_nothing_and_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.shared
+@pytest.mark.process
 def test_one_folder_that_cannot_be_written_stops_no_other(shared_corpora, tmp_path):
     (tmp_path / "casp12").mkdir()
     (tmp_path / "casp12" / "notes.txt").write_text("mine")
@@ -129,7 +131,7 @@ def test_one_folder_that_cannot_be_written_stops_no_other(shared_corpora, tmp_pa
     assert (tmp_path / "casp12" / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.shared
+@pytest.mark.process
 def test_a_fuller_corpus_is_not_replaced_by_a_poorer_one(shared_corpora, tmp_path):
     folder = tmp_path / "pisces25"
     write_corpus(folder, [Split.of("train", CHAINS), Split.of("validation", CHAINS)], FACTS)

@@ -155,6 +155,7 @@ def test_the_only_split_of_a_corpus_is_taken_and_several_are_listed(tmp_path):
         load_chains(str(tmp_path / "two"), "train")
 
 
+@pytest.mark.process
 @needs_mmseqs
 def test_command_line_reports_and_writes_what_does_not_leak(files, tmp_path):
     train, kin, alien = files
@@ -170,6 +171,7 @@ def test_command_line_reports_and_writes_what_does_not_leak(files, tmp_path):
     assert "at least 30 aligned residues, at least 25 % identity" in (tmp_path / "clean" / "README.md").read_text()
 
 
+@pytest.mark.process
 def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_path):
     train, kin, _ = files
     done = run(train, "--tests", kin, PATH=str(tmp_path))
@@ -181,6 +183,7 @@ def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_p
     assert exact.returncode == 0 and "1 of 4 chains leak, 3 are left" in exact.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -194,13 +197,13 @@ def test_command_line_refuses_bad_input_in_one_line(arguments, message):
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_command_line_writes_nothing_when_everything_leaks(files, tmp_path):
     train, _, _ = files
     done = run(train, "--tests", train, "--exact-only", "--write", tmp_path / "clean")
     assert done.returncode == 2 and "no chain is left" in done.stderr and not (tmp_path / "clean").exists()
 
 
-@pytest.mark.shared
 def test_the_filtered_promod3_has_no_chain_of_a_test(shared_corpora):
     train = {chain.sequence for chain in load_chains("promod3", "train", shared_corpora)}
     filtered = {chain.sequence for chain in load_chains("promod3:lt25id", "train", shared_corpora)}

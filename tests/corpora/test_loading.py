@@ -99,7 +99,6 @@ def test_a_corpus_of_ones_own_loads_by_its_path(tmp_path):
         load_corpus(str(tmp_path / "empty"))
 
 
-@pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "split", "chains", "residues", "labelled", "longest"),
     [  # the table of LIFT_SS

@@ -95,6 +95,7 @@ def test_polyproline_over_coil_only_in_stretches_of_three(promod3, states, torsi
     assert promod3.add_polyproline(states, radians(*torsions)) == expected
 
 
+@pytest.mark.process
 def test_short_and_repeated_chains_are_left_out_and_counted(tmp_path):
     out = tmp_path / "deep" / "chains.txt"
     done = run("--out", out, path=stand_in(tmp_path))
@@ -118,6 +119,7 @@ def test_an_error_half_way_leaves_the_old_file_alone(promod3, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["chains.txt"] and out.read_text() == "old"
 
 
+@pytest.mark.process
 def test_missing_packages_are_one_line_that_says_how_to_get_them(tmp_path):
     (tmp_path / "ost.py").write_text("raise ImportError(\"No module named 'ost'\")")
     done = run("--out", tmp_path / "chains.txt", path=tmp_path)
@@ -126,6 +128,7 @@ def test_missing_packages_are_one_line_that_says_how_to_get_them(tmp_path):
     assert not (tmp_path / "chains.txt").exists()
 
 
+@pytest.mark.process
 def test_an_unreadable_database_is_one_line(tmp_path):
     load = "raise RuntimeError('Could not find structure_db.dat.')"
     done = run("--out", tmp_path / "chains.txt", path=stand_in(tmp_path, load))
@@ -139,6 +142,7 @@ def test_too_little_memory_is_said_before_anything_is_read(promod3, monkeypatch)
         promod3.load_database()
 
 
+@pytest.mark.process
 def test_real_database_gives_the_catalogued_file(promod3, tmp_path):
     probe = [DEBIAN_PYTHON, "-c", "import ost, promod3.loop"]
     if not Path(DEBIAN_PYTHON).exists() or subprocess.run(probe, capture_output=True).returncode:

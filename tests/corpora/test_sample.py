@@ -71,7 +71,6 @@ def test_no_homologue_of_another_split(sample):
 
 
 @needs_mmseqs
-@pytest.mark.shared
 def test_no_homologue_in_any_test_set(sample, shared_corpora, tmp_path):
     tests = {name: load_corpus(name, "test", data_dir=shared_corpora, cache_dir=tmp_path) for name in TESTS}
     chains = [sequence for split in sample.values() for sequence in split["sequence"]]
@@ -80,7 +79,6 @@ def test_no_homologue_in_any_test_set(sample, shared_corpora, tmp_path):
     assert not any(exact_duplicates(chains, corpus["sequence"]) for corpus in tests.values())
 
 
-@pytest.mark.shared
 def test_it_is_what_the_source_says(sample, shared_corpora, tmp_path):
     source = load_corpus("promod3:lt25id", "train", data_dir=shared_corpora, cache_dir=tmp_path)
     known = dict(zip(source["id"], zip(source["sequence"], source["states"], strict=True), strict=True))
@@ -145,12 +143,14 @@ def test_the_script_keeps_homologues_out_of_other_splits(script, monkeypatch):
         script.split_up(chains, {"train": 4, "validation": 3, "test": 2}, script.SEARCH)
 
 
+@pytest.mark.process
 def test_without_mmseqs_the_script_says_so_before_any_work(tmp_path):
     done = run("--out", tmp_path / "out", PATH=str(tmp_path), HOME=str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: mmseqs not found") and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_a_split_without_chains_is_refused():
     done = run("--chains", 10, 0, 10)
     assert done.returncode == 2

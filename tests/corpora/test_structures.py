@@ -43,6 +43,7 @@ def classic_states(path, folder):
     return {(line[11], line[5:11].strip()): line[16].replace(" ", "L") for line in lines if line[13] != "!"}
 
 
+@pytest.mark.process
 @needs_mkdssp
 @pytest.mark.parametrize("name", ["1orc.pdb.gz", "1A8O.cif.gz", "1A7G.cif.gz", "2BEG.pdb.gz"])
 def test_states_are_those_that_mkdssp_prints_residue_by_residue(name, mkdssp, tmp_path):
@@ -218,6 +219,7 @@ def test_files_are_found_below_folders_once_and_in_order(tmp_path):
         find_structure_files([tmp_path / "none"])
 
 
+@pytest.mark.process
 @needs_mkdssp
 def test_command_line_writes_the_corpus_and_tells_what_it_skipped(tmp_path):
     shutil.copytree(STRUCTURES, tmp_path / "in")
@@ -244,6 +246,7 @@ def test_command_line_writes_the_corpus_and_tells_what_it_skipped(tmp_path):
     assert "license: cc0-1.0" in card and "mkdssp version" in card
 
 
+@pytest.mark.process
 @needs_mkdssp
 def test_command_line_without_any_chain_writes_nothing(tmp_path):
     (tmp_path / "empty.pdb").touch()

@@ -113,6 +113,7 @@ def test_a_saved_model_is_evaluated_to_table_json_and_figures(folder, tmp_path):
     assert (tmp_path / "results.md").read_text() == table
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("model", "corpus", "message"),
     [

@@ -69,6 +69,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_pushed_model_gives_the_same_with_and_without_the_package(hub, saved, tmp_path):
     done = push(hub, saved, tmp_path, "org/name", "--private")
@@ -104,6 +105,7 @@ def test_a_pushed_model_gives_the_same_with_and_without_the_package(hub, saved, 
     assert torch.equal(logits[0], logits[3])
 
 
+@pytest.mark.process
 def test_a_private_model_is_not_there_without_a_token(hub, saved, tmp_path):
     assert push(hub, saved, tmp_path, "org/name", "--private").returncode == 0
     code = "from lift_ss_hf import SecondaryStructureModel as M\ntry: M.from_pretrained('org/name')\n"
@@ -111,6 +113,7 @@ def test_a_private_model_is_not_there_without_a_token(hub, saved, tmp_path):
     assert in_clean_process(hub, tmp_path / "anyone", "-c", code, token=None).stdout.strip() == "refused"
 
 
+@pytest.mark.process
 def test_an_upload_that_breaks_off_leaves_nothing_visible(hub, saved, tmp_path):
     hub.fails_on_commit = True
     done = push(hub, saved, tmp_path, "org/name")
@@ -119,6 +122,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_visible(hub, saved, tmp_path):
     assert hub.snapshot("org/name", "main")[1] == {}
 
 
+@pytest.mark.process
 def test_a_repository_that_is_there_gets_another_commit(hub, saved, tmp_path):
     assert push(hub, saved, tmp_path, "org/name").returncode == 0
     first = hub.snapshot("org/name", "main")[0]
@@ -132,6 +136,7 @@ def test_a_repository_that_is_there_gets_another_commit(hub, saved, tmp_path):
     assert in_clean_process(hub, tmp_path / "anyone", "-c", code).stdout.split() == ["1.5", "1.0"]
 
 
+@pytest.mark.process
 def test_a_branch_is_pushed_beside_the_main_one(hub, saved, tmp_path):
     done = push(hub, saved, tmp_path, "org/name", "--revision", "second")
     assert done.returncode == 0, done.stderr
@@ -165,6 +170,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 TOKEN = "hf_testtokentesttoken"
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
     flags = "--backbone bundled --head linear --max_steps 2 --save_steps 1 --bootstrap 0 --push_to_hub True"
@@ -186,6 +192,7 @@ def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
         assert TOKEN.encode() not in content, name
 
 
+@pytest.mark.process
 def test_a_backbone_that_nobody_else_has_is_told_before_the_training(hub, saved, tmp_path):
     flags = f"--backbone {saved.parents[2] / 'backbone'} --push_to_hub True --hub_model_id org/run --output_dir run"
     done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split())
@@ -194,6 +201,7 @@ def test_a_backbone_that_nobody_else_has_is_told_before_the_training(hub, saved,
     assert "org/run" not in hub.repos
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_the_stock_trainer_pushes_the_source_of_a_registered_class(hub, saved, tmp_path):
     code = f"""
@@ -215,8 +223,8 @@ Trainer(model, arguments).push_to_hub()
 # ---- corpora and the metric ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.shared
 def test_a_corpus_is_pushed_and_read_back_equal_and_as_a_stream(hub, shared_corpora, tmp_path):
     build = ("build.py", "casp12", "--source", shared_corpora, "--out", "built", "--push-to-hub", "org")
     done = in_clean_process(hub, tmp_path / "a", ROOT / "dataset_scripts" / build[0], *build[1:])
@@ -236,6 +244,7 @@ print([len(whole), *(list(whole[c]) == list(ours[c]) == [row[c] for row in strea
     assert done.stdout.splitlines()[-1:] == ["[47, True, True, True]"], done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_the_metric_is_a_space_and_needs_no_package(hub, tmp_path):
     done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "push_metric.py", "org/q8_sov")

@@ -19,6 +19,7 @@ def run(code):
     return done.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "imports",
     [
@@ -33,6 +34,7 @@ def test_auto_classes_know_the_models(imports):
     run(f"{imports}; {CHECK}")
 
 
+@pytest.mark.process
 def test_importing_the_package_imports_no_torch():
     heavy = "{'torch', 'transformers', 'datasets', 'matplotlib'}"
     assert (
@@ -40,6 +42,7 @@ def test_importing_the_package_imports_no_torch():
     )
 
 
+@pytest.mark.process
 def test_public_names_are_there_and_listed():
     code = "import lift_ss_hf; [getattr(lift_ss_hf, n) for n in lift_ss_hf.__all__]; assert 'score' in dir(lift_ss_hf)"
     run(code)
@@ -60,6 +63,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
         _ = lift_ss_hf.nothing
 
 
+@pytest.mark.process
 def test_the_pipeline_is_known_by_its_task_with_the_bundled_model_as_its_default():
     code = (
         "import sys, lift_ss_hf; from transformers import pipeline; assert 'adapters' not in sys.modules\n"

@@ -55,6 +55,7 @@ def compute_in_clean_process(metric, folder):
     return json.loads(finished.stdout)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("place", ["checkout", "copied alone"])
 def test_it_loads_and_computes_where_the_package_is_not(tmp_path, place):
     metric = Q8_SOV
@@ -64,6 +65,7 @@ def test_it_loads_and_computes_where_the_package_is_not(tmp_path, place):
     assert compute_in_clean_process(metric, tmp_path) == score(REFERENCES, PREDICTIONS, "q8")
 
 
+@pytest.mark.process
 def test_the_wheel_holds_the_metric_as_files(tmp_path):
     root = Path(lift_ss_hf.__file__).parents[1]
     if not (root / "setup.cfg").is_file():

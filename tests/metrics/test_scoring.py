@@ -410,6 +410,7 @@ def test_the_memory_beyond_the_input_does_not_grow_with_the_number_of_pairs():
     assert many - few < 9000 * 400 / 2, f"{few} to {many} bytes"
 
 
+@pytest.mark.process
 def test_scoring_needs_numpy_only():
     heavy = ("torch", "transformers", "datasets", "evaluate", "adapters", "pandas", "scipy", "sklearn")
     code = (

@@ -184,6 +184,7 @@ TRAINER_RUN = textwrap.dedent(
 )
 
 
+@pytest.mark.process
 def test_the_trainer_scores_what_two_processes_gather(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     script = tmp_path / "run.py"

@@ -317,6 +317,7 @@ save_file({"logits": logits}, FOLDER + "/logits.safetensors")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("family", FAMILIES)
 def test_remote_code_without_the_package(family, tmp_path):
     from safetensors.torch import save_file
@@ -396,7 +397,6 @@ def test_trainer_passes_the_number_of_labelled_residues(tmp_path):
 # ---- the real one ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.shared
 def test_the_real_esm2_8m_loads_and_its_artefact_is_small(shared_esm2, tmp_path):
     model = SecondaryStructureModel.from_backbone(shared_esm2, head="linear", top_blocks=3)
     tokenizer = ResidueTokenizer.from_pretrained(shared_esm2)

@@ -92,6 +92,7 @@ def reloaded(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "logits.safetensors")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_a_clean_process_reloads_equal_logits(case, folder, reloaded):
     with torch.no_grad():

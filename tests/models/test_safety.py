@@ -105,6 +105,7 @@ def test_what_comes_from_the_hub_names_no_path_of_this_machine(path):
         find_backbone(path, None, "org/name")
 
 
+@pytest.mark.process
 def test_what_comes_from_the_hub_is_checked_like_a_folder(saved, monkeypatch, tmp_path):
     with running_hub() as hub:
         files = {path.name: path.read_bytes() for path in (saved / "model").iterdir()}

@@ -50,6 +50,7 @@ def call(monkeypatch, capsys, *arguments):
     return left.value.code, captured.out, captured.err
 
 
+@pytest.mark.process
 def test_help_does_not_wait_for_torch():
     told = "print('torch' in sys.modules, 'numpy' in sys.modules)"
     code = f"import sys\ntry:\n    exec({CODE!r})\nexcept SystemExit:\n    {told}"
@@ -64,6 +65,7 @@ def test_the_choices_it_offers_are_those_there_are():
     assert sorted(command.PRECISIONS) == sorted(PRECISIONS)
 
 
+@pytest.mark.process
 def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, capsys, caplog):
     status, out, _ = call(monkeypatch, capsys, "predict", SEQUENCE, "--model", data / "model")
     assert status == 0
@@ -132,6 +134,7 @@ def test_a_figure_that_cannot_be_drawn_is_one_line(data, tmp_path, monkeypatch, 
     assert (status, len(err.splitlines())) == (2, 1), err
 
 
+@pytest.mark.process
 def test_a_reader_that_leaves_is_no_error(data):
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, "predict", data / "two.fasta", "--model", data / "model", "--quiet"],
@@ -143,6 +146,7 @@ def test_a_reader_that_leaves_is_no_error(data):
     assert process.wait() == 141
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("configuration", ["cpu_ddp", "deepspeed_zero3"])
 def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path, configuration):

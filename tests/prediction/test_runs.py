@@ -117,6 +117,7 @@ def test_processes_that_only_write_change_nothing(whole, data, tmp_path, small_p
     assert contents(tmp_path / "run") == contents(whole[0])
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_killed_three_times_and_resumed_it_is_the_same_to_the_byte(whole, data, tmp_path):
     out, rng = tmp_path / "run", random.Random(1)
@@ -175,6 +176,7 @@ def test_without_skip_bad_the_first_bad_record_stops_it_and_what_was_done_is_kep
     assert run(data, tmp_path / "run", resume=True).rejected == 3
 
 
+@pytest.mark.process
 def test_memory_does_not_grow_with_the_input(data, tmp_path):
     """Peak memory over 30 times the chains is that over few; real sizes are in benchmarks/prediction.md."""
     code = (

@@ -208,6 +208,7 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
         plots.save_figure(figure, tmp_path / "figure.pdf")
 
 
+@pytest.mark.process
 def test_drawing_touches_neither_pyplot_nor_backend_and_importing_not_even_matplotlib(tmp_path):
     code = (
         "import sys; from lift_ss_hf import plots; assert 'matplotlib' not in sys.modules; "

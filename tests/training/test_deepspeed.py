@@ -38,6 +38,7 @@ def expected(request, tmp_path_factory):
     return folder, load_file(folder / "ddp" / "model" / "model.safetensors")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_it_trains_as_plain_processes_do_and_resumes(expected, stage, tmp_path):
     data, weights = expected
@@ -60,6 +61,7 @@ def test_it_trains_as_plain_processes_do_and_resumes(expected, stage, tmp_path):
     assert f"{last_checkpoint(out).name}: written by 2 processes under ZeRO, found 1" in refused.stderr
 
 
+@pytest.mark.process
 def test_the_saved_model_is_scored_by_several_processes(expected, tmp_path):
     data, _ = expected
     config = ROOT / "accelerate_configs" / "deepspeed_zero3.yaml"

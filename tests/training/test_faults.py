@@ -61,6 +61,7 @@ def ranks(launcher):
     return [int(pid) for pid in subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True).stdout.split()]
 
 
+@pytest.mark.process
 def test_sigterm_leaves_a_checkpoint_and_says_that_it_can_be_resumed(data, whole, tmp_path):
     out = tmp_path / "run"
     with start(command(data, out, *SHORT)) as process:
@@ -74,6 +75,7 @@ def test_sigterm_leaves_a_checkpoint_and_says_that_it_can_be_resumed(data, whole
     assert scores(out) == whole[1]
 
 
+@pytest.mark.process
 def test_sigterm_to_one_of_two_processes_stops_both_with_one_checkpoint(data, whole, tmp_path):
     out = tmp_path / "run"
     with start(launch("cpu_ddp", data, out, *SHORT)) as process:
@@ -88,6 +90,7 @@ def test_sigterm_to_one_of_two_processes_stops_both_with_one_checkpoint(data, wh
     assert scores(out) == whole[2]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("victims", [1, 2])
 def test_killed_processes_end_the_run_and_it_resumes_equal(data, whole, tmp_path, victims):
     out = tmp_path / "run"
@@ -101,6 +104,7 @@ def test_killed_processes_end_the_run_and_it_resumes_equal(data, whole, tmp_path
     assert scores(out) == whole[2]
 
 
+@pytest.mark.process
 def test_killed_while_a_checkpoint_is_written_goes_on_from_the_one_before(data, whole, tmp_path):
     out = tmp_path / "run"
 
@@ -119,6 +123,7 @@ def test_killed_while_a_checkpoint_is_written_goes_on_from_the_one_before(data, 
     assert scores(out) == whole[1]
 
 
+@pytest.mark.process
 def test_a_run_of_two_processes_can_be_gone_on_with_in_one(data, tmp_path):
     out = tmp_path / "run"
     finish(launch("cpu_ddp", data, out, "--num_train_epochs", "2"))
@@ -127,6 +132,7 @@ def test_a_run_of_two_processes_can_be_gone_on_with_in_one(data, tmp_path):
     assert last_checkpoint(out).name != steps
 
 
+@pytest.mark.process
 def test_a_silently_smaller_world_is_an_error(data, tmp_path):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     done = subprocess.run([*launcher, *command(data, tmp_path / "run")[1:]], capture_output=True, text=True)
@@ -137,6 +143,7 @@ def test_a_silently_smaller_world_is_an_error(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.process
 def test_fsdp_on_a_cpu_is_an_error(data, tmp_path):
     config = ROOT / "accelerate_configs" / "fsdp2.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]

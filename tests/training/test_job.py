@@ -178,6 +178,7 @@ def test_a_run_that_replaces_another_takes_nothing_from_it(data, tmp_path):
     assert results["learnt"] == train(data, tmp_path / "new", *again)["learnt"]
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp_path):
     out = tmp_path / "killed"
@@ -194,6 +195,7 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp
     assert scores(json.loads((out / "metrics.json").read_text())) == scores(run[1])
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_path):
     out = tmp_path / "run"
@@ -214,6 +216,7 @@ def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_p
     assert state["global_step"] == -(-len(TokenBudgetBatches([0] * 48, training_lengths(), 512)) // 2)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one_with_twice_the_batch(data, tmp_path):
     # into a second epoch, with its own partners and masks
@@ -234,6 +237,7 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
     """A limit on the size of files stands for the full disk: small files still fit, a checkpoint does not."""
@@ -338,6 +342,7 @@ def test_another_run_is_never_overwritten_unasked(run, data, tmp_path):
         train(data, tmp_path / "new", "--resume_from_checkpoint", "last")
 
 
+@pytest.mark.process
 def test_the_command_line_ends_in_one_line_not_a_traceback(data, tmp_path):
     done = subprocess.run(command(data, tmp_path / "run", "--tests", "casp99"), capture_output=True, text=True)
     assert done.returncode == 2

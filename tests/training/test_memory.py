@@ -95,6 +95,7 @@ def test_zero_splits_by_stage():
     assert "ZeRO" not in estimate_markdown(whole, 1)
 
 
+@pytest.mark.process
 def test_the_command_prints_a_table_for_a_recipe_and_one_line_for_a_mistake(backbones):
     recipe = [sys.executable, str(ROOT / "recipes" / "estimate.py"), str(ROOT / "recipes" / "esm2_8m" / "pisces.yaml")]
     done = subprocess.run(

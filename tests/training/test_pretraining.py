@@ -103,6 +103,7 @@ def test_baselines_are_those_of_the_counts(tmp_path):
     assert math.isfinite(found["bigram"])
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
     def run(*arguments):
@@ -130,6 +131,7 @@ def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
     assert tokens == [CLS, *(VOCABULARY.index(letter) for letter in "MKVA"), EOS]
 
 
+@pytest.mark.process
 def test_missing_sequences_are_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, RECIPE, "--output_dir", str(tmp_path), "--use_cpu", "True"], capture_output=True, text=True
