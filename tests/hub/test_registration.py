@@ -49,7 +49,7 @@ def test_public_names_are_there_and_listed():
 
 
 def test_the_announced_types_are_those_of_the_configurations():
-    from lift_ss_hf import configuration as c
+    from lift_ss_hf.models import configuration as c
     from lift_ss_hf.hub.registration import MODEL_TYPES
 
     families = (c.EsmSecondaryStructureConfig, c.T5SecondaryStructureConfig, c.BertSecondaryStructureConfig)
@@ -76,6 +76,7 @@ def test_the_pipeline_is_known_by_its_task_with_the_bundled_model_as_its_default
 
 
 def test_the_task_is_called_the_same_everywhere():
-    from lift_ss_hf import pipeline, registration, storage
+    from lift_ss_hf.hub import registration
+    from lift_ss_hf.models import artefact, pipeline
 
-    assert {pipeline.TASK, registration.TASK, *storage.CUSTOM_PIPELINES} == {"protein-secondary-structure"}
+    assert {pipeline.TASK, registration.TASK, *artefact.CUSTOM_PIPELINES} == {"protein-secondary-structure"}

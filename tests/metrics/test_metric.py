@@ -84,8 +84,8 @@ def test_the_wheel_holds_the_metric_as_files(tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     shipped = tmp_path / "site" / "lift_ss_hf" / "metrics" / "q8_sov"
     assert {path.name for path in shipped.iterdir()} >= {path.name for path in Q8_SOV.glob("*.*")}
-    for name in ("scoring.py", "states.py"):
-        assert (shipped / name).read_bytes() == (root / "lift_ss_hf" / name).read_bytes()
+    for name in ("metrics/scoring.py", "models/states.py"):
+        assert (shipped / Path(name).name).read_bytes() == (root / "lift_ss_hf" / name).read_bytes()
     # From the wheel itself: its own load_q8_sov, in a process that sees the wheel instead of the checkout.
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import lift_ss_hf.metrics as m; "

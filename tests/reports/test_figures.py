@@ -211,8 +211,8 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
 @pytest.mark.process
 def test_drawing_touches_neither_pyplot_nor_backend_and_importing_not_even_matplotlib(tmp_path):
     code = (
-        "import sys; from lift_ss_hf import plots; assert 'matplotlib' not in sys.modules; "
-        f"plots.save_figure(plots.plot_blocks({{'lora': {{3: [0.77]}}}}), {str(tmp_path / 'figure.png')!r}); "
+        "import sys; from lift_ss_hf.reports import figures; assert 'matplotlib' not in sys.modules; "
+        f"figures.save_figure(figures.plot_blocks({{'lora': {{3: [0.77]}}}}), {str(tmp_path / 'figure.png')!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
