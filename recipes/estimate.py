@@ -5,8 +5,9 @@ python recipes/estimate.py recipes/prot_t5_xl/pisces.yaml --num_processes 4
 """
 
 from lift_ss_hf.cli.run import run
+from lift_ss_hf.reports.tables import estimate_markdown
 from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
-from lift_ss_hf.training.memory import EstimateArguments, estimate, estimate_markdown
+from lift_ss_hf.training.memory import EstimateArguments, estimate
 from lift_ss_hf.training.recipes import parse_recipe
 
 
@@ -14,7 +15,8 @@ def main() -> None:
     """Parse, estimate, print."""
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments, EstimateArguments)
     model, _, training, devices = parse_recipe(classes, __doc__ or "")
-    print(estimate_markdown(estimate(model, training, devices.chain_length), devices.num_processes))
+    found, num_processes = estimate(model, training, devices.chain_length), devices.num_processes
+    print(estimate_markdown(found.parameters, found.by_launch(num_processes), num_processes))
 
 
 if __name__ == "__main__":

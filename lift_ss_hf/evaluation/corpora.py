@@ -26,11 +26,11 @@ from ..prediction.ensemble import Ensemble
 from ..prediction.predictor import MAX_TOKENS, Predictor
 from ..reports import figures as plots
 from ..reports.provenance import count_duplicates, environment, load_training_chains, write_json
+from ..reports.tables import ALPHABET_TITLES, results_markdown
 
 logger = logging.getLogger(__name__)
 
 LEVELS = ("q9", "q8", "q3", "q3_lift_ss")
-LEVEL_TITLES = {"q9": "Q9", "q8": "Q8", "q3": "Q3 (P→C)", "q3_lift_ss": "Q3 (P→H)"}
 
 
 @dataclass
@@ -247,7 +247,7 @@ def evaluate_saved(
 
 def _draw(name: str, references: Sequence[str], predictions: Predictions, result: dict[str, Any], folder: Path) -> None:
     level, scores = next(iter(result["levels"].items()))
-    title, stem = f"{name}, {LEVEL_TITLES[level]}", Path(name).name.replace(":", "-")
+    title, stem = f"{name}, {ALPHABET_TITLES[level]}", Path(name).name.replace(":", "-")
     alphabet = ALPHABETS[level]
     figures = {
         "confusion": plots.plot_confusion(scores["confusion_matrix"], scores["letters"], title),
@@ -273,68 +273,3 @@ def _draw(name: str, references: Sequence[str], predictions: Predictions, result
     )
     for kind, figure in figures.items():
         plots.save_figure(figure, folder / f"{stem}-{kind}.png")
-
-
-def _percent(scores: dict[str, Any], key: str) -> str:
-    """`77.3 [76.1, 78.4]`, the interval where there is one."""
-    value = f"{100 * scores[key]:.1f}"
-    low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
-    return value if low is None or high is None else f"{value} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def results_markdown(results: dict[str, Any]) -> str:
-    """The table of all corpora, and the table of states of each."""
-    measured = results["environment"]
-    lines = [
-        f"# Results{' of ' + results['model'] if results['model'] else ''}",
-        "",
-        "Accuracies and SOV'99 (compatible mode) in percent, with 95 % intervals from resampling chains.",
-        "",
-        "| corpus | chains | residues | Q9 | Q8 | Q3 (P→C) | Q3 (P→H) | SOV'99 (Q8) | SOV'99 (Q3) | majority Q3 "
-        "| in training | residues/s |",
-        "| --- | ---: | ---: | --- | --- | --- | --- | --- | --- | ---: | ---: | ---: |",
-    ]
-    for name, result in results["corpora"].items():
-        levels = result["levels"]
-        cells = [_percent(levels[level], level) if level in levels else "–" for level in LEVELS]
-        cells += [_percent(levels[level], "sov99") if level in levels else "–" for level in ("q8", "q3")]
-        majority = result["majority"].get("q3")
-        cells.append("–" if majority is None else f"{100 * majority:.1f}")
-        duplicates = result["duplicates_in_training"]
-        cells.append("not known" if duplicates is None else str(duplicates))
-        lines.append(
-            f"| {name} | {result['num_chains']:,} | {result['num_residues']:,} | {' | '.join(cells)} "
-            f"| {result['residues_per_second']:,.0f} |"
-        )
-    lines += [
-        "",
-        '"In training": chains of the test set that the model was trained on, letter by letter. Q8 and Q3 are of the '
-        "state whose probability is the largest once those of the states that fold into one are summed; the confusion "
-        "matrix is of the model's own states.",
-        "",
-    ]
-    for name, result in results["corpora"].items():
-        lines += _state_table(name, result)
-    lines += [
-        f"Measured with lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
-        f"{measured['processor']}, {measured['threads']} threads"
-        + "".join(f", {accelerator}" for accelerator in measured["accelerators"])
-        + f": `{measured['command']}`."
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _state_table(name: str, result: dict[str, Any]) -> list[str]:
-    level, scores = next(iter(result["levels"].items()))
-    lines = [
-        f"## {name}: the states ({LEVEL_TITLES[level]})",
-        "",
-        "| state | residues | recall | precision | F1 | MCC | SOV'99 |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for index, state in enumerate(scores["letters"]):
-        support = sum(scores["confusion_matrix"][index])
-        values = [scores[f"{metric}_{state}"] for metric in ("recall", "precision", "f1", "mcc", "sov99")]
-        cells = " | ".join("–" if value is None else f"{100 * value:.1f}" for value in values)
-        lines.append(f"| {state} | {support:,} | {cells} |")
-    return [*lines, ""]

@@ -18,12 +18,11 @@ from ..corpora import load_catalogue
 from ..corpora.catalogue import CorpusName
 from ..models.atomic import replacing
 from .provenance import TOKEN
+from .tables import ACCURACY_TITLES, card_markdown
 
 TEMPLATE = Path(__file__).parents[1] / "assets" / "model_card.md"
 TASK = "token-classification"
 CARD_FILE = "README.md"
-ACCURACY_TITLES = {"q9": "Q9 accuracy", "q8": "Q8 accuracy", "q3": "Q3 accuracy (P is coil)"}
-ACCURACY_TITLES["q3_lift_ss"] = "Q3 accuracy (P is helix, as LIFT_SS)"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/\"'`]+/)*([^\s/\"'`]+)|[A-Za-z]:\\\S*\\(\S+)")
 LICENSES = {"bundled": "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
 SEEN_OF_BLOCKS = {
@@ -81,7 +80,7 @@ def make_card(run: str | Path) -> ModelCard:
     text = {
         "name": run.resolve().name,
         "summary": _summary(config),
-        "results": _results_table(metrics),
+        "results": card_markdown(metrics["corpora"], _public_name),
         "calibration": _calibration(metrics.get("calibration")),
         "training": _training(config, recipe, corpora, metrics),
         "licences": _licences(config, recipe),
@@ -152,31 +151,6 @@ def _summary(config: Mapping[str, Any]) -> str:
     if config.get("backbone_fingerprint"):
         line += f" Backbone fingerprint: `{config['backbone_fingerprint']}`."
     return line
-
-
-def _percent(scores: Mapping[str, Any], key: str) -> str:
-    if scores.get(key) is None:
-        return "–"
-    low, high = scores.get(f"{key}_low"), scores.get(f"{key}_high")
-    interval = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * scores[key]:.1f}{interval}"
-
-
-def _results_table(metrics: Mapping[str, Any]) -> str:
-    levels = [level for level in ACCURACY_TITLES if any(level in r["levels"] for r in metrics["corpora"].values())]
-    titles = [ACCURACY_TITLES[level] for level in levels] + [f"SOV'99 ({level})" for level in levels]
-    lines = [
-        "| corpus | split | chains | " + " | ".join(titles) + " | of the chains in training |",
-        "| --- | --- | ---: |" + " --- |" * len(titles) + " ---: |",
-    ]
-    for name, result in metrics["corpora"].items():
-        scores = result["levels"]
-        cells = [_percent(scores.get(level, {}), level) for level in levels]
-        cells += [_percent(scores.get(level, {}), "sov99") for level in levels]
-        duplicates = result["duplicates_in_training"]
-        cells.append("not known" if duplicates is None else str(duplicates))
-        lines.append(f"| {_public_name(name)} | {result['split']} | {result['num_chains']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _calibration(fitted: Mapping[str, Any] | None) -> str:

@@ -26,7 +26,6 @@ from ..corpora import load_corpus
 from ..corpora.loading import warn_if_crossed
 from ..evaluation.calibration import calibrate, store_temperature
 from ..evaluation.corpora import (
-    LEVEL_TITLES,
     evaluate_corpora,
     levels_of,
     majority_accuracy,
@@ -43,6 +42,7 @@ from ..models.states import IGNORE_INDEX, get_alphabet
 from ..models.tokenization import ResidueTokenizer
 from ..reports.model_card import write_card
 from ..reports.provenance import environment, save_training_chains, sequence_hashes, write_json
+from ..reports.tables import learnt_markdown
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .callbacks import EarlyStopping, EvaluateTheEnd, NewBatches
 from .checkpoints import finished_with, remove_former_run, saving_into, starting_point
@@ -404,17 +404,3 @@ def describe_corpus(corpus: datasets.Dataset) -> dict[str, Any]:
         "residues": sum(corpus["num_residues"]),
         "sha256_of_sequences_and_states": digest.hexdigest(),
     }
-
-
-def learnt_markdown(learnt: dict[str, dict[str, float]]) -> str:
-    """The table that shows that something was learnt."""
-    lines = [
-        "## What was learnt (validation chains)",
-        "",
-        "| accuracy | commonest state | before training | after training |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for level, row in learnt.items():
-        cells = " | ".join(f"{100 * row[kind]:.1f}" for kind in ("majority", "untrained", "trained"))
-        lines.append(f"| {LEVEL_TITLES[level]} | {cells} |")
-    return "\n".join(lines) + "\n"

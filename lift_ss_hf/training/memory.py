@@ -62,6 +62,11 @@ class Estimate:
             held[part] = -(-whole // num_processes) if stage >= first_stage else whole
         return held | {"total": sum(held.values())}
 
+    def by_launch(self, num_processes: int) -> dict[str, dict[str, int]]:
+        """Return `on_each_device` for each launch: `alone` on one device, else `DDP` and `ZeRO-1` to `ZeRO-3`."""
+        launches = ["DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"] if num_processes > 1 else ["alone"]
+        return {launch: self.on_each_device(stage, num_processes) for stage, launch in enumerate(launches)}
+
 
 def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_length: int = 512) -> Estimate:
     """Estimate what a recipe holds in memory.
@@ -146,25 +151,3 @@ def saved_activations(model: SecondaryStructureModel, tokens: torch.Tensor, bf16
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), autocast:
         model(tokens, attention_mask=torch.ones_like(tokens))
     return sum(storage.nbytes() for storage in kept.values())
-
-
-def estimate_markdown(found: Estimate, num_processes: int) -> str:
-    """Two tables: parameters by part, and memory for each device under each launch configuration."""
-    lines = ["| part | trained | frozen |", "| --- | ---: | ---: |"]
-    lines += [f"| {part} | {n['trained']:,} | {n['frozen']:,} |" for part, n in found.parameters.items()]
-    devices = f"each of {num_processes} devices" if num_processes > 1 else "one device"
-    lines += ["", f"Memory of {devices} [GB]:", ""]
-    lines += [
-        "| | weights | gradients | optimizer | activations | total |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for stage in range(4 if num_processes > 1 else 1):
-        name = f"ZeRO-{stage}" if stage else ("DDP" if num_processes > 1 else "alone")
-        cells = " | ".join(f"{size / 1e9:.2f}" for size in found.on_each_device(stage, num_processes).values())
-        lines.append(f"| {name} | {cells} |")
-    lines += [
-        "",
-        "Not counted: what libraries and the device itself take (about 0.5 to 1 GB on a GPU), and short-lived tensors "
-        "inside one operation.",
-    ]
-    return "\n".join(lines)

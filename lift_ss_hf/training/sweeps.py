@@ -9,11 +9,12 @@ import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from ..models.atomic import replacing
 from ..reports import figures as plots
+from ..reports.tables import ALPHABET_TITLES, sweep_markdown
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .checkpoints import last_checkpoint
 from .job import run_training
@@ -120,33 +121,6 @@ def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def sweep_markdown(rows: list[dict[str, Any]]) -> str:
-    """One line a point; seeds are put together with mean and spread."""
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("seed", "scores")]
-    corpora = list(rows[0]["scores"])
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(key, "–") for key in keys), []).append(row)
-    level = next(iter(rows[0]["scores"][corpora[0]]))
-    header = [*keys, "runs", *(f"{corpus} {level}, q3" for corpus in corpora)]
-    lines = ["# Sweep", "", "Accuracies in percent, mean ± standard deviation over seeds.", ""]
-    lines += [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    for values, group in groups.items():
-        cells = [*map(str, values), str(len(group))]
-        for corpus in corpora:
-            shown = [_mean_and_spread([row["scores"][corpus].get(lv) for row in group]) for lv in (level, "q3")]
-            cells.append(", ".join(shown))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _mean_and_spread(values: list[float | None]) -> str:
-    known = [100 * value for value in values if value is not None]
-    if not known:
-        return "–"
-    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
-
-
 def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
     curves: dict[str, dict[int, list[float]]] = {}
     without: dict[str, list[float]] = {"frozen": [], "full": []}
@@ -159,4 +133,4 @@ def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
             regime = {"all": "frozen", "none": "full"}.get(str(row.get("freeze", "all")).lower())
             without.get(regime or "", []).append(accuracy)
     lines = {regime: mean(values) for regime, values in without.items() if values}
-    return plots.plot_blocks(curves, title=f"{corpus}, Q3 (P→C)", **lines)
+    return plots.plot_blocks(curves, title=f"{corpus}, {ALPHABET_TITLES['q3']}", **lines)

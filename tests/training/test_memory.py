@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.training.arguments import ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import model_options
-from lift_ss_hf.training.memory import Estimate, estimate, estimate_markdown, saved_activations
+from lift_ss_hf.training.memory import Estimate, estimate, saved_activations
 
 LENGTH, ROWS = 100, 4
 
@@ -91,8 +91,9 @@ def test_zero_splits_by_stage():
     totals = [whole.on_each_device(stage, 4)["total"] for stage in range(4)]
     assert totals == [227, 167, 137, 62]
     assert all(whole.on_each_device(stage, 1)["total"] == 227 for stage in range(4))
-    assert "| ZeRO-3 |" in estimate_markdown(whole, 4)
-    assert "ZeRO" not in estimate_markdown(whole, 1)
+    assert [memory["total"] for memory in whole.by_launch(4).values()] == totals
+    assert list(whole.by_launch(4)) == ["DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"]
+    assert list(whole.by_launch(1)) == ["alone"]
 
 
 @pytest.mark.process

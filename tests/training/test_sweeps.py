@@ -11,7 +11,7 @@ from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.training.recipes import RecipeError
 from lift_ss_hf.training.sweep_caches import shared_blocks
-from lift_ss_hf.training.sweeps import _figure, _parse_point, read_points, run_sweep, sweep_markdown
+from lift_ss_hf.training.sweeps import _figure, _parse_point, read_points, run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +86,6 @@ def test_a_wrong_point_is_told_before_the_first_is_run(grid, tmp_path):
     with pytest.raises(RecipeError, match=r"unknown argument 'top_block'\. Did you mean 'top_blocks'\?"):
         run_sweep(tmp_path / "grid.yaml", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_seeds_are_put_together_with_their_spread():
-    rows = [
-        {"adapter": "lora", "seed": seed, "scores": {"casp12": {"q9": value, "q3": value}}}
-        for seed, value in enumerate([0.5, 0.6])
-    ]
-    assert "| lora | 2 | 55.0 ± 7.1, 55.0 ± 7.1 |" in sweep_markdown(rows)
 
 
 def test_regimes_without_adapters_are_lines_in_the_figure():

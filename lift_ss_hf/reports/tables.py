@@ -1,0 +1,216 @@
+"""Markdown tables of results, as written to `results.md`, printed by the recipes and shown on model cards.
+
+Every function takes plain mappings, as they are read back from `metrics.json`, and returns text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+MISSING = "–"
+ALPHABET_TITLES: Mapping[str, str] = {"q9": "Q9", "q8": "Q8", "q3": "Q3 (P→C)", "q3_lift_ss": "Q3 (P→H)"}
+# The same on a model card, for readers who do not know that P is polyproline II.
+ACCURACY_TITLES: Mapping[str, str] = {
+    "q9": "Q9 accuracy",
+    "q8": "Q8 accuracy",
+    "q3": "Q3 accuracy (P is coil)",
+    "q3_lift_ss": "Q3 accuracy (P is helix, as LIFT_SS)",
+}
+STATE_SCORES: Mapping[str, str] = {
+    "recall": "recall",
+    "precision": "precision",
+    "f1": "F1",
+    "mcc": "MCC",
+    "sov99": "SOV'99",
+}
+
+
+def percent(value: float | None) -> str:
+    """Format a fraction as a percentage with one decimal, and None as a dash.
+
+    Example:
+        >>> percent(0.7734), percent(None)
+        ('77.3', '–')
+    """
+    return MISSING if value is None else f"{100 * value:.1f}"
+
+
+def percent_with_interval(scores: Mapping[str, Any], name: str) -> str:
+    """Format a score as a percentage, followed by its 95 % interval if there is one.
+
+    Args:
+        scores: scores by name, with the interval's bounds as `NAME_low` and `NAME_high` [fraction].
+        name: the score to format.
+
+    Returns:
+        the text; a dash if the score is missing or None.
+
+    Example:
+        >>> percent_with_interval({"q3": 0.7734, "q3_low": 0.761, "q3_high": 0.784}, "q3")
+        '77.3 [76.1, 78.4]'
+    """
+    value, low, high = (scores.get(key) for key in (name, f"{name}_low", f"{name}_high"))
+    interval = "" if value is None or low is None or high is None else f" [{percent(low)}, {percent(high)}]"
+    return percent(value) + interval
+
+
+def results_markdown(results: Mapping[str, Any]) -> str:
+    """Return `results.md`: one table of all corpora, then a table of the states for each corpus.
+
+    Args:
+        results: what `evaluate_corpora` returns, or the content of `metrics.json`.
+    """
+    measured = results["environment"]
+    lines = [
+        f"# Results{' of ' + results['model'] if results['model'] else ''}",
+        "",
+        "Accuracies and SOV'99 (compatible mode) in percent, with 95 % intervals from resampling chains.",
+        "",
+        _corpora_table(results["corpora"]),
+        "",
+        '"In training": chains of the test set that the model was trained on, letter by letter. Q8 and Q3 are of the '
+        "state whose probability is the largest once those of the states that fold into one are summed; the confusion "
+        "matrix is of the model's own states.",
+        "",
+    ]
+    for name, result in results["corpora"].items():
+        alphabet, scores = next(iter(result["levels"].items()))
+        lines += [f"## {name}: the states ({ALPHABET_TITLES[alphabet]})", "", _states_table(scores), ""]
+    lines += [
+        f"Measured with lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
+        f"{measured['processor']}, {measured['threads']} threads"
+        + "".join(f", {accelerator}" for accelerator in measured["accelerators"])
+        + f": `{measured['command']}`."
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _corpora_table(corpora: Mapping[str, Mapping[str, Any]]) -> str:
+    header = ["corpus", "chains", "residues", *ALPHABET_TITLES.values(), "SOV'99 (Q8)", "SOV'99 (Q3)"]
+    rows = []
+    for name, result in corpora.items():
+        scores = result["levels"]
+        accuracies = [percent_with_interval(scores.get(alphabet, {}), alphabet) for alphabet in ALPHABET_TITLES]
+        overlaps = [percent_with_interval(scores.get(alphabet, {}), "sov99") for alphabet in ("q8", "q3")]
+        chains, residues = f"{result['num_chains']:,}", f"{result['num_residues']:,}"
+        speed = f"{result['residues_per_second']:,.0f}"
+        majority = percent(result["majority"].get("q3"))
+        rows.append([name, chains, residues, *accuracies, *overlaps, majority, _duplicates(result), speed])
+    return _table([*header, "majority Q3", "in training", "residues/s"], rows, "lrr" + 6 * "l" + "rrr")
+
+
+def _states_table(scores: Mapping[str, Any]) -> str:
+    rows = []
+    for state, counts in zip(scores["letters"], scores["confusion_matrix"], strict=True):
+        rows.append([state, f"{sum(counts):,}", *(percent(scores[f"{name}_{state}"]) for name in STATE_SCORES)])
+    return _table(["state", "residues", *STATE_SCORES.values()], rows, "lrrrrrr")
+
+
+def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callable[[str], str] = str) -> str:
+    """Return the results table of a model card: a row for each corpus, a column for each alphabet that was scored.
+
+    Args:
+        corpora: `metrics.json`'s results by corpus.
+        public_name: turns a corpus, which may be a path, into the name to show.
+    """
+    alphabets = [name for name in ACCURACY_TITLES if any(name in result["levels"] for result in corpora.values())]
+    titles = [*(ACCURACY_TITLES[name] for name in alphabets), *(f"SOV'99 ({name})" for name in alphabets)]
+    rows = []
+    for corpus, result in corpora.items():
+        scores = [result["levels"].get(alphabet, {}) for alphabet in alphabets]
+        cells = [percent_with_interval(found, name) for found, name in zip(scores, alphabets, strict=True)]
+        cells += [percent_with_interval(found, "sov99") for found in scores]
+        rows.append([public_name(corpus), result["split"], f"{result['num_chains']:,}", *cells, _duplicates(result)])
+    header = ["corpus", "split", "chains", *titles, "of the chains in training"]
+    return _table(header, rows, "llr" + "l" * len(titles) + "r")
+
+
+def learnt_markdown(learnt: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the section that compares a trained model with a constant prediction and with the untrained model.
+
+    Args:
+        learnt: validation accuracies `majority`, `untrained` and `trained` [fraction] by alphabet.
+
+    Example:
+        >>> print(learnt_markdown({"q9": {"majority": 0.31, "untrained": 0.12, "trained": 0.58}}))
+        ## What was learnt (validation chains)
+        <BLANKLINE>
+        | accuracy | commonest state | before training | after training |
+        | --- | ---: | ---: | ---: |
+        | Q9 | 31.0 | 12.0 | 58.0 |
+        <BLANKLINE>
+    """
+    rows = [
+        [ALPHABET_TITLES[alphabet], *(percent(row[kind]) for kind in ("majority", "untrained", "trained"))]
+        for alphabet, row in learnt.items()
+    ]
+    table = _table(["accuracy", "commonest state", "before training", "after training"], rows, "lrrr")
+    return f"## What was learnt (validation chains)\n\n{table}\n"
+
+
+def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of a sweep: a row for each point, with mean and standard deviation over its seeds.
+
+    Args:
+        rows: for each run its settings and, under `scores`, accuracies [fraction] by corpus and alphabet.
+    """
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("seed", "scores")]
+    points: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        points.setdefault(tuple(row.get(key, MISSING) for key in keys), []).append(row["scores"])
+    corpora = list(rows[0]["scores"])
+    alphabet = next(iter(rows[0]["scores"][corpora[0]]))
+    header = [*keys, "runs", *(f"{corpus} {alphabet}, q3" for corpus in corpora)]
+    table = [
+        [*map(str, settings), str(len(runs))]
+        + [", ".join(_mean_and_spread(runs, corpus, name) for name in (alphabet, "q3")) for corpus in corpora]
+        for settings, runs in points.items()
+    ]
+    heading = "# Sweep\n\nAccuracies in percent, mean ± standard deviation over seeds.\n\n"
+    return f"{heading}{_table(header, table)}\n"
+
+
+def _mean_and_spread(runs: Sequence[Mapping[str, Any]], corpus: str, alphabet: str) -> str:
+    values = [run[corpus].get(alphabet) for run in runs]
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return MISSING
+    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
+
+
+def estimate_markdown(
+    parameters: Mapping[str, Mapping[str, int]], memory: Mapping[str, Mapping[str, int]], num_processes: int
+) -> str:
+    """Return two tables: the parameters of each part, and the memory of each device for each way to launch.
+
+    Args:
+        parameters: `trained` and `frozen` parameters by part, as `parameter_summary()` returns them.
+        memory: for each way to launch (`DDP`, `ZeRO-1`, ...) the size of each part and of the `total` [bytes].
+        num_processes: number of devices.
+    """
+    counts = [[part, f"{n['trained']:,}", f"{n['frozen']:,}"] for part, n in parameters.items()]
+    sizes = [[launch, *(f"{size / 1e9:.2f}" for size in parts.values())] for launch, parts in memory.items()]
+    lines = [
+        _table(["part", "trained", "frozen"], counts, "lrr"),
+        "",
+        f"Memory of {f'each of {num_processes} devices' if num_processes > 1 else 'one device'} [GB]:",
+        "",
+        _table(["", *next(iter(memory.values()))], sizes, "lrrrrr"),
+        "",
+        "Not counted: what libraries and the device itself take (about 0.5 to 1 GB on a GPU), and short-lived tensors "
+        "inside one operation.",
+    ]
+    return "\n".join(lines)
+
+
+def _duplicates(result: Mapping[str, Any]) -> str:
+    duplicates = result["duplicates_in_training"]
+    return "not known" if duplicates is None else str(duplicates)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str = "") -> str:
+    """Lay out a Markdown table; `alignment` has one letter for each column, l or r, and is all l by default."""
+    rules = ["---:" if side == "r" else "---" for side in alignment or "l" * len(header)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rules, *rows))
