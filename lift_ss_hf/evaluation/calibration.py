@@ -15,11 +15,11 @@ import numpy as np
 from accelerate import PartialState
 
 from ..corpora import load_corpus
+from ..metrics.calibration import expected_calibration_error
 from ..models.atomic import replacing
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import IGNORE_INDEX, fold_index, get_alphabet
 from ..models.tokenization import ResidueTokenizer
-from ..reports.figures import expected_calibration_error
 from ..reports.provenance import load_training_chains, sequence_hashes
 from .corpora import Predictions, levels_of, num_states_of, predict
 

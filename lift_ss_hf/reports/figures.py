@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..metrics.calibration import NUM_BINS, calibration_bins, expected_calibration_error
 from ..models.atomic import replacing
 from ..models.states import Q3, STATE_MEANINGS
 
@@ -32,7 +33,6 @@ MARKERS = "osD^vPX*<"
 DOTS_PER_INCH = 200
 COLUMN_WIDTH = 4.5  # inches
 NORMAL_95 = 1.959964  # 97.5th percentile of the normal distribution
-CALIBRATION_BINS = 15  # Guo et al. 2017
 MIN_CHAINS_A_BIN, MAX_LENGTH_BINS = 10, 8
 DASH = "–"
 PAGE_WIDTH, RESIDUES_IN_ROW = 7.0, 100  # inches, and residues of a chain that fit
@@ -189,23 +189,6 @@ def plot_accuracy_by_length(lengths: Sequence[int], accuracies: Sequence[float |
     return figure
 
 
-def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool]) -> float:
-    """Mean gap between confidence and accuracy over 15 bins, weighted by their residues [fraction].
-
-    Args:
-        confidences: probability of the predicted state of each residue.
-        correct: whether it is the reference's.
-
-    Raises:
-        ValueError: if there are none, the two differ in length, or a confidence is no fraction.
-
-    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, ICML.
-    """
-    number, confidence, accuracy = _calibration_bins(confidences, correct)
-    filled = number > 0
-    return float(np.sum(number[filled] * np.abs(confidence[filled] - accuracy[filled])) / number.sum())
-
-
 def plot_calibration(confidences: Sequence[float], correct: Sequence[bool], title: str = "") -> Figure:
     """Draw how often predictions are right against how sure they are, and how many are how sure.
 
@@ -219,14 +202,14 @@ def plot_calibration(confidences: Sequence[float], correct: Sequence[bool], titl
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, ICML.
     """
-    number, confidence, accuracy = _calibration_bins(confidences, correct)
-    edges = np.linspace(0, 100, CALIBRATION_BINS + 1)
+    number, confidence, accuracy = calibration_bins(confidences, correct)
+    edges = np.linspace(0, 100, NUM_BINS + 1)
     filled = number > 0
     figure = _figure(3.6, 4.4)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3.2, 1))
     _entitle(upper, title)
     upper.plot([0, 100], [0, 100], color="0.5", lw=1, ls=(0, (4, 3)), label="perfectly calibrated")
-    style = {"width": 100 / CALIBRATION_BINS, "align": "edge", "edgecolor": "white", "linewidth": 0.8}
+    style = {"width": 100 / NUM_BINS, "align": "edge", "edgecolor": "white", "linewidth": 0.8}
     upper.bar(edges[:-1][filled], 100 * accuracy[filled], color="#9CCBE8", **style)
     upper.plot(
         100 * confidence[filled], 100 * accuracy[filled], color="#0072B2", marker="o", ms=4, lw=1.3, label="model"
@@ -234,7 +217,7 @@ def plot_calibration(confidences: Sequence[float], correct: Sequence[bool], titl
     upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy [%]")
     upper.legend(loc="upper left", frameon=False, fontsize=8)
     error = 100 * expected_calibration_error(confidences, correct)
-    _corner(upper, f"ECE {error:.1f} % ({CALIBRATION_BINS} bins)", colour="#202020")
+    _corner(upper, f"ECE {error:.1f} % ({NUM_BINS} bins)", colour="#202020")
     lower.bar(edges[:-1], 100 * number / number.sum(), color="0.65", **style)
     lower.set(xlabel="confidence of the prediction [%]", ylabel="residues [%]")
     _corner(lower, f"{int(number.sum()):,} residues", top=True)
@@ -484,18 +467,3 @@ def _mean_by_length(sizes: np.ndarray, heights: np.ndarray) -> np.ndarray:
         half = quantile * heights[part].std(ddof=1) / np.sqrt(len(part))
         rows.append((np.median(sizes[part]), heights[part].mean(), half))
     return np.array(rows)
-
-
-def _calibration_bins(confidences: Sequence[float], correct: Sequence[bool]) -> tuple[np.ndarray, ...]:
-    """(15,) each: residues, mean confidence and accuracy of each bin; nan in an empty one."""
-    if len(confidences) != len(correct) or not len(correct):
-        raise ValueError(
-            f"{len(confidences)} confidences but {len(correct)} outcomes. Give one of each a residue, at least one."
-        )
-    sure = _fractions(confidences, "confidence")
-    index = np.clip(np.ceil(sure * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    number = np.bincount(index, minlength=CALIBRATION_BINS).astype(float)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(index, sure, CALIBRATION_BINS) / number
-        accuracy = np.bincount(index, np.asarray(correct, dtype=float), CALIBRATION_BINS) / number
-    return number, confidence, accuracy

