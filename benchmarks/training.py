@@ -28,8 +28,9 @@ import torch
 from origin import origin
 from transformers import EsmConfig, EsmForTokenClassification
 
-from lift_ss_hf.batches.cached_chains import with_cached_prefixes
+from lift_ss_hf.batches.cached_chains import PrefixCacheSettings, with_cached_states
 from lift_ss_hf.batches.collator import ChainCollator, TokenBudgetBatches
+from lift_ss_hf.batches.labelled_chains import LabelledChains
 from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import load_corpus
@@ -37,8 +38,6 @@ from lift_ss_hf.models.backbones import BUNDLED, get_family
 from lift_ss_hf.models.configuration import EsmSecondaryStructureConfig
 from lift_ss_hf.models.modeling import EsmForSecondaryStructure
 from lift_ss_hf.models.tokenization import ResidueTokenizer
-from lift_ss_hf.training.arguments import RecipeTrainingArguments
-from lift_ss_hf.training.job import LabelledChains
 
 MAX_TOKENS = 2048  # of a batch, the recipes' default
 DEFAULT_ROWS = 8  # chains of a batch: transformers.TrainingArguments
@@ -112,10 +111,7 @@ def chains_of(corpus: str, number: int) -> LabelledChains:
 
 def cached(model: Any, chains: LabelledChains, folder: Path) -> Any:
     """The chains with their states on the disk."""
-    training = RecipeTrainingArguments(
-        output_dir=str(folder / "run"), prefix_cache=str(folder), report_to="none", disable_tqdm=True
-    )
-    return with_cached_prefixes(model, [chains], 1, training)[0]
+    return with_cached_states(model, [chains], 1, PrefixCacheSettings(folder, quiet=True))[0]
 
 
 def seconds_of_epoch(model: Any, batches: Any, epochs: int) -> float:

@@ -1,4 +1,4 @@
-"""Datasets of labelled chains and the batches made of them: collating, masking, cached hidden states.
+"""Datasets of labelled chains, and the batches made of them: collating, masking, caching hidden states.
 
 May import `models` only.
 """

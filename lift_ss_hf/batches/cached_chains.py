@@ -1,14 +1,14 @@
-"""Chains that bring along what the frozen blocks make of them, so that training runs only the blocks it changes.
+"""Chains with the hidden states of the frozen blocks, so that training runs only the blocks it changes.
 
-All that lies below the lowest trained block is a constant function of the chain, and below its adapter where that acts
-on the block's output alone. `with_cached_prefixes` computes it once for each distinct chain and keeps it in a
-`PrefixStore`. Frozen blocks run without dropout here as they do without the cache; what the cache changes is the
-rounding of the states to 16 bits.
+Everything below the lowest trained block is a constant function of the chain; and everything below that block's
+adapter, if the adapter acts on the block's output alone. `with_cached_states` computes it once for each distinct chain
+and keeps it in a `PrefixStore`. Frozen blocks run without dropout with and without the cache; the only effect of the
+cache is that hidden states are rounded to 16 bits.
 
-It is filled before the first step and not during the first epoch, which costs the same: each chain goes through the
-frozen blocks once, and the first epoch reads what they made of it. But filled before, chains are sorted over the whole
-corpus (no padding), all epochs see the same rounding (a run that fills draws the same curve as one that reads), what
-cannot hold is told before the training and not in the midst of it, and the data loader's workers read only.
+The cache is filled before the first step. Filling it during the first epoch would take as long, but filled before,
+chains are sorted over the whole corpus (no padding), all epochs see the same rounding (the run that fills the cache
+has the same loss curve as one that reads it), a cache that does not fit is reported before training rather than during
+it, and the workers of the data loader only read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import logging
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,35 +31,57 @@ from tqdm.auto import tqdm
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..models.windows import plan_windows
-from ..training.arguments import PREFIX_CACHE_OFF, RecipeTrainingArguments
 from .collator import ChainCollator, budget_batches
 from .prefix_store import BYTES_PER_VALUE, ORIGIN_FILE, PrefixStore, chain_key
 
 logger = logging.getLogger(__name__)
 
-Place = tuple[Any, int]  # a dataset, and the number of a chain in it
+ChainLocation = tuple[Any, int]  # a dataset, and the index of a chain in it
 
-# What a configuration says of where it came from and how it is kept, and not of what it computes.
+# Entries of a backbone's configuration that say where it came from and how it is stored, not what it computes
 NOT_COMPUTED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
+@dataclass(frozen=True)
+class PrefixCacheSettings:
+    """Where cached hidden states are kept, and how they are computed.
+
+    Attributes:
+        folder: folder of all stores.
+        limit_gb: upper bound of what the folder takes [GB].
+        num_blocks: cache the output of at most this many of the lowest blocks (default: of all frozen blocks).
+        device: device to run the frozen blocks on.
+        autocast_dtype: dtype of autocast, as in training; None for no autocast.
+        max_tokens: size of a batch [tokens].
+        quiet: show no progress bar.
+    """
+
+    folder: str | Path
+    limit_gb: float = 50.0
+    num_blocks: int | None = None
+    device: torch.device | str = "cpu"
+    autocast_dtype: torch.dtype | None = None
+    max_tokens: int = 2048
+    quiet: bool = False
+
+
 class CannotCacheError(Exception):
-    """The states cannot be kept; the message says why, and training goes on without."""
+    """Hidden states cannot be cached. The message says why; training continues without the cache."""
 
 
 class CachedChains(Dataset):
-    """Chains with the states that go into the lowest trained block, as `prefix`.
+    """Chains with the hidden states that enter the lowest trained block, as `prefix`.
 
     Args:
         chains: a dataset of `Features`, with `lengths`.
-        store: opened, with the states of every chain.
-        dtype: that the model computes the states in; 16 bits are a matter of the disk.
+        store: an opened store that has the hidden states of every chain.
+        dtype: dtype the model computes in; the 16 bits of the store are converted to it.
     """
 
     def __init__(self, chains: Any, store: PrefixStore, dtype: torch.dtype):
         self.chains, self.store, self.dtype = chains, store, dtype
         self.lengths = chains.lengths
-        self.keys = keys_of(chains)
+        self.keys = chain_keys(chains)
 
     def __len__(self) -> int:
         return len(self.chains)
@@ -67,46 +90,49 @@ class CachedChains(Dataset):
         return {**self.chains[index], "prefix": self.store.read(self.keys[index]).to(self.dtype)}
 
 
-def keys_of(chains: Any) -> list[str]:
-    """The key of each chain."""
+def chain_keys(chains: Any) -> list[str]:
+    """Return the key of each chain in the store."""
     return [chain_key(chains[index]["input_ids"]) for index in range(len(chains))]
 
 
-def with_cached_prefixes(
-    model: Any, datasets: Sequence[Any], pad_token_id: int, training: RecipeTrainingArguments
+def with_cached_states(
+    model: Any, datasets: Sequence[Any], pad_token_id: int, settings: PrefixCacheSettings
 ) -> list[Any]:
-    """Chains with cached states, as `training.prefix_cache` asks; unchanged where that cannot be, with a line why.
+    """Add cached hidden states to chains; where that is impossible, log why and return the chains unchanged.
 
-    Several processes share the work, and all of them use the cache or none does.
+    Several processes share the work, and either all of them use the cache or none does.
 
     Args:
-        model: a secondary structure model; moved to the training device where there is something to compute.
-        datasets: chains with `lengths`: for training, for validation.
-        pad_token_id: of the backbone.
-        training: its prefix_cache, prefix_cache_gb, device, precision.
+        model: a secondary structure model; moved to `settings.device`.
+        datasets: datasets of chains with `lengths`: for training, for validation.
+        pad_token_id: the backbone's padding token.
+        settings: where to keep the hidden states, and how to compute them.
+
+    Returns:
+        One dataset for each of `datasets`.
     """
-    if training.prefix_cache == PREFIX_CACHE_OFF:
-        return list(datasets)
-    model.max_prefix_blocks = training.prefix_cache_blocks
+    model.max_prefix_blocks = settings.num_blocks
     try:
-        return _cached(model, datasets, pad_token_id, training)
+        return _cached(model, datasets, pad_token_id, settings)
     except CannotCacheError as reason:
         model.max_prefix_blocks = None
-        logger.warning("prefix cache: training goes on without it: %s.", reason)
+        logger.warning("prefix cache: training continues without it: %s.", reason)
         return list(datasets)
 
 
 def _cached(
-    model: Any, datasets: Sequence[Any], pad_token_id: int, training: RecipeTrainingArguments
+    model: Any, datasets: Sequence[Any], pad_token_id: int, settings: PrefixCacheSettings
 ) -> list[CachedChains]:
     _check_model(model)
-    chains = {key: (dataset, index) for dataset in datasets for index, key in reversed([*enumerate(keys_of(dataset))])}
-    model.to(training.device)
-    filler = _Filler(model, ChainCollator(pad_token_id), training)
-    shortest, index = min(chains.values(), key=lambda place: place[0].lengths[place[1]])
-    dtype = filler.states([shortest[index]])[0].dtype
+    chains = {
+        key: (dataset, index) for dataset in datasets for index, key in reversed([*enumerate(chain_keys(dataset))])
+    }
+    model.to(settings.device)
+    filler = _Filler(model, ChainCollator(pad_token_id), settings)
+    shortest, index = min(chains.values(), key=lambda location: location[0].lengths[location[1]])
+    dtype = filler.hidden_states([shortest[index]])[0].dtype
     process = PartialState()
-    store = PrefixStore(training.prefix_cache, _origin(model, dtype, filler.autocast_dtype))
+    store = PrefixStore(settings.folder, _origin(model, dtype, settings.autocast_dtype))
     with ExitStack() as stack:
         with _agreeing(process):
             if process.is_main_process:
@@ -117,7 +143,7 @@ def _cached(
         if missing:
             with _agreeing(process):
                 lengths = [dataset.lengths[index] for dataset, index in (chains[key] for key in missing)]
-                _check_room(store, model, lengths, training.prefix_cache_gb)
+                _check_room(store, model, lengths, settings.limit_gb)
             with _agreeing(process):
                 filler.fill(
                     store, {key: chains[key] for key in missing[process.process_index :: process.num_processes]}
@@ -131,7 +157,7 @@ def _cached(
 
 @contextmanager
 def _agreeing(process: PartialState) -> Iterator[None]:
-    """What one process cannot do, none does: all raise the first one's reason."""
+    """Let all processes fail if one does: each raises the reason of the first that failed."""
     reason = None
     try:
         yield
@@ -145,15 +171,15 @@ def _agreeing(process: PartialState) -> Iterator[None]:
 def _check_model(model: Any) -> None:
     if model.num_prefix_blocks == 0:
         raise CannotCacheError(
-            "the lowest block is trained, so that nothing below it stays the same (leave lower blocks out: "
-            "--top_blocks, or --freeze N)"
+            "the lowest block is trained, so nothing below it is constant (train upper blocks only: --top_blocks, or "
+            "--freeze N)"
         )
     if is_deepspeed_zero3_enabled():
-        raise CannotCacheError("ZeRO-3 splits the frozen weights, which then cannot be run before training")
+        raise CannotCacheError("ZeRO-3 shards the frozen weights, which therefore cannot be run before training")
 
 
 def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) -> dict[str, Any]:
-    """All that the states of a chain depend on, besides its tokens."""
+    """Return everything that the hidden states of a chain depend on, besides its tokens."""
     config = model.config
     backbone = {k: v for k, v in config.backbone_config.to_dict().items() if k not in NOT_COMPUTED}
     return {
@@ -171,15 +197,15 @@ def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) 
 
 
 def _weights_digest(model: Any) -> str:
-    """SHA-256 of the frozen weights that the states depend on, exactly as they are in memory.
+    """Return the SHA-256 of the frozen weights in use, exactly as they are in memory.
 
-    The backbone's fingerprint rounds to bfloat16: it tells backbones apart, not the precision they are held in.
+    The backbone's fingerprint rounds to bfloat16: it identifies the backbone, but not the precision it is held in.
     """
     digest = hashlib.sha256()
     blocks = model.family.blocks(model.backbone)[: model.num_prefix_blocks]
     for module in (model.family.embeddings(model.backbone), *blocks):
         for name, weight in sorted(module.named_parameters()):
-            if weight.requires_grad:  # the adapter that acts on what is kept
+            if weight.requires_grad:  # the adapter, which acts on what is cached
                 continue
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -187,9 +213,9 @@ def _weights_digest(model: Any) -> str:
 
 
 def _check_room(store: PrefixStore, model: Any, lengths: Sequence[int], limit_gb: float) -> None:
-    """Announce what will be written for chains of so many tokens, and refuse what does not fit."""
+    """Log how much will be written for chains of these lengths [tokens]; raise CannotCacheError if it does not fit."""
     specials = model.family.num_leading + model.family.num_trailing
-    needed = prefix_bytes(model, [length - specials for length in lengths])
+    needed = cached_states_bytes(model, [length - specials for length in lengths])
     free, others = store.free_bytes(), store.others()
     of_others = sum(size for _, size in others)
     taken = store.num_bytes() + of_others
@@ -197,34 +223,34 @@ def _check_room(store: PrefixStore, model: Any, lengths: Sequence[int], limit_gb
     remedy = _how_to_make_room(store.folder.parent, others)
     if taken + needed > limit_gb * 1e9:
         raise CannotCacheError(
-            f"it would need {needed / 1e9:.3f} GB, beside {taken / 1e9:.3f} GB that are there, and may take "
-            f"{limit_gb:g} GB in all (--prefix_cache_gb){remedy}"
+            f"it needs {needed / 1e9:.3f} GB in addition to the {taken / 1e9:.3f} GB in use, and the limit is "
+            f"{limit_gb:g} GB (--prefix_cache_gb){remedy}"
         )
     if needed > free:
         raise CannotCacheError(
-            f"it would need {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left{remedy}"
+            f"it needs {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left{remedy}"
         )
     if others:
-        logger.info("prefix cache: not all of it is of this backbone and depth%s", remedy)
+        logger.info("prefix cache: part of it is of other backbones or depths%s", remedy)
 
 
 def _how_to_make_room(folder: Path, others: Sequence[tuple[Path, int]]) -> str:
-    """What other backbones and depths take of the disk, and how to be rid of it; nothing where there are none."""
+    """Return how much other backbones and depths take and how to remove them; empty if there are no others."""
     if not others:
         return ""
     return (
         f". {sum(size for _, size in others) / 1e9:.3f} GB in {folder} are of {len(others)} other backbones or depths "
-        f"(each one's {ORIGIN_FILE} says which). Remove what no run needs: "
+        f"(see {ORIGIN_FILE} in each). Remove those that no run needs: "
         f"rm -r {' '.join(shlex.quote(str(path)) for path, _ in others)}"
     )
 
 
-def prefix_bytes(model: Any, num_residues: Iterable[int]) -> int:
-    """What the states of chains take on the disk [bytes].
+def cached_states_bytes(model: Any, num_residues: Iterable[int]) -> int:
+    """Return how much the cached hidden states of chains take on disk [bytes].
 
     Args:
-        model: a secondary structure model; its weights are not looked at.
-        num_residues: of each chain.
+        model: a secondary structure model, with or without weights.
+        num_residues: length of each chain [residues].
     """
     specials = model.family.num_leading + model.family.num_trailing
     num_outputs = model.num_prefix_blocks + 1 if model.config.block_mix else 1
@@ -238,27 +264,26 @@ def prefix_bytes(model: Any, num_residues: Iterable[int]) -> int:
 class _Filler:
     """Runs the frozen blocks over chains."""
 
-    def __init__(self, model: Any, collate: ChainCollator, training: RecipeTrainingArguments):
-        self.model, self.collate, self.training = model, collate, training
-        self.autocast_dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+    def __init__(self, model: Any, collate: ChainCollator, settings: PrefixCacheSettings):
+        self.model, self.collate, self.settings = model, collate, settings
 
     @torch.no_grad()
-    def states(self, chains: Sequence[Any]) -> list[torch.Tensor]:
-        """The states of chains that share a batch: (outputs, rows, tokens, hidden) each, without padding.
+    def hidden_states(self, chains: Sequence[Any]) -> list[torch.Tensor]:
+        """Return the hidden states of chains of one batch: (outputs, rows, tokens, hidden) each, without padding.
 
-        Only a chain that is alone may be longer than the backbone's limit; its rows are its windows.
+        A chain may exceed the backbone's limit only if it is the only one; its rows are then its windows.
         """
+        device, dtype = torch.device(self.settings.device), self.settings.autocast_dtype
         batch = self.collate(chains)
-        ids, mask = (batch[name].to(self.training.device) for name in ("input_ids", "attention_mask"))
-        enabled = self.autocast_dtype is not None
-        with torch.autocast(self.training.device.type, dtype=self.autocast_dtype, enabled=enabled):
+        ids, mask = (batch[name].to(device) for name in ("input_ids", "attention_mask"))
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             outputs = torch.stack(self.model.frozen_prefix(ids, mask))
         if len(chains) == 1:
             return [outputs]
         return [outputs[:, row : row + 1, : len(chain["input_ids"])] for row, chain in enumerate(chains)]
 
-    def fill(self, store: PrefixStore, chains: Mapping[str, Place]) -> None:
-        """Compute and write the states of chains, in batches of similar length."""
+    def fill(self, store: PrefixStore, chains: Mapping[str, ChainLocation]) -> None:
+        """Compute and write the hidden states of chains, in batches of similar length."""
         if not chains:
             return
         was_training = self.model.training
@@ -269,12 +294,12 @@ class _Filler:
         limit = self.model.max_residues
         with (
             store.writing(keys) as add,
-            tqdm(total=len(keys), unit="chain", desc="prefix cache", disable=self.training.disable_tqdm) as bar,
+            tqdm(total=len(keys), unit="chain", desc="prefix cache", disable=self.settings.quiet) as bar,
         ):
-            for batch in budget_batches(lengths, self.training.max_tokens_per_batch):
-                alone = limit is not None and lengths[batch[0]] > limit  # the longest is first
+            for batch in budget_batches(lengths, self.settings.max_tokens):
+                alone = limit is not None and lengths[batch[0]] > limit  # the first is the longest
                 for members in [[i] for i in batch] if alone else [batch]:
-                    for i, states in zip(members, self.states([items[i] for i in members]), strict=True):
+                    for i, states in zip(members, self.hidden_states([items[i] for i in members]), strict=True):
                         add(keys[i], states)
                 bar.update(len(batch))
         self.model.train(was_training)

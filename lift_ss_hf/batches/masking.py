@@ -1,7 +1,7 @@
-"""Training chains of which some residues are hidden from the backbone, other ones in every epoch.
+"""Training chains with some residues hidden from the backbone, different ones in every epoch.
 
-A backbone with trained adapters learns small corpora by heart; it cannot where a chain never looks the same twice. The
-backbones were pretrained to make the best of masked residues, so nothing else changes, and labels stay on them.
+A backbone with trained adapters overfits small corpora; a chain that never looks the same twice reduces that. The
+backbones were pretrained on masked residues, so nothing else changes, and masked residues keep their labels.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class MaskedChains(Dataset):
 
     Args:
         chains: a dataset of `Features`, with `lengths`.
-        fraction: of the residues to mask, each drawn by itself.
-        tokenizer: of the backbone; one without a mask token (ProtT5's) shows masked residues as X.
-        seed: of the draw; the same seed, epoch and chain give the same mask.
+        fraction: probability of each residue to be masked [fraction].
+        tokenizer: the backbone's tokenizer; where it has no mask token (ProtT5), masked residues become X.
+        seed: seed of the masks (default: 0); the same seed, epoch and chain give the same mask.
     """
 
     def __init__(self, chains: Any, fraction: float, tokenizer: ResidueTokenizer, seed: int = 0):
@@ -31,7 +31,7 @@ class MaskedChains(Dataset):
         self._mask = tokenizer.mask_token_id
 
     def set_epoch(self, epoch: int) -> None:
-        """Hide other residues; the batches call it."""
+        """Mask other residues; `TokenBudgetBatches.set_epoch` calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,18 +1,18 @@
-"""Hidden states on disk: what the frozen blocks make of each chain, kept in half precision between epochs and runs.
+"""Hidden states on disk: the output of the frozen blocks for each chain, kept in half precision across epochs and runs.
 
     store = PrefixStore(folder, origin)
     with store.locked():
-        missing = store.open(keys, repair=True)   # verified; what is damaged is removed
-        with store.writing(missing) as add:       # a new part, published whole
-            add(key, states)
+        missing = store.open(keys, repair=True)   # verifies checksums; damaged parts are removed
+        with store.writing(missing) as add:       # a new part, published only when complete
+            add(key, hidden_states)
     store.open(keys)
     store.read(key)
 
-A store is a folder `DIR/ORIGIN/`, ORIGIN being a digest of all that the states depend on; `origin.json` in it says what
-that is, for who wants to know which store to remove. It holds parts: folders that are never changed once they have
-their name, each with `states.bin` (raw 16-bit floats, memory-mapped) and `index.safetensors` (where each chain lies,
-and its checksum). A part is filled under a private name and renamed, so a part is whole or absent; one writer at a time
-holds the folder's lock, the others wait and then find it filled.
+A store is a folder `DIR/ORIGIN/`, where ORIGIN is a digest of everything the hidden states depend on. `origin.json` in
+it lists these in plain text, to help decide which store to remove. A store consists of parts: folders that never
+change once they have their name. Each holds `states.bin` (raw 16-bit floats, memory-mapped) and `index.safetensors`
+(the position of each chain, and its checksum). A part is filled under a private name and then renamed, so a part is
+either complete or absent. One writer at a time holds the folder's lock; others wait for it and find the store filled.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 BYTES_PER_VALUE = 2
 DATA_FILE, INDEX_FILE, LOCK_FILE, ORIGIN_FILE = "states.bin", "index.safetensors", "lock", "origin.json"
-DTYPES = (torch.float16, torch.bfloat16)  # by number, as in the index
+DTYPES = (torch.float16, torch.bfloat16)  # an entry of the index stores the position in this tuple
 
 
 class Entry(NamedTuple):
-    """Where a chain's states lie in a part: `start` and the shape count values, not bytes."""
+    """Position of a chain's hidden states in a part; `start` and the shape count values, not bytes."""
 
     start: int
     outputs: int
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Outputs, rows, tokens, hidden."""
+        """Shape of the hidden states: (outputs, rows, tokens, hidden)."""
         return self.outputs, self.rows, self.tokens, self.hidden
 
     @property
@@ -65,33 +65,38 @@ class Entry(NamedTuple):
         """Number of values."""
         return self.outputs * self.rows * self.tokens * self.hidden
 
-    def sum_of(self, key: str, values: np.ndarray) -> int:
-        """CRC-32 of the values, and of the chain, shape and dtype they are said to have."""
+    def checksum_of(self, key: str, values: np.ndarray) -> int:
+        """Return the CRC-32 of the values together with this entry's chain, shape and dtype."""
         return zlib.crc32(values.view(np.uint8).data, zlib.crc32(f"{key} {self.shape} {self.dtype}".encode()))
 
 
-def chain_key(token_ids: np.ndarray) -> str:
-    """Digest of a chain's tokens: equal chains share their states."""
+def chain_key(token_ids: Sequence[int] | np.ndarray) -> str:
+    """Return the digest of a chain's tokens; equal chains share their hidden states.
+
+    Example:
+        >>> chain_key([0, 5, 2]) == chain_key(np.array([0, 5, 2]))
+        True
+    """
     return hashlib.sha256(np.asarray(token_ids, dtype="<i8").tobytes()).hexdigest()[:32]
 
 
-def to_half(states: torch.Tensor) -> torch.Tensor:
-    """Round to 16 bits: float16, which keeps 11 significant bits; bfloat16, which keeps 8, where that overflows.
+def to_half(hidden_states: torch.Tensor) -> torch.Tensor:
+    """Round to 16 bits: to float16 (11 significant bits), or to bfloat16 (8) if float16 overflows.
 
-    What is bfloat16 already is kept exactly.
+    bfloat16 is returned unchanged.
     """
-    half = states.to(torch.float16)
-    if states.dtype == torch.bfloat16 or not torch.isfinite(half).all():
-        return states.to(torch.bfloat16)
+    half = hidden_states.to(torch.float16)
+    if hidden_states.dtype == torch.bfloat16 or not torch.isfinite(half).all():
+        return hidden_states.to(torch.bfloat16)
     return half
 
 
 class PrefixStore:
-    """The states of chains that go back to one origin.
+    """Hidden states of chains that share one origin.
 
     Args:
-        folder: of all stores.
-        origin: all that the states depend on besides the chain: weights, depth, dtype, ...; JSON values.
+        folder: folder of all stores.
+        origin: everything the hidden states depend on besides the chain: weights, depth, dtype, ...; JSON values.
     """
 
     def __init__(self, folder: str | Path, origin: Mapping[str, Any]):
@@ -102,35 +107,35 @@ class PrefixStore:
         self._data: dict[Path, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the states: another process, as a worker of a data loader, maps them into its own memory."""
+        """Leave out the memory maps: a worker of a data loader maps the files itself."""
         return self.__dict__ | {"_data": {}}
 
     @contextmanager
     def locked(self) -> Iterator[PrefixStore]:
-        """Keep other writers out; waits for the one who is in. A writer that was killed keeps nobody out."""
+        """Hold the store's lock, waiting for another writer if there is one; a killed writer's lock is released."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOCK_FILE).open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                logger.info("prefix cache: waiting for another run that fills %s", self.folder)
+                logger.info("prefix cache: waiting for another run that is filling %s", self.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            _remove_left_behind(self.folder)
+            _remove_incomplete(self.folder)
             for folder, _ in self.others():
-                _remove_left_behind_unless_locked(folder)
+                _remove_incomplete_unless_locked(folder)
             with replacing(self.folder / ORIGIN_FILE) as part:
                 part.write_text(self._origin_text + "\n", "utf-8")
             yield self
 
     def open(self, keys: Iterable[str], repair: bool = False) -> list[str]:
-        """Look chains up, and verify their checksums: what is read later is what was written.
+        """Look up chains and verify their checksums.
 
         Args:
-            keys: of the chains.
-            repair: remove parts that are damaged or of another origin; only for who holds the lock.
+            keys: keys of the chains.
+            repair: remove parts that are damaged or of another origin; call only while holding the lock.
 
         Returns:
-            keys that no sound part has, each once, in their order.
+            The keys that no intact part has, in order and without repetitions.
         """
         wanted = dict.fromkeys(keys)
         self._found, self._data = {}, {}
@@ -138,35 +143,35 @@ class PrefixStore:
             try:
                 self._found |= self._read_part(part, wanted)
             except (ValueError, OSError, SafetensorError) as error:
-                logger.warning("prefix cache: %s is not used%s: %s", part, " but made anew" if repair else "", error)
+                logger.warning("prefix cache: ignoring %s%s: %s", part, ", will rebuild it" if repair else "", error)
                 if repair:
                     shutil.rmtree(part)
         return [key for key in wanted if key not in self._found]
 
     def _read_part(self, part: Path, wanted: Mapping[str, Any]) -> dict[str, tuple[Path, Entry]]:
-        """The wanted chains of a part, verified."""
+        """Return the wanted chains of a part, after verifying them."""
         with safe_open(part / INDEX_FILE, framework="numpy") as file:
             metadata, names = file.metadata() or {}, set(file.keys())
             origin = metadata.get("origin")
             if origin != self.origin or names != {"keys", "entries"}:
-                raise ValueError(f"it was made for {origin}, expected {self.origin}")
+                raise ValueError(f"its origin is {origin}, expected {self.origin}")
             keys, entries = file.get_tensor("keys"), file.get_tensor("entries")
         if metadata.get("sum") != _index_sum(keys, entries):
             raise ValueError("its index is damaged")
         data = self._data_of(part)
         found = {}
-        for raw, values in zip(keys, entries.tolist(), strict=True):
-            key, entry = raw.tobytes().hex(), Entry(*values)
+        for raw, fields in zip(keys, entries.tolist(), strict=True):
+            key, entry = raw.tobytes().hex(), Entry(*fields)
             if key not in wanted:
                 continue
-            states = data[entry.start : entry.start + entry.size]
-            if len(states) != entry.size or entry.sum_of(key, states) != entry.checksum:
-                raise ValueError(f"the states of chain {key} are damaged")
+            values = data[entry.start : entry.start + entry.size]
+            if len(values) != entry.size or entry.checksum_of(key, values) != entry.checksum:
+                raise ValueError(f"the hidden states of chain {key} are damaged")
             found[key] = part, entry
         return found
 
     def _data_of(self, part: Path) -> np.ndarray:
-        """All states of a part, end to end, memory-mapped."""
+        """Return all values of a part, memory-mapped."""
         if part not in self._data:
             self._data[part] = np.memmap(part / DATA_FILE, dtype=np.int16, mode="c")  # "c": never written back
         return self._data[part]
@@ -175,33 +180,37 @@ class PrefixStore:
         return key in self._found
 
     def read(self, key: str) -> torch.Tensor:
-        """The states of a chain that `open` found: (outputs, rows, tokens, hidden), fp16 or bf16, memory-mapped."""
+        """Return the hidden states of a chain that `open` found.
+
+        Returns:
+            (outputs, rows, tokens, hidden) float16 or bfloat16, memory-mapped.
+        """
         part, entry = self._found[key]
-        states = self._data_of(part)[entry.start : entry.start + entry.size]
-        return torch.from_numpy(states).view(DTYPES[entry.dtype]).view(entry.shape)
+        values = self._data_of(part)[entry.start : entry.start + entry.size]
+        return torch.from_numpy(values).view(DTYPES[entry.dtype]).view(entry.shape)
 
     def num_bytes(self) -> int:
-        """What this store takes on the disk [bytes]."""
+        """Return how much this store takes on disk [bytes]."""
         return _num_bytes(self.folder)
 
     def others(self) -> list[tuple[Path, int]]:
-        """The stores beside this one, of other backbones and depths, and what they take on the disk [bytes]."""
+        """Return the stores of other backbones and depths in the same folder, and how much each takes [bytes]."""
         folders = sorted(path.parent for path in self.folder.parent.glob(f"*/{LOCK_FILE}"))
         return [(folder, _num_bytes(folder)) for folder in folders if folder != self.folder]
 
     def free_bytes(self) -> int:
-        """Room on the disk [bytes]."""
+        """Return the free space on the store's disk [bytes]."""
         return shutil.disk_usage(self.folder).free
 
     @contextmanager
     def writing(self, keys: Sequence[str]) -> Iterator[Callable[[str, torch.Tensor], None]]:
-        """Fill a new part. It is there when the block is left without an error, and not at all otherwise.
+        """Fill a new part, which is published when the block ends without an error, and discarded otherwise.
 
         Args:
-            keys: of the chains that will be added; they name the part.
+            keys: keys of the chains that will be added; they determine the part's name.
 
-        Returns:
-            `add(key, states)`, states being (outputs, rows, tokens, hidden) of any float dtype.
+        Yields:
+            `add(key, hidden_states)`, with hidden_states (outputs, rows, tokens, hidden) of any float dtype.
 
         Raises:
             OSError: if the disk is full, or cannot be written to.
@@ -210,8 +219,8 @@ class PrefixStore:
         with replacing_folder(self.folder / name) as part, (part / DATA_FILE).open("wb") as file:
             entries: dict[str, Entry] = {}
 
-            def add(key: str, states: torch.Tensor) -> None:
-                entries[key] = _append(file, key, states)
+            def add(key: str, hidden_states: torch.Tensor) -> None:
+                entries[key] = _append(file, key, hidden_states)
 
             yield add
             file.flush()
@@ -221,7 +230,7 @@ class PrefixStore:
             }
             try:
                 save_file(index, part / INDEX_FILE, metadata={"origin": self.origin, "sum": _index_sum(**index)})
-            except SafetensorError as error:  # what safetensors makes of a full disk
+            except SafetensorError as error:  # safetensors raises this for a full disk
                 raise OSError(f"cannot write {part / INDEX_FILE}: {error}") from error
 
 
@@ -229,28 +238,28 @@ def _num_bytes(store: Path) -> int:
     return sum(path.stat().st_size for path in store.glob(f"*/{DATA_FILE}"))
 
 
-def _remove_left_behind(store: Path) -> None:
-    """Remove what writers that were killed had begun; for who holds the lock."""
-    for left_behind in [*store.glob(".*.incomplete"), *store.glob(".*.old")]:
-        shutil.rmtree(left_behind, ignore_errors=True)
+def _remove_incomplete(store: Path) -> None:
+    """Remove the parts of killed writers; call only while holding the lock."""
+    for part in [*store.glob(".*.incomplete"), *store.glob(".*.old")]:
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _remove_left_behind_unless_locked(store: Path) -> None:
+def _remove_incomplete_unless_locked(store: Path) -> None:
     with (store / LOCK_FILE).open("ab") as lock, contextlib.suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _remove_left_behind(store)
+        _remove_incomplete(store)
 
 
 def _index_sum(keys: np.ndarray, entries: np.ndarray) -> str:
     return hashlib.sha256(f"{keys.shape} {entries.shape}".encode() + keys.tobytes() + entries.tobytes()).hexdigest()
 
 
-def _append(file: BinaryIO, key: str, states: torch.Tensor) -> Entry:
-    """Write a chain's states at the end of a file."""
-    half = to_half(states).cpu().contiguous()
+def _append(file: BinaryIO, key: str, hidden_states: torch.Tensor) -> Entry:
+    """Append a chain's hidden states to a file."""
+    half = to_half(hidden_states).cpu().contiguous()
     values = half.view(torch.int16).numpy().reshape(-1)
-    outputs, rows, tokens, hidden = states.shape
+    outputs, rows, tokens, hidden = hidden_states.shape
     start = file.tell() // BYTES_PER_VALUE
     entry = Entry(start, outputs, rows, tokens, hidden, DTYPES.index(half.dtype), 0)
     file.write(values.data)
-    return entry._replace(checksum=entry.sum_of(key, values))
+    return entry._replace(checksum=entry.checksum_of(key, values))

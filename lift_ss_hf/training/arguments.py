@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from ..batches.cached_chains import PrefixCacheSettings
 from ..models.backbones import BUNDLED
 
 PREFIX_CACHE_OFF = "off"
@@ -207,6 +208,21 @@ class RecipeTrainingArguments(TrainingArguments):
     def stops_early(self) -> bool:
         """Whether training ends without a better evaluation; where the best is not kept, nothing is compared."""
         return bool(self.early_stopping_patience and self.load_best_model_at_end)
+
+    @property
+    def prefix_cache_settings(self) -> PrefixCacheSettings | None:
+        """Settings of the prefix cache; None if it is off."""
+        if self.prefix_cache == PREFIX_CACHE_OFF:
+            return None
+        return PrefixCacheSettings(
+            folder=self.prefix_cache,
+            limit_gb=self.prefix_cache_gb,
+            num_blocks=self.prefix_cache_blocks,
+            device=self.device,
+            autocast_dtype=torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None,
+            max_tokens=self.max_tokens_per_batch,
+            quiet=bool(self.disable_tqdm),
+        )
 
     @property
     def _setup_devices(self) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import logging
@@ -11,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
-from torch.utils.data import Dataset
 from transformers import Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from ..batches.cached_chains import with_cached_prefixes
+from ..batches.cached_chains import with_cached_states
 from ..batches.collator import ChainCollator, TokenBudgetBatches
+from ..batches.labelled_chains import LabelledChains
 from ..batches.masking import MaskedChains
 from ..corpora import load_corpus
 from ..corpora.loading import warn_if_crossed
@@ -38,7 +36,7 @@ from ..models.atomic import replacing
 from ..models.backbones import read_backbone_config
 from ..models.configuration import LIFT_SS_CHANNELS
 from ..models.modeling import SecondaryStructureModel
-from ..models.states import IGNORE_INDEX, get_alphabet
+from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer
 from ..reports.model_card import write_card
 from ..reports.provenance import environment, save_training_chains, sequence_hashes, write_json
@@ -55,41 +53,6 @@ MODEL_FOLDER = "model"
 ARGUMENTS_FILE = "recipe.yaml"
 UNTRAINED_FILE = "untrained.json"
 RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, "metrics.json", "results.md", "figures")  # what a run leaves of its own
-
-
-class LabelledChains(Dataset):
-    """A corpus as tokens and labels, ready for the collator.
-
-    Args:
-        corpus: rows with sequence and states.
-        tokenizer: of the backbone.
-        states: the alphabet of the labels.
-    """
-
-    def __init__(self, corpus: datasets.Dataset, tokenizer: ResidueTokenizer, states: str):
-        self.items = [
-            tokenizer.encode_chain(sequence, letters, states, name)
-            for name, sequence, letters in zip(corpus["id"], corpus["sequence"], corpus["states"], strict=True)
-        ]
-        self.lengths = [len(item["input_ids"]) for item in self.items]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self.items[index]
-
-    def class_counts(self, num_states: int) -> list[int]:
-        """Labelled residues of each state."""
-        labels = np.concatenate([item["labels"] for item in self.items])
-        return np.bincount(labels[labels != IGNORE_INDEX], minlength=num_states).tolist()
-
-    def sorted_by_length(self) -> LabelledChains:
-        """The same chains, longest first, so that batches in file order pad little."""
-        chains = copy.copy(self)
-        chains.items = sorted(self.items, key=lambda item: -len(item["input_ids"]))
-        chains.lengths = [len(item["input_ids"]) for item in chains.items]
-        return chains
 
 
 def run_training(
@@ -331,9 +294,10 @@ def build_trainer(
     """The stock Trainer over token-budget batches."""
     states = model.config.states
     training.metric_for_best_model = training.metric_for_best_model or f"eval_{states}"
-    chains, held_out = with_cached_prefixes(
-        model, [train, validation.sorted_by_length()], tokenizer.pad_token_id, training
-    )
+    chains: Any = train
+    held_out = validation.sorted_by_length()
+    if settings := training.prefix_cache_settings:
+        chains, held_out = with_cached_states(model, [chains, held_out], tokenizer.pad_token_id, settings)
     if training.mask_fraction:
         chains = MaskedChains(chains, training.mask_fraction, tokenizer, training.seed)
     batches = TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)

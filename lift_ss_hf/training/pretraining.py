@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import EsmConfig, EsmForMaskedLM, EsmTokenizer, Trainer, TrainingArguments
 from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
+from ..batches.collator import budget_batches
 from ..corpora.fasta import read_fasta
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
@@ -132,11 +133,7 @@ class UnpaddedBatches(IterableDataset):
         lengths = np.minimum(self.sequences.lengths, self.max_residues)
         # The jitter lets neighbours in length meet other ones in the next pass.
         order = np.argsort(lengths * rng.uniform(0.97, 1.03, len(lengths)))
-        batches, start = [], 0
-        while start < len(order):
-            rows = max(1, self.tokens_per_batch // (int(lengths[order[start]]) + 2))
-            batches.append(order[start : start + rows])
-            start += rows
+        batches = budget_batches(lengths + 2, self.tokens_per_batch, order=order)  # + 2: <cls>, <eos>
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def _masked(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..batches.cached_chains import prefix_bytes
+from ..batches.cached_chains import cached_states_bytes
 from .arguments import PREFIX_CACHE_OFF, CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .job import load_training_corpora
 from .memory import planned_model
@@ -58,7 +58,7 @@ def shared_blocks(points: Sequence[Point]) -> list[int | None]:
             lengths[corpus] = [n for part in load_training_corpora(corpora) for n in part["num_residues"][:]]
         origin = f"{training.prefix_cache} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {corpus}"
         depths[-1] = origin, planned.num_prefix_blocks
-        size = prefix_bytes(planned, lengths[corpus])
+        size = cached_states_bytes(planned, lengths[corpus])
         sizes.setdefault(origin, {})[planned.num_prefix_blocks] = size
     apart = sum(sum(of_depth.values()) for of_depth in sizes.values())
     limit = min((training.prefix_cache_gb for _, _, training in points), default=0)

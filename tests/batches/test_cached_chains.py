@@ -15,12 +15,16 @@ from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
 from torch.utils.data import DataLoader
 
 from lift_ss_hf.batches import cached_chains
-from lift_ss_hf.batches.cached_chains import CachedChains, prefix_bytes, with_cached_prefixes
+from lift_ss_hf.batches.cached_chains import (
+    CachedChains,
+    PrefixCacheSettings,
+    cached_states_bytes,
+    with_cached_states,
+)
 from lift_ss_hf.batches.collator import ChainCollator
 from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.models.modeling import SecondaryStructureModel
-from lift_ss_hf.training.arguments import RecipeTrainingArguments
 
 PAD = {"esm": 1, "t5": 0, "bert": 0}
 TOLERANCE = 2e-3  # of a loss of about 1; rounding to fp16 changes the states by a relative 5e-4 at most
@@ -50,13 +54,8 @@ class Chains:
         return self.items[index]
 
 
-def arguments(tmp_path, **changes):
-    return RecipeTrainingArguments(
-        output_dir=str(tmp_path / "run"),
-        report_to="none",
-        disable_tqdm=True,
-        **{"prefix_cache": str(tmp_path / "prefixes"), **changes},
-    )
+def settings(tmp_path, **changes):
+    return PrefixCacheSettings(**{"folder": tmp_path / "prefixes", "quiet": True, **changes})
 
 
 def curve(out):
@@ -103,19 +102,19 @@ def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, cha
         {"top_blocks": 2, "max_residues": 12},
         {"top_blocks": 1, "block_mix": "mean", "max_residues": 12},
         {"top_blocks": 2, "dtype": "bfloat16"},
-        {"top_blocks": 1, "prefix_cache_blocks": 2},
-        {"top_blocks": 1, "prefix_cache_blocks": 1, "block_mix": "mean", "max_residues": 12},
-        {"adapter": None, "prefix_cache_blocks": 3},
+        {"top_blocks": 1, "num_blocks": 2},
+        {"top_blocks": 1, "num_blocks": 1, "block_mix": "mean", "max_residues": 12},
+        {"adapter": None, "num_blocks": 3},
     ],
     ids=str,
 )
 def test_cached_states_give_the_same_logits(tmp_path, family, options):
     save_tiny_backbone(tmp_path / "backbone", family)
-    training = arguments(tmp_path, max_tokens_per_batch=40, prefix_cache_blocks=options.get("prefix_cache_blocks"))
-    options = {name: value for name, value in options.items() if name != "prefix_cache_blocks"}
+    where = settings(tmp_path, max_tokens=40, num_blocks=options.get("num_blocks"))
+    options = {name: value for name, value in options.items() if name != "num_blocks"}
     model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", head_channels=16, **options)
     chains = Chains(family)
-    (cached,) = with_cached_prefixes(model, [chains], PAD[family], training)
+    (cached,) = with_cached_states(model, [chains], PAD[family], where)
     assert isinstance(cached, CachedChains)
     batch = ChainCollator(PAD[family])([cached[index] for index in range(len(cached))])
     with torch.no_grad():
@@ -126,7 +125,7 @@ def test_cached_states_give_the_same_logits(tmp_path, family, options):
     assert torch.allclose(from_cache[mask], live[mask], atol=tolerance)
     assert len(set(cached.keys)) == len(cached) - 1
     specials = 1 if family == "t5" else 2
-    expected = prefix_bytes(model, [length - specials for length in chains.lengths[:-1]])
+    expected = cached_states_bytes(model, [length - specials for length in chains.lengths[:-1]])
     assert sum(path.stat().st_size for path in tmp_path.glob(f"prefixes/*/*/{DATA_FILE}")) == expected
 
 
@@ -137,8 +136,8 @@ def falls_back(tmp_path, caplog, *, options=None, **changes):
     )
     chains = Chains("esm")
     with caplog.at_level(logging.WARNING):
-        assert with_cached_prefixes(model, [chains], 1, arguments(tmp_path, **changes)) == [chains]
-    (line,) = [record.getMessage() for record in caplog.records if "goes on without" in record.getMessage()]
+        assert with_cached_states(model, [chains], 1, settings(tmp_path, **changes)) == [chains]
+    (line,) = [record.getMessage() for record in caplog.records if "continues without" in record.getMessage()]
     caplog.clear()
     assert "\n" not in line
     return line
@@ -150,26 +149,26 @@ def test_nothing_is_cached_where_the_lowest_block_is_trained(tmp_path, caplog, o
 
 
 def test_the_size_is_bounded(tmp_path, caplog):
-    assert "--prefix_cache_gb" in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+    assert "--prefix_cache_gb" in falls_back(tmp_path, caplog, limit_gb=1e-6)
 
 
 def test_what_other_backbones_take_is_told_with_how_to_remove_it(tmp_path, caplog):
     save_tiny_backbone(tmp_path / "other", "esm", seed=1)
     model = SecondaryStructureModel.from_backbone(tmp_path / "other", head="linear", top_blocks=2)
-    with_cached_prefixes(model, [Chains("esm")], 1, arguments(tmp_path))
+    with_cached_states(model, [Chains("esm")], 1, settings(tmp_path))
     (store,) = (tmp_path / "prefixes").iterdir()
     caplog.clear()
-    line = falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+    line = falls_back(tmp_path, caplog, limit_gb=1e-6)
     assert "1 other backbones or depths" in line and line.endswith(f"rm -r {store}.")
     shutil.rmtree(store)
-    assert "rm -r" not in falls_back(tmp_path, caplog, prefix_cache_gb=1e-6)
+    assert "rm -r" not in falls_back(tmp_path, caplog, limit_gb=1e-6)
 
 
 @pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_method):
     save_tiny_backbone(tmp_path / "backbone", "esm")
     model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", top_blocks=2)
-    (cached,) = with_cached_prefixes(model, [Chains("esm", [500, 600, 700])], 1, arguments(tmp_path))
+    (cached,) = with_cached_states(model, [Chains("esm", [500, 600, 700])], 1, settings(tmp_path))
     assert (
         len(pickle.dumps(cached.store)) < 5000 < cached.store.num_bytes()
     )  # the states do not travel, they are mapped
@@ -187,7 +186,7 @@ def test_what_the_disk_has_not_is_not_begun(tmp_path, caplog, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    assert "file" in falls_back(tmp_path, caplog, prefix_cache=str(tmp_path / "file" / "prefixes"))
+    assert "file" in falls_back(tmp_path, caplog, folder=tmp_path / "file" / "prefixes")
 
 
 @pytest.mark.process
@@ -198,7 +197,7 @@ def test_a_disk_that_gets_full_leaves_training_running(tmp_path):
         "save_tiny_backbone(tmp_path / 'backbone', 'esm'); "
         "model = SecondaryStructureModel.from_backbone(tmp_path / 'backbone', head='linear', top_blocks=2); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); chains = Chains('esm'); "
-        "assert with_cached_prefixes(model, [chains], 1, arguments(tmp_path)) == [chains]"
+        "assert with_cached_states(model, [chains], 1, settings(tmp_path)) == [chains]"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])],
@@ -207,7 +206,7 @@ def test_a_disk_that_gets_full_leaves_training_running(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "training goes on without it" in done.stderr
+    assert "training continues without it" in done.stderr
     assert not list(tmp_path.glob("prefixes/*/*/*"))
 
 
@@ -215,7 +214,7 @@ def test_other_frozen_weights_have_a_store_of_their_own(tmp_path):
     for seed in (0, 1):
         save_tiny_backbone(tmp_path / f"backbone{seed}", "esm", seed=seed)
         model = SecondaryStructureModel.from_backbone(tmp_path / f"backbone{seed}", head="linear", top_blocks=2)
-        with_cached_prefixes(model, [Chains("esm")], 1, arguments(tmp_path))
+        with_cached_states(model, [Chains("esm")], 1, settings(tmp_path))
     assert len(list((tmp_path / "prefixes").iterdir())) == 2
 
 

@@ -74,7 +74,7 @@ def test_what_is_damaged_is_told_never_used_and_made_anew(tmp_path, damage, capl
     store = PrefixStore(tmp_path, ORIGIN)
     assert store.open(KEYS) == KEYS
     assert not any(key in store for key in KEYS)
-    assert "is not used" in caplog.text
+    assert "prefix cache: ignoring" in caplog.text
     assert fill(tmp_path) == KEYS
     check(tmp_path)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from small_runs import command, launch, make_chains, train, write_data
 
 from lift_ss_hf.batches.collator import TokenBudgetBatches
+from lift_ss_hf.batches.labelled_chains import LabelledChains
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
@@ -24,7 +25,7 @@ from lift_ss_hf.reports.model_card import make_card
 from lift_ss_hf.reports.provenance import count_duplicates, load_training_chains
 from lift_ss_hf.training.arguments import CorpusArguments, RecipeTrainingArguments
 from lift_ss_hf.training.checkpoints import last_checkpoint
-from lift_ss_hf.training.job import LabelledChains, build_trainer, load_training_corpora
+from lift_ss_hf.training.job import build_trainer, load_training_corpora
 from lift_ss_hf.training.recipes import RecipeError
 
 
