@@ -21,9 +21,10 @@ from origin import origin
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import load_corpus
-from lift_ss_hf.evaluation.corpora import predict
+from lift_ss_hf.evaluation.predictions import predict
 from lift_ss_hf.metrics.scoring import score
 from lift_ss_hf.models.backbones import BUNDLED
+from lift_ss_hf.models.states import Q3
 from lift_ss_hf.prediction.loading import load_predictor
 
 TEST_SETS = ("casp12", "casp13", "casp14", "test2018") if os.environ.get("LIFT_SS_DATA_DIR") else ("sample",)
@@ -34,7 +35,12 @@ Way = Callable[[Sequence[str]], list[str]]  # predicts chains; the Q3 states of 
 def ours(model: str, backbone: str | None, precision: str) -> Way:
     """A predictor of this package, as everything else here scores it."""
     predictor = load_predictor(model, backbone, precision)
-    return lambda sequences: predict(predictor.model, predictor.tokenizer, sequences, quiet=True).at_level("q3")
+
+    def way(sequences: Sequence[str]) -> list[str]:
+        predictions = predict(predictor.model, predictor.tokenizer, sequences, quiet=True)
+        return [Q3.decode(labels) for labels in predictions.labels("q3")]
+
+    return way
 
 
 def reprof(sequences: Sequence[str]) -> list[str]:

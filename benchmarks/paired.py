@@ -56,7 +56,7 @@ def chain_sums(scores: dict[str, Any], level: str) -> np.ndarray:
 
 def _what(folder: Path, corpora: dict[str, Any]) -> str:
     """The corpora and levels of a run, for a message."""
-    return f"{folder.name} has " + ", ".join(f"{name} ({' '.join(corpora[name]['levels'])})" for name in corpora)
+    return f"{folder.name} has " + ", ".join(f"{name} ({' '.join(corpora[name]['scores'])})" for name in corpora)
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def main() -> int:
     first, second = read_corpora(args.first), read_corpora(args.second)
     rows = []
     for name in [name for name in first if name in second]:
-        sides = [corpora[name]["levels"].get(args.level) for corpora in (first, second)]
+        sides = [corpora[name]["scores"].get(args.level) for corpora in (first, second)]
         if None in sides:  # a corpus of eight states has no nine
             continue
         a, b = (chain_sums(scores, args.level) for scores in sides)

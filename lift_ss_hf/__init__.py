@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .corpora import load_corpus as load_corpus
     from .metrics import load_q8_sov as load_q8_sov
     from .metrics.trainer_metrics import compute_metrics as compute_metrics
-    from .metrics.trainer_metrics import predicted_labels as predicted_labels
     from .models.modeling import BertForSecondaryStructure as BertForSecondaryStructure
     from .models.modeling import EsmForSecondaryStructure as EsmForSecondaryStructure
     from .models.modeling import SecondaryStructureModel as SecondaryStructureModel
@@ -39,7 +38,6 @@ _MODULES = {
     "compute_metrics": "metrics.trainer_metrics",
     "load_corpus": "corpora",
     "load_q8_sov": "metrics",
-    "predicted_labels": "metrics.trainer_metrics",
     "score": "scoring",
 }
 

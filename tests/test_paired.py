@@ -28,7 +28,7 @@ def runs(tmp_path):
             references = [chain.states for chain in make_chains(30, seed)]
             predictions = noisy([states.replace("X", "L") for states in references], share, number)
             scores = score(references, predictions, "q3", source="q9", bootstrap=0, per_chain=True)
-            corpora[name] = {"levels": {"q3": scores}}
+            corpora[name] = {"scores": {"q3": scores}}
             if name == NAMES[0]:
                 kept.append((references, predictions))
         folder = tmp_path / f"run{number}"

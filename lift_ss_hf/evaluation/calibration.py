@@ -16,12 +16,14 @@ from accelerate import PartialState
 
 from ..corpora import load_corpus
 from ..metrics.calibration import expected_calibration_error
+from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing
 from ..models.modeling import SecondaryStructureModel
-from ..models.states import IGNORE_INDEX, fold_index, get_alphabet
+from ..models.states import IGNORE_INDEX, fold_index
 from ..models.tokenization import ResidueTokenizer
 from ..reports.provenance import load_training_chains, sequence_hashes
-from .corpora import Predictions, levels_of, num_states_of, predict
+from .corpora import num_states_of
+from .predictions import Predictions, predict, scorable_alphabets
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
 STEPS = 40  # of the search: each narrows the interval by the golden ratio
@@ -62,13 +64,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) 
 
 
 def calibrate(
-    predictions: Predictions, references: Sequence[str], num_states: int, temperature: float = 1.0
+    predictions: Predictions, references: Sequence[np.ndarray], num_states: int, temperature: float = 1.0
 ) -> dict[str, Any]:
     """Fit a model's temperature to what it predicted.
 
     Args:
         predictions: of chains that it was not trained on.
-        references: their states.
+        references: q9 labels of each chain, from `metrics.labels.encode_references`.
         num_states: nine, or eight where the reference has no P: then the likelihood is that of eight states.
         temperature: that the predictions were made with.
 
@@ -78,9 +80,9 @@ def calibrate(
     Raises:
         ValueError: if no residue has a state.
     """
-    level = levels_of(predictions.states, num_states)[0]
-    groups = fold_index(predictions.states, level)
-    labels = np.concatenate([get_alphabet(level).encode(states) for states in references] or [np.empty(0, np.int64)])
+    alphabet = scorable_alphabets(predictions.states, num_states)[0]
+    groups = fold_index(predictions.states, alphabet)
+    labels = fold_labels(np.concatenate([np.empty(0, np.int8), *references]), REFERENCE_ALPHABET, alphabet)
     known = labels != IGNORE_INDEX
     if not known.any():
         raise ValueError("no residue with a state to calibrate on. Give a corpus with states.")
@@ -134,7 +136,7 @@ def calibrate_saved(
     tokenizer = ResidueTokenizer.from_pretrained(folder, backbone=backbone)
     result = calibrate(
         predict(model, tokenizer, [sequences[index] for index in kept]),
-        [states[index] for index in kept],
+        encode_references(states[index] for index in kept),
         num_states_of(corpus, states),
         model.config.calibration_temperature,
     )

@@ -1,8 +1,4 @@
-"""Scores while training: what the stock Trainer calls, on its padded arrays of labels and logits.
-
-`compute_metrics` builds the Trainer's function of this name, `predicted_labels` is its
-`preprocess_logits_for_metrics`, and `accuracies` are the few numbers that are cheap enough for every batch.
-"""
+"""`compute_metrics` for the stock Trainer: scores of its padded arrays of labels and logits."""
 
 from __future__ import annotations
 
@@ -11,43 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from .labels import fold_labels, most_probable
 from .scored_chains import COMPATIBLE, MASKED, ScoredChains, check_mode
 from .scoring import pooled_scores, state_scores, tally_chains
-from .states import IGNORE_INDEX, Alphabet, fold_index, get_alphabet, reduce_probabilities
-
-
-def accuracies(
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    states: Sequence[str | Alphabet] = ("q9", "q8", "q3"),
-    source: str | Alphabet = "q9",
-) -> dict[str, float]:
-    """Accuracy at several levels, and nothing else: cheap enough for every batch.
-
-    Args:
-        labels: integers of any shape, IGNORE_INDEX where there is nothing to score.
-        predictions: integers of the same shape, or logits with one more axis of len(source). IGNORE_INDEX is wrong.
-        states: the levels.
-        source: the alphabet of labels and predictions.
-
-    Returns:
-        the accuracy of each level under its name [fraction].
-
-    Raises:
-        ValueError: if no residue is labelled, or the shapes do not fit together.
-    """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    _check_shapes(labels, predictions, get_alphabet(source))
-    labelled = labels != IGNORE_INDEX
-    if not labelled.any():
-        raise ValueError(f"no labelled residue among {labels.size} labels (all are {IGNORE_INDEX}).")
-    labels, predictions = labels[labelled], predictions[labelled]
-    return {
-        get_alphabet(level).name: float(
-            np.mean(_at_level(labels, source, level) == _at_level(predictions, source, level))
-        )
-        for level in states
-    }
+from .states import IGNORE_INDEX, Alphabet, fold_index, get_alphabet
 
 
 def compute_metrics(
@@ -58,53 +21,64 @@ def compute_metrics(
     mode: str = MASKED,
     special_token_ids: Sequence[int] | None = None,
 ) -> Callable[[Any], dict[str, float]]:
-    """Build the Trainer's `compute_metrics` for token classification: one row a chain.
+    """Build the Trainer's `compute_metrics` for token classification with one chain per row.
 
-    A label of IGNORE_INDEX does not say whether it stands on an unresolved residue, on padding or on a special token.
-    So the default is the masked mode, which needs not know. The compatible mode needs the tokens to tell them apart:
-    pass `special_token_ids=tokenizer.all_special_ids` (without the id of the unknown residue) and the Trainer
+    A label of IGNORE_INDEX can be an unresolved residue, padding or a special token. The default, masked mode, need
+    not tell them apart. The compatible mode must, and needs the tokens for that: pass
+    `special_token_ids=tokenizer.all_special_ids` (without the id of the unknown residue) and give the Trainer
     `include_for_metrics=["inputs"]`.
 
-    Logits are reduced as probabilities (summed over the states that fold into one, then argmax). To gather labels
-    instead of logits give the Trainer `preprocess_logits_for_metrics=predicted_labels`; labels are folded.
+    Logits become probabilities, which are summed over the states that fold into one before the argmax. If the Trainer
+    gathers labels instead (`preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1)`), these are folded.
 
     Args:
-        states: the level to score at.
-        source: the alphabet of labels and logits; `states` itself if None.
-        also: further levels, of which only the accuracy is reported.
-        mode: see `score`.
-        special_token_ids: tokens that stand for no residue; for the compatible mode.
+        states: the alphabet to score at.
+        source: the alphabet of labels and logits; None means `states`.
+        also: alphabets for which only the accuracy is reported.
+        mode: how to treat unresolved residues; see `score`.
+        special_token_ids: ids of the tokens that are not residues; for the compatible mode.
 
     Returns:
-        a function of an EvalPrediction; its result has the accuracies, `sov99_masked` and `sov_refine_masked` (in the
-        compatible mode `sov99` and `sov_refine`: a log has no room for `sov_mode`), `macro_f1` and `num_residues`.
+        A function that takes an EvalPrediction and returns the accuracies under the names of the alphabets,
+        `sov99_masked` and `sov_refine_masked` (`sov99` and `sov_refine` in the compatible mode, since a log cannot
+        hold the string `sov_mode`), `macro_f1` and `num_residues`.
 
     Raises:
-        ValueError: for unknown levels or mode, or the compatible mode without special_token_ids. The function raises
-            it for shapes or labels that do not fit, and if no residue is labelled.
+        ValueError: if an alphabet or the mode is unknown, or special_token_ids is missing in the compatible mode. The
+            function raises it if shapes or labels are invalid, logits are NaN, or no residue is labelled.
+
+    Example:
+        >>> from transformers import EvalPrediction
+        >>> labels = np.array([[-100, 0, 5, 5, -100]])  # <cls> L H H <eos>
+        >>> logits = np.eye(9)[[[0, 0, 5, 0, 0]]]
+        >>> compute_metrics("q9", also=["q3"])(EvalPrediction(logits, labels))["q9"]
+        0.6666666666666666
     """
     alphabet = get_alphabet(states)
-    labels_alphabet = alphabet if source is None else get_alphabet(source)
-    for level in (alphabet, *map(get_alphabet, also)):
-        fold_index(labels_alphabet, level)
+    source = alphabet if source is None else get_alphabet(source)
+    others = [get_alphabet(other) for other in also]
+    for target in (alphabet, *others):
+        fold_index(source, target)  # refuses one that the labels cannot be folded into
     if check_mode(mode) == COMPATIBLE and special_token_ids is None:
         raise ValueError(
             "the compatible mode must tell unresolved residues from padding: pass "
-            'special_token_ids=tokenizer.all_special_ids, and the Trainer include_for_metrics=["inputs"].'
+            'special_token_ids=tokenizer.all_special_ids, and give the Trainer include_for_metrics=["inputs"].'
         )
     suffix = "_masked" if mode == MASKED else ""
 
     def metrics(prediction: Any) -> dict[str, float]:
-        labels, predictions, lengths = _residues(prediction, labels_alphabet, mode, special_token_ids)
+        labels, predictions, lengths = _residues(prediction, source, mode, special_token_ids)
+        references, answers = (_reduce(values, source, [alphabet, *others]) for values in (labels, predictions))
         ends = np.cumsum(lengths)[:-1]
-        references, answers = (
-            np.split(_at_level(values, labels_alphabet, alphabet), ends) for values in (labels, predictions)
-        )
-        counts = tally_chains(ScoredChains(references, answers, alphabet, mode, None))
-        pooled = pooled_scores(counts.chains, alphabet.name)
+        chains = (np.split(side[alphabet.name], ends) for side in (references, answers))
+        counts = tally_chains(ScoredChains(*chains, alphabet, mode, None))
+        pooled, labelled = pooled_scores(counts.chains, alphabet.name), labels != IGNORE_INDEX
         return {
             alphabet.name: pooled[alphabet.name],
-            **accuracies(labels, predictions, also, labels_alphabet),
+            **{
+                other.name: float(np.mean((references[other.name] == answers[other.name])[labelled]))
+                for other in others
+            },
             f"sov99{suffix}": pooled["sov99"],
             f"sov_refine{suffix}": pooled["sov_refine"],
             "macro_f1": state_scores(counts, alphabet)["macro_f1"],
@@ -114,77 +88,51 @@ def compute_metrics(
     return metrics
 
 
-def predicted_labels(logits: Any, labels: Any) -> Any:
-    """Reduce logits to labels on their device: the Trainer's `preprocess_logits_for_metrics`.
-
-    Args:
-        logits: (chains, tokens, states) tensor, or a tuple that begins with it.
-        labels: not needed; the Trainer passes them.
-
-    Returns:
-        (chains, tokens) tensor of labels.
-    """
-    return _first(logits).argmax(-1)
-
-
 def _first(value: Any) -> Any:
-    """The logits or labels, where a model gives (or takes) more than these."""
+    """Return the logits or labels if a model returns, or takes, further arrays."""
     return value[0] if isinstance(value, (tuple, list)) else value
 
 
-def _check_shapes(labels: np.ndarray, predictions: np.ndarray, source: Alphabet) -> None:
-    """Check that labels and predicted labels or logits belong together.
+def _reduce(values: np.ndarray, source: Alphabet, alphabets: Sequence[Alphabet]) -> dict[str, np.ndarray]:
+    """Reduce (R,) labels or (R, states) logits to (R,) labels of each alphabet; IGNORE_INDEX stays.
 
     Raises:
-        ValueError: if their shapes do not.
+        ValueError: if logits are NaN, or labels are outside the source.
     """
-    if predictions.shape not in (labels.shape, (*labels.shape, len(source))):
+    if values.ndim == 1:
+        return {alphabet.name: fold_labels(values, source, alphabet) for alphabet in alphabets}
+    if np.isnan(values).any():
         raise ValueError(
-            f"labels have the shape {labels.shape} but predictions {predictions.shape}. "
-            f"Expected the same, or one more axis of {len(source)} logits ({source.name})."
+            f"the logits of {int(np.isnan(values).any(axis=-1).sum())} of {len(values)} residues are NaN. "
+            "Did training diverge, or fp16 overflow (T5: use bf16)?"
         )
-
-
-def _at_level(values: np.ndarray, source: str | Alphabet, level: str | Alphabet) -> np.ndarray:
-    """(R,) labels at a level, of (R,) labels or (R, states) logits; IGNORE_INDEX stays.
-
-    Raises:
-        ValueError: for logits that are NaN, or labels outside the source.
-    """
-    source, level = get_alphabet(source), get_alphabet(level)
-    if values.ndim == 2:
-        if np.isnan(values).any():
-            raise ValueError(
-                f"the logits of {int(np.isnan(values).any(axis=-1).sum())} of {len(values)} residues are NaN. "
-                "Did training diverge, or fp16 overflow (T5: use bf16)?"
-            )
-        if source.name != level.name:
-            shifted = np.exp(values.astype(np.float64) - values.max(axis=-1, keepdims=True))
-            values = reduce_probabilities(shifted / shifted.sum(axis=-1, keepdims=True), level, source)
-        return values.argmax(axis=-1)
-    wrong = ((values < 0) | (values >= len(source))) & (values != IGNORE_INDEX)
-    if wrong.any():
-        raise ValueError(
-            f"label {values[wrong][0]} is outside {source.name} (0 to {len(source) - 1} for {source.letters}, "
-            f"{IGNORE_INDEX} for nothing to score). Name the labels' alphabet with source=."
-        )
-    folded = np.append(fold_index(source, level), IGNORE_INDEX)
-    return folded[np.where(values == IGNORE_INDEX, -1, values)]
+    shifted = np.exp(values.astype(np.float64) - values.max(axis=-1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
+    return {
+        alphabet.name: most_probable(values if alphabet.name == source.name else probabilities, source, alphabet)
+        for alphabet in alphabets
+    }
 
 
 def _residues(
     prediction: Any, source: Alphabet, mode: str, special_token_ids: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the Trainer gathered, without padding and special tokens (and, masked, without unresolved residues).
+    """Take the residues out of what the Trainer gathered.
+
+    Padding and special tokens are dropped, in the masked mode unresolved residues too.
 
     Returns:
-        (R,) labels, (R,) predicted labels or (R, states) logits, (chains,) residues of each chain.
+        (R,) labels, (R,) predicted labels or (R, states) logits, and (chains,) residues of each chain.
 
     Raises:
-        ValueError: for shapes that do not fit together.
+        ValueError: if the shapes of labels and predictions do not match.
     """
     labels, predictions = _first(prediction.label_ids), _first(prediction.predictions)
-    _check_shapes(labels, predictions, source)
+    if predictions.shape not in (labels.shape, (*labels.shape, len(source))):
+        raise ValueError(
+            f"labels have the shape {labels.shape} but predictions {predictions.shape}. "
+            f"Expected the same shape, or one more axis of {len(source)} logits ({source.name})."
+        )
     is_residue = labels != IGNORE_INDEX
     if mode == COMPATIBLE:
         is_residue = _residue_mask(prediction.inputs, special_token_ids or (), labels)
@@ -192,10 +140,10 @@ def _residues(
 
 
 def _residue_mask(tokens: np.ndarray | None, special_token_ids: Sequence[int], labels: np.ndarray) -> np.ndarray:
-    """(chains, tokens) bool, True where a token stands for a residue.
+    """Return a (chains, tokens) bool array, True where a token is a residue.
 
     Raises:
-        ValueError: if the Trainer gave no inputs, or a label stands on a special token.
+        ValueError: if the Trainer passed no inputs, or a special token has a label.
     """
     if tokens is None:
         raise ValueError('the compatible mode needs the tokens: give the Trainer include_for_metrics=["inputs"].')
@@ -203,7 +151,7 @@ def _residue_mask(tokens: np.ndarray | None, special_token_ids: Sequence[int], l
     is_residue = ~np.isin(tokens, [*special_token_ids, IGNORE_INDEX])
     if tokens.shape != labels.shape or (labels[~is_residue] != IGNORE_INDEX).any():
         raise ValueError(
-            "labels and input tokens do not fit together: a special token has a label, or the shapes differ "
+            "labels and input tokens do not match: a special token has a label, or the shapes differ "
             f"({labels.shape} and {tokens.shape}). Is the unknown residue's id among special_token_ids?"
         )
     return is_residue

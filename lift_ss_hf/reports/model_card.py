@@ -93,7 +93,7 @@ def eval_results(metrics: Mapping[str, Any], corpora: Mapping[str, Any]) -> list
     """Every accuracy and SOV'99 that was measured, with its interval where there is one [fraction]."""
     results = []
     for name, result in metrics["corpora"].items():
-        for level, scores in result["levels"].items():
+        for level, scores in result["scores"].items():
             titles = {level: ACCURACY_TITLES[level], "sov99": f"SOV'99 ({level}, {scores['sov_mode']} mode)"}
             for key, title in titles.items():
                 if scores.get(key) is None:

@@ -76,7 +76,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "",
     ]
     for name, result in results["corpora"].items():
-        alphabet, scores = next(iter(result["levels"].items()))
+        alphabet, scores = next(iter(result["scores"].items()))
         lines += [f"## {name}: the states ({ALPHABET_TITLES[alphabet]})", "", _states_table(scores), ""]
     lines += [
         f"Measured with lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
@@ -91,7 +91,7 @@ def _corpora_table(corpora: Mapping[str, Mapping[str, Any]]) -> str:
     header = ["corpus", "chains", "residues", *ALPHABET_TITLES.values(), "SOV'99 (Q8)", "SOV'99 (Q3)"]
     rows = []
     for name, result in corpora.items():
-        scores = result["levels"]
+        scores = result["scores"]
         accuracies = [percent_with_interval(scores.get(alphabet, {}), alphabet) for alphabet in ALPHABET_TITLES]
         overlaps = [percent_with_interval(scores.get(alphabet, {}), "sov99") for alphabet in ("q8", "q3")]
         chains, residues = f"{result['num_chains']:,}", f"{result['num_residues']:,}"
@@ -115,11 +115,11 @@ def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callabl
         corpora: `metrics.json`'s results by corpus.
         public_name: turns a corpus, which may be a path, into the name to show.
     """
-    alphabets = [name for name in ACCURACY_TITLES if any(name in result["levels"] for result in corpora.values())]
+    alphabets = [name for name in ACCURACY_TITLES if any(name in result["scores"] for result in corpora.values())]
     titles = [*(ACCURACY_TITLES[name] for name in alphabets), *(f"SOV'99 ({name})" for name in alphabets)]
     rows = []
     for corpus, result in corpora.items():
-        scores = [result["levels"].get(alphabet, {}) for alphabet in alphabets]
+        scores = [result["scores"].get(alphabet, {}) for alphabet in alphabets]
         cells = [percent_with_interval(found, name) for found, name in zip(scores, alphabets, strict=True)]
         cells += [percent_with_interval(found, "sov99") for found in scores]
         rows.append([public_name(corpus), result["split"], f"{result['num_chains']:,}", *cells, _duplicates(result)])

@@ -23,14 +23,10 @@ from ..batches.masking import MaskedChains
 from ..corpora import load_corpus
 from ..corpora.loading import warn_if_crossed
 from ..evaluation.calibration import calibrate, store_temperature
-from ..evaluation.corpora import (
-    evaluate_corpora,
-    levels_of,
-    majority_accuracy,
-    predict,
-    score_predictions,
-)
+from ..evaluation.corpora import EvaluationSettings, evaluate_corpora
+from ..evaluation.predictions import majority_accuracy, predict, scorable_alphabets, score_predictions
 from ..hub.push import prepare_push, push_model
+from ..metrics.labels import encode_references
 from ..metrics.trainer_metrics import compute_metrics
 from ..models.atomic import replacing
 from ..models.backbones import read_backbone_config
@@ -95,29 +91,28 @@ def run_training(
     dtype = getattr(torch, model_arguments.backbone_dtype)
     trained = SecondaryStructureModel.from_pretrained(out / MODEL_FOLDER, dtype=dtype).to(training.device)
     predictions = predict(trained, tokenizer, validation["sequence"][:], max_tokens, quiet=True)
-    calibration = calibrate(predictions, validation["states"][:], 9)
+    references = encode_references(validation["states"])
+    calibration = calibrate(predictions, references, 9)
     trained.config.calibration_temperature = calibration["temperature"]
     if PartialState().is_main_process:
         store_temperature(out / MODEL_FOLDER, calibration["temperature"])
     results = evaluate_corpora(
         trained,
         tokenizer,
-        corpus_arguments.tests,
-        source=corpus_arguments.source,
+        tests,
+        EvaluationSettings(bootstrap=corpus_arguments.bootstrap, max_tokens=max_tokens),
         out=out,
-        bootstrap=corpus_arguments.bootstrap,
-        max_tokens=max_tokens,
         training_chains=sequence_hashes(train["sequence"]),
         model_name=out.name,
     )
     results["calibration"], results["training_seconds"] = calibration, seconds
     results["learnt"] = {
-        level: {
-            "majority": majority_accuracy(validation["states"][:], level),
-            "untrained": untrained[level],
-            "trained": scores[level],
+        alphabet: {
+            "majority": majority_accuracy(references, alphabet),
+            "untrained": untrained[alphabet],
+            "trained": scores[alphabet],
         }
-        for level, scores in score_predictions(validation["states"][:], predictions, 9).items()
+        for alphabet, scores in score_predictions(references, predictions, 9).items()
     }
     if PartialState().is_main_process:
         write_json(out / "metrics.json", results)
@@ -304,7 +299,7 @@ def build_trainer(
     logger.info(
         "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
     )
-    also = [level for level in levels_of(states, 9) if level != states]
+    also = [alphabet for alphabet in scorable_alphabets(states, 9) if alphabet != states]
     return Trainer(
         model=model,
         callbacks=[EvaluateTheEnd(), NewBatches(batches)],
@@ -329,8 +324,8 @@ def _untrained_start(
         return json.loads(path.read_text("utf-8"))
     # Not Trainer.evaluate: under DeepSpeed it would leave an engine that cannot train.
     predictions = predict(model.to(PartialState().device), tokenizer, validation["sequence"][:], max_tokens, quiet=True)
-    scores = score_predictions(validation["states"][:], predictions, 9)
-    accuracies = {level: scores[level][level] for level in scores}
+    scores = score_predictions(encode_references(validation["states"]), predictions, 9)
+    accuracies = {alphabet: scores[alphabet][alphabet] for alphabet in scores}
     if PartialState().is_main_process:
         write_json(path, accuracies)
     return accuracies

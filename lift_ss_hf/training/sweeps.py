@@ -116,7 +116,7 @@ def _is_finished(folder: Path) -> bool:
 
 def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return {
-        corpus: {level: scores[level] for level, scores in result["levels"].items()}
+        corpus: {alphabet: scores[alphabet] for alphabet, scores in result["scores"].items()}
         for corpus, result in results["corpora"].items()
     }
 

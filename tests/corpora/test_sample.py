@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lift_ss_hf import ResidueTokenizer, bundled_model, score
+from lift_ss_hf import ResidueTokenizer, bundled_model
 from lift_ss_hf.assets import sample_corpus
 from lift_ss_hf.corpora import Chain, crossed_tests, load_corpus
 from lift_ss_hf.corpora.chains import RESIDUES
 from lift_ss_hf.corpora.leakage import SearchSettings, exact_duplicates, homologues
 from lift_ss_hf.corpora.loading import is_own_corpus
-from lift_ss_hf.evaluation.corpora import majority_accuracy, predict
+from lift_ss_hf.evaluation.predictions import majority_accuracy, predict, score_predictions
+from lift_ss_hf.metrics.labels import encode_references
 from lift_ss_hf.models.states import Q9
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "sample.py"
@@ -169,5 +170,6 @@ def test_the_bundled_predictor_is_there_whole():
     model, tokenizer = bundled_model(), ResidueTokenizer.from_pretrained("bundled")
     assert sum(path.stat().st_size for path in sample_corpus().parent.rglob("*") if path.is_file()) < 16e6
     predictions = predict(model, tokenizer, corpus["sequence"][:], quiet=True)
-    found = score(corpus["states"][:], predictions.at_level("q3"), "q3")
-    assert found["q3"] > 0.6 > majority_accuracy(corpus["states"][:], "q3")
+    references = encode_references(corpus["states"])
+    found = score_predictions(references, predictions, 9)["q3"]
+    assert found["q3"] > 0.6 > majority_accuracy(references, "q3")

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from lift_ss_hf.evaluation.calibration import calibrate, store_temperature
-from lift_ss_hf.evaluation.corpora import Predictions
+from lift_ss_hf.evaluation.predictions import Predictions
+from lift_ss_hf.metrics.labels import encode_references
 from lift_ss_hf.models.states import get_alphabet
 
 
-def overconfident(temperature, states="q9", level="q9", seed=0):
+def overconfident(temperature, states="q9", alphabet="q9", seed=0):
     """Predictions whose logits are `temperature` times what the states were drawn from, and those states."""
     rng = np.random.default_rng(seed)
-    alphabet = get_alphabet(states)
-    logits = rng.normal(0, 1.5, (40, 200, len(alphabet)))
+    logits = rng.normal(0, 1.5, (40, 200, len(get_alphabet(states))))
     true = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     labels = (true.cumsum(-1) < rng.random((40, 200, 1))).sum(-1)
     shown = np.exp(temperature * logits)
     probabilities = list((shown / shown.sum(-1, keepdims=True)).astype(np.float32))
-    references = [get_alphabet(level).reduce(alphabet.decode(row)) for row in labels]
-    return Predictions(probabilities, states, seconds=1.0, windowed=0), references
+    references = [get_alphabet(alphabet).reduce(get_alphabet(states).decode(row)) for row in labels]
+    return Predictions(probabilities, states, seconds=1.0, windowed=0), encode_references(references)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
@@ -34,7 +34,7 @@ def test_the_temperature_is_found_and_confidences_become_right(temperature):
 
 
 def test_a_model_of_nine_states_is_calibrated_on_a_corpus_of_eight():
-    result = calibrate(*overconfident(2.0, level="q8"), num_states=8)
+    result = calibrate(*overconfident(2.0, alphabet="q8"), num_states=8)
     assert result["temperature"] == pytest.approx(2.0, rel=0.08)
 
 
@@ -46,7 +46,7 @@ def test_what_was_predicted_at_a_temperature_is_not_counted_twice():
 def test_without_states_there_is_nothing_to_fit():
     predictions, references = overconfident(1.0)
     with pytest.raises(ValueError, match="no residue with a state"):
-        calibrate(predictions, ["X" * len(states) for states in references], 9)
+        calibrate(predictions, encode_references("X" * len(labels) for labels in references), 9)
 
 
 def test_only_the_temperature_of_a_saved_model_changes(tmp_path):

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from lift_ss_hf.metrics.scoring import score
-from lift_ss_hf.metrics.trainer_metrics import accuracies, compute_metrics, predicted_labels
+from lift_ss_hf.metrics.trainer_metrics import compute_metrics
 from lift_ss_hf.models.states import Q9
 
 CLS, EOS, PAD, RESIDUE = 0, 2, 1, 5
@@ -66,8 +65,8 @@ def test_logits_of_finer_states_are_summed_as_probabilities():
     logits = np.log(np.array([[[0.2, 1e-9, 1e-9, 1e-9, 1e-9, 0.4, 0.2, 0.2, 1e-9]]]))
     gathered = SimpleNamespace(label_ids=np.array([[0]]), predictions=logits)
     assert compute_metrics("q3", "q9")(gathered)["q3"] == 1.0
-    assert compute_metrics("q9")(gathered)["q9"] == 0.0
-    assert accuracies(gathered.label_ids, logits) == {"q9": 0.0, "q8": 0.0, "q3": 1.0}
+    result = compute_metrics("q9", also=["q8", "q3"])(gathered)
+    assert (result["q9"], result["q8"], result["q3"]) == (0.0, 0.0, 1.0)
 
 
 def test_a_model_that_gives_more_than_logits():
@@ -75,19 +74,22 @@ def test_a_model_that_gives_more_than_logits():
     expected = compute_metrics()(gathered)
     gathered.predictions = (gathered.predictions, np.zeros((3, 12, 4)))
     assert compute_metrics()(gathered) == expected
-    logits = torch.tensor(gathered.predictions[0])
-    assert predicted_labels((logits, None), None).tolist() == logits.argmax(-1).tolist()
 
 
 def test_accuracies_leave_out_what_has_no_label():
     labels = np.array([[0, 5, -100], [8, -100, -100]])
-    assert accuracies(labels, np.array([[0, 3, 7], [0, 1, 1]])) == pytest.approx({"q9": 1 / 3, "q8": 2 / 3, "q3": 1.0})
+    gathered = SimpleNamespace(label_ids=labels, predictions=np.array([[0, 3, 7], [0, 1, 1]]))
+    result = compute_metrics("q9", also=["q8", "q3"])(gathered)
+    assert (result["q9"], result["q8"], result["q3"]) == pytest.approx((1 / 3, 2 / 3, 1.0))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"predictions": np.zeros((3, 12, 8))}, r"predictions \(3, 12, 8\). Expected the same, or one more axis of 9"),
+        (
+            {"predictions": np.zeros((3, 12, 8))},
+            r"predictions \(3, 12, 8\). Expected the same shape, or one more axis",
+        ),
         ({"predictions": np.full((3, 12, 9), np.nan)}, r"logits of 14 of 14 residues are NaN\. Did training diverge"),
         ({"predictions": np.full((3, 12), 9)}, r"label 9 is outside q9 \(0 to 8 for LBEGIHSTP"),
         ({"label_ids": np.full((3, 12), -100)}, "no labelled residue in 3 chain"),
@@ -113,11 +115,9 @@ def test_the_compatible_mode_asks_for_what_it_needs():
         compute_metrics(mode="compatible", special_token_ids=[*SPECIAL, RESIDUE])(padded())
 
 
-def test_a_level_that_the_labels_cannot_answer_is_refused():
+def test_an_alphabet_that_the_labels_do_not_fold_into_is_refused():
     with pytest.raises(ValueError, match="does not fold into"):
         compute_metrics("q3", also=["q9"])
-    with pytest.raises(ValueError, match="no labelled residue among 2 labels"):
-        accuracies(np.array([-100, -100]), np.array([0, 0]))
 
 
 TRAINER_RUN = textwrap.dedent(
@@ -126,7 +126,7 @@ TRAINER_RUN = textwrap.dedent(
     import numpy as np, torch, transformers
     from transformers.modeling_outputs import TokenClassifierOutput
     from lift_ss_hf.metrics.scoring import score
-    from lift_ss_hf.metrics.trainer_metrics import compute_metrics, predicted_labels
+    from lift_ss_hf.metrics.trainer_metrics import compute_metrics
 
     rng = np.random.default_rng(0)
     LENGTHS = [9, 3, 17, 5, 8, 21, 4]  # odd in number: two processes get unequal shares
@@ -163,7 +163,7 @@ TRAINER_RUN = textwrap.dedent(
         "masked": dict(compute_metrics=compute_metrics("q9", also=["q3"])),
         "compatible": dict(
             compute_metrics=compute_metrics("q9", mode="compatible", special_token_ids=[0, 1, 2]),
-            preprocess_logits_for_metrics=predicted_labels,
+            preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         ),
     }
     results = {"ranks": arguments.world_size}

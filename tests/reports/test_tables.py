@@ -37,7 +37,7 @@ def evaluated(*alphabets, duplicates=None):
         "duplicates_in_training": duplicates,
         "residues_per_second": 1234.5,
         "majority": {},
-        "levels": scores,
+        "scores": scores,
     }
 
 
@@ -47,7 +47,7 @@ def test_results_have_a_row_for_each_corpus_and_each_state():
     assert text.startswith("# Results of mine\n")
     assert text.endswith("lift_ss_hf 0.1 at commit unknown on EPYC, 2 threads, H100: `evaluate.py model`.\n")
     first = next(row for row in rows(text) if row[0] == "casp12")
-    sov99 = f"{100 * corpora['casp12']['levels']['q3']['sov99']:.1f}"
+    sov99 = f"{100 * corpora['casp12']['scores']['q3']['sov99']:.1f}"
     assert first == ["casp12", "1,234", "56,789", "83.3 [70.0, 90.0]", "–", "91.7", "–", "–", sov99, "–", "0", "1,234"]
     assert next(row for row in rows(text) if row[0] == "cb513")[-2] == "not known"
     assert "## cb513: the states (Q8)" in text

@@ -72,6 +72,6 @@ def test_the_saved_model_is_scored_by_several_processes(expected, tmp_path):
     for results in (found, before):
         (result,) = results["corpora"].values()
         assert result["num_chains"] == 10
-    assert [r["levels"]["q9"]["q9"] for r in found["corpora"].values()] == [
-        r["levels"]["q9"]["q9"] for r in before["corpora"].values()
+    assert [r["scores"]["q9"]["q9"] for r in found["corpora"].values()] == [
+        r["scores"]["q9"]["q9"] for r in before["corpora"].values()
     ]

@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 
 def scores(out):
     results = json.loads((out / "metrics.json").read_text())
-    return [levels["levels"]["q9"]["q9"] for levels in results["corpora"].values()], results["learnt"]["q9"]
+    return [levels["scores"]["q9"]["q9"] for levels in results["corpora"].values()], results["learnt"]["q9"]
 
 
 def finish(arguments):

@@ -44,7 +44,7 @@ def run(data, tmp_path_factory):
 
 
 def scores(results):
-    return {name: levels["levels"]["q9"]["q9"] for name, levels in results["corpora"].items()} | results["learnt"]["q9"]
+    return {name: levels["scores"]["q9"]["q9"] for name, levels in results["corpora"].items()} | results["learnt"]["q9"]
 
 
 def test_it_learns_more_than_the_commonest_state_and_its_own_start(run):
@@ -82,9 +82,9 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
     card = ModelCard.load(out / "model" / "README.md")
     ((name, result),) = results["corpora"].items()
     measured = {(r.dataset_name, r.metric_name): r.metric_value for r in card.data.eval_results}
-    assert measured[Path(name).name, "Q9 accuracy"] == result["levels"]["q9"]["q9"]
-    assert measured[Path(name).name, "Q3 accuracy (P is coil)"] == result["levels"]["q3"]["q3"]
-    assert len(measured) == 2 * len(result["levels"])
+    assert measured[Path(name).name, "Q9 accuracy"] == result["scores"]["q9"]["q9"]
+    assert measured[Path(name).name, "Q3 accuracy (P is coil)"] == result["scores"]["q3"]["q3"]
+    assert len(measured) == 2 * len(result["scores"])
     text = str(card)
     corpora = json.loads((out / "corpora.json").read_text())
     assert corpora["train"]["sha256_of_sequences_and_states"] in text

@@ -1,0 +1,143 @@
+"""Predict the chains of a corpus, and score the predictions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from ..metrics.labels import REFERENCE_ALPHABET, fold_labels, most_probable
+from ..metrics.scored_chains import COMPATIBLE
+from ..metrics.scoring import score
+from ..models.states import ALPHABETS, IGNORE_INDEX, fold_index
+from ..prediction.predictor import MAX_TOKENS, Predictor
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of a model for the chains of a corpus.
+
+    Attributes:
+        probabilities: one (residues, states) float32 array per chain.
+        states: name of the alphabet of the last axis.
+        seconds: wall time, for all processes together.
+        windowed: number of chains that were too long to be run whole.
+    """
+
+    probabilities: list[np.ndarray]
+    states: str
+    seconds: float
+    windowed: int
+
+    def labels(self, alphabet: str) -> list[np.ndarray]:
+        """Return the most probable states as one (residues,) int8 array of labels per chain."""
+        return [most_probable(chain, self.states, alphabet) for chain in self.probabilities]
+
+
+def predict(
+    model: Any, tokenizer: Any, sequences: Sequence[str], max_tokens: int = MAX_TOKENS, quiet: bool = False
+) -> Predictions:
+    """Predict the states of chains with `prediction.predictor`; processes share the chains.
+
+    Args:
+        model: a secondary structure model or an ensemble.
+        tokenizer: its `ResidueTokenizer`.
+        sequences: residues of each chain.
+        max_tokens: size of a batch [tokens].
+        quiet: show no progress bar.
+    """
+    process = PartialState()
+    was_training = model.training
+    predictor = Predictor(model, tokenizer, max_tokens)
+    # Longest first, so that processes and batches get chains of similar length.
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    own = order[process.process_index :: process.num_processes]
+    started = time.perf_counter()
+    found: list[tuple[int, np.ndarray]] = []
+    residues = sum(map(len, sequences))
+    with tqdm(total=residues, unit="residue", unit_scale=True, disable=quiet or not process.is_main_process) as bar:
+        for place, probabilities in predictor.predict([sequences[index] for index in own]):
+            found.append((own[place], probabilities))
+            bar.update(len(probabilities) * process.num_processes)
+    if process.num_processes > 1:
+        found = gather_object(found)
+    model.train(was_training)
+    return Predictions(
+        probabilities=[chain for _, chain in sorted(found, key=lambda item: item[0])],
+        states=model.config.states,
+        seconds=time.perf_counter() - started,
+        windowed=sum(map(predictor.is_windowed, sequences)),
+    )
+
+
+def scorable_alphabets(model_states: str, num_states: int) -> list[str]:
+    """Return the alphabets at which a model can be scored on a corpus, the finest first.
+
+    A corpus without P cannot be scored at nine states: its L also covers the P of nine states.
+
+    Args:
+        model_states: alphabet of the model.
+        num_states: states of the corpus, nine or eight; see `evaluation.corpora.num_states_of`.
+
+    Example:
+        >>> scorable_alphabets("q9", 8)
+        ['q8', 'q3', 'q3_lift_ss']
+    """
+    return [
+        alphabet
+        for alphabet in ALPHABETS
+        if _folds_into(model_states, alphabet) and (alphabet != "q9" or num_states == 9)
+    ]
+
+
+def _folds_into(states: str, alphabet: str) -> bool:
+    try:
+        fold_index(states, alphabet)
+    except ValueError:
+        return False
+    return True
+
+
+def score_predictions(
+    references: Sequence[np.ndarray], predictions: Predictions, num_states: int, bootstrap: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Score predictions at every alphabet that applies, in the compatible mode.
+
+    Args:
+        references: q9 labels of each chain, from `metrics.labels.encode_references`.
+        predictions: of the same chains.
+        num_states: states of the corpus, nine or eight.
+        bootstrap: resamples for 95 % intervals; 0 for none.
+
+    Returns:
+        The result of `metrics.scoring.score`, with the scores of every chain, by alphabet.
+    """
+    return {
+        alphabet: score(
+            [fold_labels(chain, REFERENCE_ALPHABET, alphabet) for chain in references],
+            predictions.labels(alphabet),
+            alphabet,
+            COMPATIBLE,  # IGNORE_INDEX is an unresolved residue here, never padding
+            bootstrap=bootstrap,
+            per_chain=True,
+        )
+        for alphabet in scorable_alphabets(predictions.states, num_states)
+    }
+
+
+def majority_accuracy(references: Sequence[np.ndarray], alphabet: str) -> float:
+    """Return the accuracy of always predicting the most frequent state [fraction].
+
+    Args:
+        references: q9 labels of each chain.
+        alphabet: the alphabet to score at.
+    """
+    labels = fold_labels(np.concatenate(references), REFERENCE_ALPHABET, alphabet)
+    counts = np.bincount(labels[labels != IGNORE_INDEX])
+    return float(counts.max() / counts.sum())
