@@ -116,7 +116,7 @@ def evaluate_corpora(
         logger.info("evaluating on %s: %d chains", name, len(sequences))
         predictions = predict(model, tokenizer, sequences, settings.max_tokens)
         residues = sum(map(len, sequences))
-        result = {
+        result: dict[str, Any] = {
             "split": settings.split,
             "num_chains": len(sequences),
             "num_residues": residues,

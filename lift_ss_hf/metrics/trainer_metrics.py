@@ -69,9 +69,8 @@ def compute_metrics(
     def metrics(prediction: Any) -> dict[str, float]:
         labels, predictions, lengths = _residues(prediction, source, mode, special_token_ids)
         references, answers = (_reduce(values, source, [alphabet, *others]) for values in (labels, predictions))
-        ends = np.cumsum(lengths)[:-1]
-        chains = (np.split(side[alphabet.name], ends) for side in (references, answers))
-        counts = tally_chains(ScoredChains(*chains, alphabet, mode, None))
+        chains, answered = (np.split(side[alphabet.name], np.cumsum(lengths)[:-1]) for side in (references, answers))
+        counts = tally_chains(ScoredChains(chains, answered, alphabet, mode, None))
         pooled, labelled = pooled_scores(counts.chains, alphabet.name), labels != IGNORE_INDEX
         return {
             alphabet.name: pooled[alphabet.name],
