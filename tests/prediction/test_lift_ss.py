@@ -12,9 +12,9 @@ import torch
 from matplotlib.image import imread
 from tiny_models import save_tiny_backbone
 
-from lift_ss_hf.cli import lift_ss as command
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.states import ALPHABETS
+from lift_ss_hf.cli import lift_ss as command
 from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.loading import PRECISIONS
 
