@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..reports.figures import plot_chains, save_figure
+from ..reports.chain_figures import plot_chains
+from ..reports.figures import save_figure
 
 MAX_CHAINS = 20  # of a figure: more fit no page
 

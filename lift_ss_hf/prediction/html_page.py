@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from ..models.states import STATE_MEANINGS
-from ..reports.figures import FAMILIES, family_of, runs_of_families
+from ..reports.style import FAMILIES, family_of, runs_of_families
 from .result import Prediction
 
 RESIDUES_IN_ROW = 60
@@ -16,9 +16,9 @@ LETTER_LINE, STATE_LINE, BAR_LINE, ROW = 40, 54, 60, 86  # pixels from the top o
 def page_start(title: str) -> str:
     """Head of the page, its style and legend."""
     legend = "".join(
-        f'<span style="color:{colour}">&#9632;</span> {name} &nbsp; ' for name, colour in FAMILIES.values()
+        f'<span style="color:{family.colour}">&#9632;</span> {family.name} &nbsp; ' for family in FAMILIES.values()
     )
-    classes = "".join(f".{family}{{fill:{colour}}}" for family, (_, colour) in FAMILIES.items())
+    classes = "".join(f".{letter}{{fill:{family.colour}}}" for letter, family in FAMILIES.items())
     meanings = ", ".join(f"{state} {name}" for state, (name, _) in STATE_MEANINGS.items())
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

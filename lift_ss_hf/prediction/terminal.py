@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TextIO
 
-from ..reports.figures import family_of
+from ..reports.style import FAMILIES, family_of
 from .formats import Format
 from .result import Prediction
 
-COLOURS = {"H": "\033[31m", "E": "\033[34m", "C": "\033[90m"}  # red, blue, grey: the families' colours in figures
+COLOURS = {letter: family.terminal_colour for letter, family in FAMILIES.items()}
 RESET = "\033[0m"
 WIDTH = 60  # residues a line
 

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from lift_ss_hf.metrics.scoring import score
 from lift_ss_hf.models.states import Q3, Q9
 from lift_ss_hf.reports import figures as plots
+from lift_ss_hf.reports.tables import MISSING
 
 CHAINS = ["LLSHHHHHHHHTTGGGLEEEEELPPPLB", "EEEETTEEEELLXXHHHHIIIII", "LLLLSSTTHHHHHHHH"]
 PREDICTED = ["LLTHHHHHHHHTTHHHLEEEEELLLPLL", "EEEELLEEEELLHHHHHHHHHHH", "LLLLSSTTHHHHHHLL"]
@@ -57,7 +58,7 @@ def test_three_states_have_the_names_of_families():
 
 def test_a_state_without_residues_has_no_percentages():
     figure = plots.plot_confusion([[3, 0, 0], [0, 0, 0], [0, 0, 4]], Q3.letters, "")
-    assert texts(figure).count(plots.DASH) == 3
+    assert texts(figure).count(MISSING) == 3
     assert "nan" not in "".join(texts(figure))
 
 
@@ -66,8 +67,8 @@ def test_a_state_without_residues_has_no_percentages():
     [
         ([[1, 2]], r"the confusion matrix is \(1, 2\), but 3 states \(CEH\) were given"),
         ([], r"the confusion matrix is \(0,\), but 3 states"),
-        (np.zeros((3, 3)), r"holds no residues, or negative ones\. Expected counts"),
-        (-np.eye(3), r"holds no residues, or negative ones"),
+        (np.zeros((3, 3)), r"has negative counts or no residues\. Expected counts"),
+        (-np.eye(3), r"has negative counts or no residues"),
     ],
 )
 def test_what_is_no_confusion_matrix_is_refused(matrix, message):
@@ -85,7 +86,7 @@ def test_bars_are_the_scores_and_what_is_not_defined_is_a_dash(scores, tmp_path)
     heights = [bar.get_height() for bar in axes.containers[0]]
     assert heights == pytest.approx([100 * (by_state[state]["recall"] or 0) for state in "HGIEBLSTP"])
     undefined = sum(value is None for values in by_state.values() for value in values.values())
-    assert texts(figure) == [plots.DASH] * undefined
+    assert texts(figure) == [MISSING] * undefined
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["recall", "precision", "F1"]
     assert is_drawn(figure, tmp_path / "figure.png")
 
@@ -102,11 +103,13 @@ def test_states_need_the_same_scores(scores):
 
 
 def test_percentages_are_not_taken_for_fractions():
-    with pytest.raises(ValueError, match=r"recall 87\.3 is no fraction\. Expected -1 to 1; divide percentages by 100"):
+    with pytest.raises(
+        ValueError, match=r"recall 87\.3 is not a fraction\. Expected -1 to 1; divide percentages by 100"
+    ):
         plots.plot_state_scores({"H": {"recall": 87.3}})
-    with pytest.raises(ValueError, match=r"accuracy 77 is no fraction\. Expected 0 to 1"):
+    with pytest.raises(ValueError, match=r"accuracy 77 is not a fraction\. Expected 0 to 1"):
         plots.plot_accuracy_by_length([100], [77])
-    with pytest.raises(ValueError, match="lora 77 is no fraction"):
+    with pytest.raises(ValueError, match="lora 77 is not a fraction"):
         plots.plot_blocks({"lora": {1: [77]}})
 
 
@@ -125,9 +128,9 @@ def test_means_over_chains_of_similar_length(tmp_path):
 
 
 def test_the_interval_of_the_mean_is_students():
-    (row,) = plots._mean_by_length(np.arange(10.0), np.arange(10.0))
+    (row,) = plots._means_by_length(np.arange(10.0), np.arange(10.0))
     t_of_9 = 2.2622  # 97.5 % quantile of Student's t with 9 degrees of freedom, from a table
-    assert row[2] == pytest.approx(t_of_9 * np.std(np.arange(10), ddof=1) / np.sqrt(10), rel=0.02)
+    assert row[2] == pytest.approx(t_of_9 * np.std(np.arange(10), ddof=1) / np.sqrt(10), rel=1e-4)
 
 
 @pytest.mark.parametrize(("lengths", "accuracies"), [([120], [0.8]), ([120, 120], [1.0, 0.0]), ([50, 90], [0.5, None])])
