@@ -1,7 +1,7 @@
-"""Confidences that mean what they say: one temperature, fitted on chains that the model was not trained on.
+"""Calibrate a model: fit one temperature on chains that the model was not trained on, and store it with the model.
 
-Logits over the temperature give the probabilities (Guo et al. 2017, "On Calibration of Modern Neural Networks"): the
-states stay, the confidences change. Fitted by the likelihood of the reference's states.
+Dividing the logits by the temperature leaves the predicted states as they are and makes the confidences agree with the
+accuracy (Guo et al. 2017, On Calibration of Modern Neural Networks, ICML). The maths is in `metrics/calibration.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from accelerate import PartialState
 
 from ..corpora import load_corpus
-from ..metrics.calibration import expected_calibration_error
+from ..metrics.calibration import SMALLEST, expected_calibration_error, fit_temperature, tempered_probabilities
 from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing
 from ..models.modeling import SecondaryStructureModel
@@ -25,57 +25,20 @@ from ..reports.provenance import load_training_chains, sequence_hashes
 from .corpora import num_states_of
 from .predictions import Predictions, predict, scorable_alphabets
 
-LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
-STEPS = 40  # of the search: each narrows the interval by the golden ratio
-SMALLEST = 1e-12  # probability, so that its logarithm is finite
-
-
-def log_likelihood(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, temperature: float) -> float:
-    """Mean logarithm of the probability of the reference's states.
-
-    Args:
-        logits: (residues, states of the model).
-        labels: (residues,) int64, at the level that is scored.
-        groups: (states of the model,) int64: each state's label there.
-        temperature: that the logits are divided by.
-    """
-    scaled = logits / temperature
-    scaled = np.exp(scaled - scaled.max(1, keepdims=True))
-    right = (scaled * (groups == labels[:, None])).sum(1) / scaled.sum(1)
-    return float(np.log(np.maximum(right, SMALLEST)).mean())
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """The temperature under which the labels are likeliest, by golden-section search over its logarithm.
-
-    Arguments as of `log_likelihood`.
-    """
-    ratio = (5**0.5 - 1) / 2
-    low, high = np.log(LOWEST), np.log(HIGHEST)
-    for _ in range(STEPS):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if log_likelihood(logits, labels, groups, np.exp(left)) >= log_likelihood(
-            logits, labels, groups, np.exp(right)
-        ):
-            high = right
-        else:
-            low = left
-    return float(np.exp((low + high) / 2))
-
 
 def calibrate(
     predictions: Predictions, references: Sequence[np.ndarray], num_states: int, temperature: float = 1.0
 ) -> dict[str, Any]:
-    """Fit a model's temperature to what it predicted.
+    """Fit the temperature of a model to its predictions.
 
     Args:
-        predictions: of chains that it was not trained on.
+        predictions: for chains that the model was not trained on.
         references: q9 labels of each chain, from `metrics.labels.encode_references`.
-        num_states: nine, or eight where the reference has no P: then the likelihood is that of eight states.
-        temperature: that the predictions were made with.
+        num_states: states of the corpus, nine or eight. With eight, the likelihood is that of eight states.
+        temperature: the temperature at which the predictions were made.
 
     Returns:
-        temperature, num_residues, and the expected calibration error before and after [fraction].
+        `temperature`, `num_residues`, and the expected calibration errors `error_before` and `error_after` [fraction].
 
     Raises:
         ValueError: if no residue has a state.
@@ -86,27 +49,29 @@ def calibrate(
     known = labels != IGNORE_INDEX
     if not known.any():
         raise ValueError("no residue with a state to calibrate on. Give a corpus with states.")
-    # Logarithms of the probabilities are the logits but for a constant of each residue.
+    # The logarithms of the probabilities equal the logits up to a constant for each residue.
     probabilities = np.concatenate(predictions.probabilities)[known].astype(np.float64)
     logits, labels = np.log(np.maximum(probabilities, SMALLEST)) * temperature, labels[known]
     fitted = fit_temperature(logits, labels, groups)
+    errors = []
+    for value in (temperature, fitted):
+        tempered = tempered_probabilities(logits, groups, value)
+        errors.append(expected_calibration_error(tempered.max(axis=1), tempered.argmax(axis=1) == labels))
     return {
         "temperature": fitted,
         "num_residues": len(labels),
-        "error_before": _error(logits, labels, groups, temperature),
-        "error_after": _error(logits, labels, groups, fitted),
+        "error_before": errors[0],
+        "error_after": errors[1],
     }
 
 
-def _error(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, temperature: float) -> float:
-    scaled = np.exp((logits - logits.max(1, keepdims=True)) / temperature)
-    probabilities = scaled @ np.eye(groups.max() + 1)[groups] / scaled.sum(1, keepdims=True)
-    confidence = np.minimum(probabilities.max(1), 1.0)
-    return expected_calibration_error(confidence.tolist(), (probabilities.argmax(1) == labels).tolist())
-
-
 def store_temperature(folder: str | Path, temperature: float) -> None:
-    """Write a temperature to the configuration of a saved model, in one step; nothing else of it changes."""
+    """Write a temperature to the configuration of a saved model, atomically, and change nothing else in it.
+
+    Args:
+        folder: folder of the model.
+        temperature: the logits are divided by it.
+    """
     path = Path(folder) / "config.json"
     content = json.loads(path.read_text("utf-8"))
     content["calibration_temperature"] = temperature
@@ -117,16 +82,25 @@ def store_temperature(folder: str | Path, temperature: float) -> None:
 def calibrate_saved(
     folder: str, corpus: str, split: str = "validation", source: str | None = None, backbone: str | None = None
 ) -> str:
-    """Calibrate a saved model on a corpus, and store the temperature; chains it was trained on are left out.
+    """Calibrate a saved model on a corpus and store the temperature with it.
+
+    Chains that the model was trained on are left out.
+
+    Args:
+        folder: folder of the model.
+        corpus: a name from the catalogue, or a path.
+        split: the split of the corpus to fit on.
+        source: folder with the source files of the corpus.
+        backbone: location of the backbone, if it differs from the one in the model's configuration.
 
     Returns:
-        What was done, in a line.
+        A summary in one line.
 
     Raises:
-        ValueError: if there is no such model or corpus, or nothing is left to fit on.
+        ValueError: if the model or the corpus does not exist, or no chain is left to fit on.
     """
     if not (Path(folder) / "config.json").is_file():
-        raise ValueError(f"{folder}: no folder of a saved model. Fetch it first, then calibrate the copy.")
+        raise ValueError(f"{folder} is not the folder of a saved model. Download the model, then calibrate the copy.")
     chains = load_corpus(corpus, split, data_dir=source)
     sequences, states = chains["sequence"][:], chains["states"][:]
     trained = load_training_chains(folder)
@@ -143,6 +117,6 @@ def calibrate_saved(
     store_temperature(folder, result["temperature"])
     return (
         f"temperature {result['temperature']:.3f} from {result['num_residues']:,} residues of {len(kept):,} chains "
-        f"({len(sequences) - len(kept):,} left out: the model was trained on them); expected calibration error "
+        f"({len(sequences) - len(kept):,} left out because the model was trained on them); expected calibration error "
         f"{100 * result['error_before']:.1f} % before, {100 * result['error_after']:.1f} % after."
     )

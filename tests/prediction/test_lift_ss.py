@@ -108,7 +108,7 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),
         (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: no prediction"),
         (["plot", "{data}/model/model.safetensors", "-o", "a.png"], "line 1: no prediction"),
-        (["calibrate", "{data}", "--corpus", "sample"], "no folder of a saved model"),
+        (["calibrate", "{data}", "--corpus", "sample"], "is not the folder of a saved model"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(data, monkeypatch, capsys, arguments, message):
