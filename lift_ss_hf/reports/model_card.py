@@ -1,6 +1,6 @@
-"""A model's card, made of what a run measured: never a number that was not, and what is absent is left out.
+"""Model cards, filled from the files of a training run. What was not measured is left out, never guessed.
 
-write_card("runs/train_q8")    # reads metrics.json, corpora.json, environment.json, recipe.yaml, model/config.json
+`write_card("runs/train_q8")` reads `metrics.json`, `corpora.json`, `recipe.yaml` and `model/config.json` of that folder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ TEMPLATE = Path(__file__).parents[1] / "assets" / "model_card.md"
 TASK = "token-classification"
 CARD_FILE = "README.md"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/\"'`]+/)*([^\s/\"'`]+)|[A-Za-z]:\\\S*\\(\S+)")
-LICENSES = {"bundled": "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
-SEEN_OF_BLOCKS = {
+BACKBONE_LICENCES = {"bundled": "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
+BLOCK_MIX_PHRASES = {
     None: "",
     "mean": " over a learned mean of all blocks' outputs",
     "concat": " over all blocks' outputs side by side",
@@ -37,30 +37,34 @@ BACKBONE_CITATIONS = {
 }
 
 
-def public_text(text: str) -> str:
-    """Text without what is of one machine or one person: absolute paths keep their last part, tokens nothing."""
+def redact(text: str) -> str:
+    """Remove what is private from a text: absolute paths are cut to their last part, access tokens are replaced.
+
+    Example:
+        >>> redact("train_q8.py --train /home/me/corpora/mine.txt --token hf_abcdefgh1234")
+        'train_q8.py --train mine.txt --token (token)'
+    """
     return ABSOLUTE_PATH.sub(lambda found: found[1] or found[2], TOKEN.sub("(token)", text))
 
 
 def write_card(run: str | Path) -> Path:
-    """Write `model/README.md` of a run's directory from the files that `run_training` left there.
+    """Write the card of a finished training run to `model/README.md` in the run's folder.
 
     Returns:
         the card's path.
 
     Raises:
-        ValueError: if the directory holds no finished run.
+        ValueError: if the folder does not hold a finished run.
     """
-    run = Path(run)
     card = make_card(run)
-    path = run / "model" / CARD_FILE
+    path = Path(run) / "model" / CARD_FILE
     with replacing(path) as part:
         part.write_text(str(card), "utf-8")
     return path
 
 
 def make_card(run: str | Path) -> ModelCard:
-    """The card of a run's directory. Arguments and errors as of `write_card`."""
+    """Return the card of a finished training run. Arguments and errors are those of `write_card`."""
     run = Path(run)
     config = _read(run / "model" / "config.json")
     metrics = _read(run / "metrics.json")
@@ -85,12 +89,17 @@ def make_card(run: str | Path) -> ModelCard:
         "training": _training(config, recipe, corpora, metrics),
         "licences": _licences(config, recipe),
     }
-    text = {name: public_text(part) for name, part in text.items()}
+    text = {name: redact(part) for name, part in text.items()}
     return ModelCard.from_template(data, template_path=str(TEMPLATE), **text)
 
 
 def eval_results(metrics: Mapping[str, Any], corpora: Mapping[str, Any]) -> list[EvalResult]:
-    """Every accuracy and SOV'99 that was measured, with its interval where there is one [fraction]."""
+    """Return every measured accuracy and SOV'99 [fraction], with its 95 % interval if there is one.
+
+    Args:
+        metrics: content of a run's `metrics.json`.
+        corpora: content of its `corpora.json`.
+    """
     results = []
     for name, result in metrics["corpora"].items():
         for level, scores in result["scores"].items():
@@ -122,30 +131,35 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except FileNotFoundError as error:
         raise ValueError(
-            f"{path}: not there. Expected the directory of a finished run, as train_q8.py writes."
+            f"{path}: no such file. Expected the folder of a finished run of recipes/train_q8.py."
         ) from error
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]}). Run the training again.") from error
+        raise ValueError(f"{path}: cannot be parsed ({str(error).splitlines()[0]}). Run the training again.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a table of names and values, found {type(content).__name__}.")
+        raise ValueError(f"{path}: expected names and values, found {type(content).__name__}. Run the training again.")
     return content
 
 
 def _public_name(name: str) -> str:
-    """A corpus by name, or of a path its last part."""
+    """Return a corpus's name as it is, and only the last part of a path."""
     return name if CorpusName.parse(name).corpus in load_catalogue() else Path(name).name
 
 
 def hub_id(name: str | None) -> str | None:
-    """`org/name` if it is one; a folder of this machine is none of the reader's business."""
+    """Return a Hub id, `ORG/NAME`, and None for a folder of this machine or another name.
+
+    Example:
+        >>> hub_id("facebook/esm2_t6_8M_UR50D"), hub_id("/data/esm2"), hub_id("bundled")
+        ('facebook/esm2_t6_8M_UR50D', None, None)
+    """
     return name if name and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) else None
 
 
 def _summary(config: Mapping[str, Any]) -> str:
-    backbone = Path(config.get("backbone_name") or "a backbone of its own").name
+    backbone = Path(config.get("backbone_name") or "a custom backbone").name
     adapter = f"a {config['adapter']} adapter" if config.get("adapter") else "no adapter"
     line = f"Predicts secondary structure states ({config['states']}) of protein chains: {backbone} with {adapter} and "
-    line += f"the {config['head']} head{SEEN_OF_BLOCKS[config.get('block_mix')]}, trained with lift_ss_hf."
+    line += f"the {config['head']} head{BLOCK_MIX_PHRASES[config.get('block_mix')]}, trained with lift_ss_hf."
     if config.get("backbone_revision"):
         line += f" Backbone revision: {config['backbone_revision']}."
     if config.get("backbone_fingerprint"):
@@ -158,8 +172,8 @@ def _calibration(fitted: Mapping[str, Any] | None) -> str:
         return ""
     return (
         f"Confidences are calibrated on {fitted['num_residues']:,} residues of the validation chains (temperature "
-        f"{fitted['temperature']:.3f}): expected calibration error {100 * fitted['error_before']:.1f} % before, "
-        f"{100 * fitted['error_after']:.1f} % after, on the same residues."
+        f"{fitted['temperature']:.3f}). On these residues the expected calibration error was "
+        f"{100 * fitted['error_before']:.1f} % before and {100 * fitted['error_after']:.1f} % after."
     )
 
 
@@ -170,18 +184,16 @@ def _training(
     lines = []
     for split in ("train", "validation"):
         if split in corpora:
-            facts, names = (
-                corpora[split],
-                ", ".join(map(_public_name, _corpora(recipe, split))) or "held-out training chains",
-            )
+            names = ", ".join(map(_public_name, _corpora(recipe, split))) or "held-out training chains"
+            facts = corpora[split]
             lines.append(
                 f"- {split}: {names}: {facts['chains']:,} chains, {facts['residues']:,} residues, sha256 of sequences "
                 f"and states `{facts['sha256_of_sequences_and_states']}`"
             )
     lines.append(f"- command: `{measured['command']}`, seed {recipe.get('seed')}")
     balance = f", balanced by {config['balance']} frequency" if config.get("balance") else ""
-    hidden = f"; {100 * recipe['mask_fraction']:g} % of the residues hidden" if recipe.get("mask_fraction") else ""
-    lines.append(f"- loss: {config['loss']}{balance}{hidden}")
+    masked = f"; {100 * recipe['mask_fraction']:g} % of the residues masked" if recipe.get("mask_fraction") else ""
+    lines.append(f"- loss: {config['loss']}{balance}{masked}")
     packages = ", ".join(f"{name} {version}" for name, version in measured["packages"].items())
     lines.append(f"- lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'}; {packages}")
     hardware = [measured["processor"], f"{measured['threads']} threads", *measured["accelerators"]]
@@ -193,14 +205,14 @@ def _training(
 
 
 def _corpora(recipe: Mapping[str, Any], split: str) -> list[str]:
-    """Names or paths of a split's corpora; none where its chains were held out of the training chains."""
+    """Return the names or paths of a split's corpora, without `none`, which stands for held-out training chains."""
     return [name for name in recipe.get(split) or [] if name != "none"]
 
 
 def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     lines = ["- code and trained weights: Apache-2.0"]
     name = config.get("backbone_name")
-    lines.append(f"- backbone: {LICENSES.get(str(name), 'see its own card')}")
+    lines.append(f"- backbone: {BACKBONE_LICENCES.get(str(name), 'see its own card')}")
     catalogue = load_catalogue()
     for corpus in [*_corpora(recipe, "train"), *_corpora(recipe, "validation")]:
         entry = catalogue.get(CorpusName.parse(corpus).corpus)
@@ -209,5 +221,5 @@ def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
             lines.append(line)
     family = config["backbone_config"]["model_type"]
     if name != "bundled" and family in BACKBONE_CITATIONS:
-        lines.append(f"- the backbone's citation: {BACKBONE_CITATIONS[family]}")
+        lines.append(f"- citation of the backbone: {BACKBONE_CITATIONS[family]}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, hardware, and which chains a model was trained on."""
+"""Where a number comes from: versions, commit, hardware, command, and the chains a model was trained on."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ PACKAGES = ("torch", "transformers", "adapters", "datasets", "accelerate", "deep
 TRAINING_CHAINS = "training_chains.safetensors"
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 TOKEN_FLAGS = ("--hub_token", "--push_to_hub_token")
+HASH_BYTES = 8
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON in one step."""
+    """Write a value as indented JSON. The file appears whole or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def environment() -> dict[str, Any]:
-    """What a number was measured with: versions, commit, hardware, command. No user, host or path."""
+    """Return what a number was measured with: versions, commit, hardware and command, but no user, host or path."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -56,29 +57,38 @@ def environment() -> dict[str, Any]:
 
 
 def shown_command(arguments: Sequence[str]) -> str:
-    """A command line as one text, without the folder of its program and without tokens."""
+    """Return a command line as one string, without the folder of its program and without access tokens.
+
+    Example:
+        >>> shown_command(["recipes/train_q8.py", "--seed", "1", "--hub_token", "secret"])
+        'train_q8.py --seed 1 --hub_token (token)'
+    """
     shown = [Path(arguments[0]).name]
     for before, argument in itertools.pairwise(arguments):
-        flag, is_joined, _ = argument.partition("=")
+        flag, equals, _ = argument.partition("=")
         if before in TOKEN_FLAGS:
             argument = "(token)"
-        elif flag in TOKEN_FLAGS and is_joined:
+        elif flag in TOKEN_FLAGS and equals:
             argument = f"{flag}=(token)"
         shown.append(TOKEN.sub("(token)", argument))
     return " ".join(shown)
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `-modified` if it has changes; None where the package is no checkout."""
-    folder = Path(__file__).parent
+    """Return the commit of the checkout, followed by `-modified` if it has changes; None outside a checkout."""
     try:
-        run = {"cwd": folder, "capture_output": True, "text": True, "check": True, "timeout": 10}
-        inside = subprocess.run(["git", "ls-files", "--error-unmatch", Path(__file__).name], **run)  # type: ignore[call-overload]
-        head = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()  # type: ignore[call-overload]
-        changes = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run)  # type: ignore[call-overload]
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # fails if the package only lies in another repository
+        head = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("-modified" if changes.stdout.strip() else "") if inside.stdout else None
+    return f"{head}-modified" if changes else head
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    folder = Path(__file__).parent
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def _processor() -> str:
@@ -92,25 +102,48 @@ def _processor() -> str:
 
 
 def sequence_hashes(sequences: Iterable[str]) -> np.ndarray:
-    """(n,) uint64, sorted and unique: the first 8 bytes of BLAKE2b of each sequence."""
-    digests = b"".join(hashlib.blake2b(sequence.encode(), digest_size=8).digest() for sequence in sequences)
-    return np.unique(np.frombuffer(digests, dtype=np.uint64))
+    """Return (n,) uint64: the distinct hashes of the sequences, sorted.
+
+    Example:
+        >>> sequence_hashes(["MKV", "ACD", "MKV"]).shape
+        (2,)
+    """
+    return np.unique(_hashes(sequences))
+
+
+def _hashes(sequences: Iterable[str]) -> np.ndarray:
+    """Return the first 8 bytes of the BLAKE2b digest of each sequence as uint64."""
+    digests = (hashlib.blake2b(sequence.encode(), digest_size=HASH_BYTES).digest() for sequence in sequences)
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def save_training_chains(folder: str | Path, sequences: Iterable[str]) -> None:
-    """Keep which sequences a model was trained on, 8 bytes each, so that leakage can be counted anywhere."""
+    """Save which sequences a model was trained on as hashes of 8 bytes, so that anyone can test for leakage."""
     with replacing(Path(folder) / TRAINING_CHAINS) as part:
         part.write_bytes(save({"hashes": sequence_hashes(sequences)}))
 
 
 def load_training_chains(folder: str | Path) -> np.ndarray | None:
-    """Hashes of the sequences that a model was trained on; None where they were not kept."""
+    """Return the hashes of the sequences a model was trained on, or None if they were not saved with it."""
     path = Path(folder) / TRAINING_CHAINS
     return load_file(path)["hashes"] if path.is_file() else None
 
 
+def in_training(training_chains: np.ndarray | None, sequences: Iterable[str]) -> np.ndarray | None:
+    """Return (n,) bool: True for each sequence that a model was trained on; None if `training_chains` is None.
+
+    Args:
+        training_chains: what `load_training_chains` or `sequence_hashes` returns.
+        sequences: residues of each chain.
+
+    Example:
+        >>> in_training(sequence_hashes(["MKV", "ACD"]), ["MKV", "MKL"])
+        array([ True, False])
+    """
+    return None if training_chains is None else np.isin(_hashes(sequences), training_chains)
+
+
 def count_duplicates(training_chains: np.ndarray | None, sequences: Iterable[str]) -> int | None:
-    """How many of the sequences a model was trained on; None where that is not known."""
-    if training_chains is None:
-        return None
-    return sum(bool(np.isin(sequence_hashes([sequence]), training_chains)[0]) for sequence in sequences)
+    """Count the sequences that a model was trained on. Arguments as for `in_training`; None if that is not known."""
+    known = in_training(training_chains, sequences)
+    return None if known is None else int(known.sum())

@@ -70,14 +70,14 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "",
         _corpora_table(results["corpora"]),
         "",
-        '"In training": chains of the test set that the model was trained on, letter by letter. Q8 and Q3 are of the '
-        "state whose probability is the largest once those of the states that fold into one are summed; the confusion "
-        "matrix is of the model's own states.",
+        '"In training" counts the test chains whose exact sequence the model was trained on. For Q8 and Q3 the '
+        "probabilities of the states that reduce to the same state are summed, and the most probable state is scored; "
+        "the confusion matrix is over the model's own states.",
         "",
     ]
     for name, result in results["corpora"].items():
         alphabet, scores = next(iter(result["scores"].items()))
-        lines += [f"## {name}: the states ({ALPHABET_TITLES[alphabet]})", "", _states_table(scores), ""]
+        lines += [f"## {name}: states ({ALPHABET_TITLES[alphabet]})", "", _states_table(scores), ""]
     lines += [
         f"Measured with lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
         f"{measured['processor']}, {measured['threads']} threads"
@@ -123,7 +123,7 @@ def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callabl
         cells = [percent_with_interval(found, name) for found, name in zip(scores, alphabets, strict=True)]
         cells += [percent_with_interval(found, "sov99") for found in scores]
         rows.append([public_name(corpus), result["split"], f"{result['num_chains']:,}", *cells, _duplicates(result)])
-    header = ["corpus", "split", "chains", *titles, "of the chains in training"]
+    header = ["corpus", "split", "chains", *titles, "in training"]
     return _table(header, rows, "llr" + "l" * len(titles) + "r")
 
 
@@ -137,7 +137,7 @@ def learnt_markdown(learnt: Mapping[str, Mapping[str, float]]) -> str:
         >>> print(learnt_markdown({"q9": {"majority": 0.31, "untrained": 0.12, "trained": 0.58}}))
         ## What was learnt (validation chains)
         <BLANKLINE>
-        | accuracy | commonest state | before training | after training |
+        | accuracy | most common state | before training | after training |
         | --- | ---: | ---: | ---: |
         | Q9 | 31.0 | 12.0 | 58.0 |
         <BLANKLINE>
@@ -146,7 +146,7 @@ def learnt_markdown(learnt: Mapping[str, Mapping[str, float]]) -> str:
         [ALPHABET_TITLES[alphabet], *(percent(row[kind]) for kind in ("majority", "untrained", "trained"))]
         for alphabet, row in learnt.items()
     ]
-    table = _table(["accuracy", "commonest state", "before training", "after training"], rows, "lrrr")
+    table = _table(["accuracy", "most common state", "before training", "after training"], rows, "lrrr")
     return f"## What was learnt (validation chains)\n\n{table}\n"
 
 
@@ -199,8 +199,8 @@ def estimate_markdown(
         "",
         _table(["", *next(iter(memory.values()))], sizes, "lrrrrr"),
         "",
-        "Not counted: what libraries and the device itself take (about 0.5 to 1 GB on a GPU), and short-lived tensors "
-        "inside one operation.",
+        "Not counted: memory used by libraries and the device itself (about 0.5 to 1 GB on a GPU), and short-lived "
+        "tensors within an operation.",
     ]
     return "\n".join(lines)
 

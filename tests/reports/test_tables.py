@@ -50,14 +50,14 @@ def test_results_have_a_row_for_each_corpus_and_each_state():
     sov99 = f"{100 * corpora['casp12']['scores']['q3']['sov99']:.1f}"
     assert first == ["casp12", "1,234", "56,789", "83.3 [70.0, 90.0]", "–", "91.7", "–", "–", sov99, "–", "0", "1,234"]
     assert next(row for row in rows(text) if row[0] == "cb513")[-2] == "not known"
-    assert "## cb513: the states (Q8)" in text
+    assert "## cb513: states (Q8)" in text
     assert next(row for row in rows(text) if row[0] == "E")[:4] == ["E", "4", "75.0", "100.0"]
     assert next(row for row in rows(text) if row[0] == "G") == ["G", "0", "–", "–", "–", "–", "–"]
 
 
 def test_a_card_has_columns_for_what_was_scored():
     table = rows(card_markdown({"/data/mine": evaluated("q8", duplicates=2)}, lambda name: name.split("/")[-1]))
-    assert table[0][3:] == ["Q8 accuracy", "SOV'99 (q8)", "of the chains in training"]
+    assert table[0][3:] == ["Q8 accuracy", "SOV'99 (q8)", "in training"]
     assert table[2][:4] == ["mine", "test", "1,234", "91.7 [70.0, 90.0]"]
     assert table[2][-1] == "2"
 

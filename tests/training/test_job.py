@@ -90,7 +90,7 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
     assert corpora["train"]["sha256_of_sequences_and_states"] in text
     assert str(data) not in text
     assert "| 0 |" in text  # chains of the test in training, counted
-    assert "- loss: cross_entropy; 5 % of the residues hidden" in text
+    assert "- loss: cross_entropy; 5 % of the residues masked" in text
 
 
 def test_the_card_says_which_blocks_the_head_sees(run, tmp_path):
