@@ -21,7 +21,7 @@ from ..models.atomic import replacing
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import IGNORE_INDEX, fold_index
 from ..models.tokenization import ResidueTokenizer
-from ..reports.provenance import load_training_chains, sequence_hashes
+from ..reports.provenance import in_training, load_training_chains
 from .corpora import num_states_of
 from .predictions import Predictions, predict, scorable_alphabets
 
@@ -104,8 +104,8 @@ def calibrate_saved(
     chains = load_corpus(corpus, split, data_dir=source)
     sequences, states = chains["sequence"][:], chains["states"][:]
     trained = load_training_chains(folder)
-    known = [trained is not None and bool(np.isin(sequence_hashes([s]), trained)[0]) for s in sequences]
-    kept = [index for index, is_known in enumerate(known) if not is_known]
+    known = in_training(trained, sequences)
+    kept = list(range(len(sequences))) if known is None else np.flatnonzero(~known).tolist()
     model = SecondaryStructureModel.from_pretrained(folder, backbone=backbone).to(PartialState().device)
     tokenizer = ResidueTokenizer.from_pretrained(folder, backbone=backbone)
     result = calibrate(

@@ -1,4 +1,4 @@
-"""What a run leaves to read: provenance, tables, figures, the model card.
+"""Reports of runs and evaluations: provenance, tables, figures and model cards.
 
 May import `corpora`, `metrics`, `batches` and `models`.
 """

@@ -1,6 +1,6 @@
 """Model cards, filled from the files of a training run. What was not measured is left out, never guessed.
 
-`write_card("runs/train_q8")` reads `metrics.json`, `corpora.json`, `recipe.yaml` and `model/config.json` of that folder.
+`write_card("runs/train_q8")` reads `metrics.json`, `corpora.json`, `recipe.yaml` and `model/config.json` of the run.
 """
 
 from __future__ import annotations
