@@ -114,6 +114,14 @@ def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callabl
     Args:
         corpora: `metrics.json`'s results by corpus.
         public_name: turns a corpus, which may be a path, into the name to show.
+
+    Example:
+        >>> scores = {"q8": {"q8": 0.61, "sov99": 0.55}}
+        >>> result = {"split": "test", "num_chains": 47, "duplicates_in_training": 0, "scores": scores}
+        >>> print(card_markdown({"casp12": result}))
+        | corpus | split | chains | Q8 accuracy | SOV'99 (q8) | in training |
+        | --- | --- | ---: | --- | --- | ---: |
+        | casp12 | test | 47 | 61.0 | 55.0 | 0 |
     """
     alphabets = [name for name in ACCURACY_TITLES if any(name in result["scores"] for result in corpora.values())]
     titles = [*(ACCURACY_TITLES[name] for name in alphabets), *(f"SOV'99 ({name})" for name in alphabets)]
@@ -155,6 +163,19 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
         rows: for each run its settings and, under `scores`, accuracies [fraction] by corpus and alphabet.
+
+    Example:
+        >>> runs = [{"adapter": "lora", "seed": 0, "scores": {"casp12": {"q9": 0.61, "q3": 0.78}}}]
+        >>> runs.append({"adapter": "lora", "seed": 1, "scores": {"casp12": {"q9": 0.63, "q3": 0.78}}})
+        >>> print(sweep_markdown(runs))
+        # Sweep
+        <BLANKLINE>
+        Accuracies in percent, mean ± standard deviation over seeds.
+        <BLANKLINE>
+        | adapter | runs | casp12 q9, q3 |
+        | --- | --- | --- |
+        | lora | 2 | 62.0 ± 1.4, 78.0 ± 0.0 |
+        <BLANKLINE>
     """
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("seed", "scores")]
     points: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}

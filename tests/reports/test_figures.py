@@ -1,4 +1,4 @@
-"""The figures: what they show is what was given, and what cannot be drawn is refused in one line."""
+"""Figures show the numbers they are given, and refuse invalid ones."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def ticks(axes, axis="x"):
 
 
 def is_drawn(figure, path):
-    """Save it, and see that the picture is not blank."""
+    """Save a figure and return True if the image is not blank."""
     plots.save_figure(figure, path)
     return imread(path)[..., :3].std() > 0.02
 
@@ -35,7 +35,7 @@ def scores():
     return score(CHAINS, PREDICTED, "q9", per_chain=True)
 
 
-def test_the_confusion_matrix_says_percent_and_count_family_by_family(scores, tmp_path):
+def test_the_confusion_matrix_shows_percentages_and_counts_sorted_by_family(scores, tmp_path):
     figure = plots.plot_confusion(scores["confusion_matrix"], scores["letters"], "three chains")
     axes = figure.axes[0]
     assert ticks(axes) == list("HGIEBLSTP")
@@ -50,7 +50,7 @@ def test_the_confusion_matrix_says_percent_and_count_family_by_family(scores, tm
     assert is_drawn(figure, tmp_path / "figure.png")
 
 
-def test_three_states_have_the_names_of_families():
+def test_three_states_are_named_after_their_families():
     figure = plots.plot_confusion([[5, 1, 0], [0, 250_000, 0], [2, 0, 9]], Q3.letters, "")
     assert ticks(figure.axes[0], "y") == ["helix  H", "strand  E", "coil  C"]
     assert "250k" in texts(figure)
@@ -71,12 +71,12 @@ def test_a_state_without_residues_has_no_percentages():
         (-np.eye(3), r"has negative counts or no residues"),
     ],
 )
-def test_what_is_no_confusion_matrix_is_refused(matrix, message):
+def test_an_invalid_confusion_matrix_is_refused(matrix, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_confusion(matrix, Q3.letters, "")
 
 
-def test_bars_are_the_scores_and_what_is_not_defined_is_a_dash(scores, tmp_path):
+def test_bars_show_the_scores_and_undefined_scores_are_dashes(scores, tmp_path):
     metrics = ("recall", "precision", "f1")
     by_state = {state: {metric: scores[f"{metric}_{state}"] for metric in metrics} for state in Q9.letters}
     assert by_state["I"]["precision"] is None  # never predicted
@@ -91,7 +91,7 @@ def test_bars_are_the_scores_and_what_is_not_defined_is_a_dash(scores, tmp_path)
     assert is_drawn(figure, tmp_path / "figure.png")
 
 
-def test_scores_below_zero_are_drawn_too():
+def test_the_axis_extends_to_negative_scores():
     figure = plots.plot_state_scores({"H": {"mcc": -0.5}, "E": {"mcc": 0.5}})
     assert figure.axes[0].get_ylim() == (-50, 100)
 
@@ -102,7 +102,7 @@ def test_states_need_the_same_scores(scores):
         plots.plot_state_scores(scores)
 
 
-def test_percentages_are_not_taken_for_fractions():
+def test_percentages_are_refused():
     with pytest.raises(
         ValueError, match=r"recall 87\.3 is not a fraction\. Expected -1 to 1; divide percentages by 100"
     ):
@@ -127,14 +127,14 @@ def test_means_over_chains_of_similar_length(tmp_path):
     assert is_drawn(figure, tmp_path / "figure.png")
 
 
-def test_the_interval_of_the_mean_is_students():
+def test_the_interval_of_the_mean_follows_students_t():
     (row,) = plots._means_by_length(np.arange(10.0), np.arange(10.0))
     t_of_9 = 2.2622  # 97.5 % quantile of Student's t with 9 degrees of freedom, from a table
     assert row[2] == pytest.approx(t_of_9 * np.std(np.arange(10), ddof=1) / np.sqrt(10), rel=1e-4)
 
 
 @pytest.mark.parametrize(("lengths", "accuracies"), [([120], [0.8]), ([120, 120], [1.0, 0.0]), ([50, 90], [0.5, None])])
-def test_few_chains_are_drawn_without_means(lengths, accuracies, tmp_path):
+def test_fewer_than_ten_chains_are_drawn_without_means(lengths, accuracies, tmp_path):
     figure = plots.plot_accuracy_by_length(lengths, accuracies)
     assert not figure.axes[0].lines
     assert is_drawn(figure, tmp_path / "figure.png")
@@ -148,7 +148,7 @@ def test_few_chains_are_drawn_without_means(lengths, accuracies, tmp_path):
         ([100, 200], [0.5], "2 lengths but 1 accuracies"),
     ],
 )
-def test_no_chain_no_figure(lengths, accuracies, message):
+def test_lengths_without_accuracies_are_refused(lengths, accuracies, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_accuracy_by_length(lengths, accuracies)
 
@@ -181,12 +181,12 @@ def test_a_line_for_each_adapter_through_the_means_over_seeds(tmp_path):
 
 
 @pytest.mark.parametrize("curves", [{}, {"lora": {}}, {"lora": {3: []}}])
-def test_no_run_no_figure(curves):
+def test_a_sweep_without_runs_is_refused(curves):
     with pytest.raises(ValueError, match="no run to draw"):
         plots.plot_blocks(curves)
 
 
-def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
+def test_a_failed_save_keeps_the_old_file(tmp_path):
     figure = plots.plot_blocks({"lora": {3: [0.77]}})
     plots.save_figure(figure, tmp_path / "new" / "figure.png")
     before = (tmp_path / "new" / "figure.png").read_bytes()
