@@ -32,7 +32,7 @@ from lift_ss_hf.models.backbones import locate
 from lift_ss_hf.models.configuration import EsmSecondaryStructureConfig, T5SecondaryStructureConfig
 from lift_ss_hf.models.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
 from lift_ss_hf.models.tokenization import ResidueTokenizer
-from lift_ss_hf.prediction.cpu_kernels import pack, quantise
+from lift_ss_hf.prediction.cpu_kernels import prepack, quantise
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import MAX_TOKENS, Predictor
 from lift_ss_hf.prediction.records import Chain, admit
@@ -177,7 +177,7 @@ def t5_ways() -> Iterator[tuple[str, Way | None]]:
 def our_ways(model: Any, tokenizer: Any) -> Iterator[tuple[str, Way]]:
     """Packed rows, exact and in int8."""
     rounded = copy.deepcopy(model)
-    pack(model)
+    prepack(model)
     yield "packed rows", ours(model, tokenizer)
     quantise(rounded)
     yield "packed rows, int8", ours(rounded, tokenizer)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Predict the states of proteins; `lift-ss predict`, for several processes and machines."""
+"""Predict the states of proteins: `lift-ss predict` for several processes or machines."""
 
 import argparse
 

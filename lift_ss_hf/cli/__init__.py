@@ -1,4 +1,5 @@
 """Command lines: `lift-ss`, and how every command reports errors and exits.
 
-May import every other room. Heavy imports happen inside the commands, so that `lift-ss --help` stays fast.
+May import all other rooms. Modules that need numpy or torch are imported inside the commands, so that `lift-ss --help`
+is fast.
 """

@@ -1,4 +1,7 @@
-"""The command `lift-ss`: predict, plot, calibrate. torch is imported when there is something to predict."""
+"""The command `lift-ss`: predict, plot, calibrate.
+
+Modules that import numpy or torch are imported within the commands, so that `lift-ss --help` takes 0.05 s.
+"""
 
 from __future__ import annotations
 
@@ -8,180 +11,203 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..version import __version__
-from . import run as command_line
+from .run import run
+
+if TYPE_CHECKING:
+    from ..prediction.formats import Format
 
 logger = logging.getLogger(__name__)
 
-# As in formats.FORMATS, states.ALPHABETS and loading.PRECISIONS, which `--help` must not wait for; a test holds them.
-FORMATS = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
-STATES = ("q9", "q8", "q3", "q3_lift_ss")
-PRECISIONS = ("fp32", "bf16", "int8")
-NOT_TEXT = ("parquet", "ss2", "horiz")  # one table or one file a chain: they need a directory
+MAX_CHAINS = 20  # in one figure; more do not fit on a page
 
 INPUT_HELP = """\
-inputs: FASTA, CSV, TSV or Parquet (with a column `sequence`), plain or as .gz, .bz2, .xz, .zst; - for standard input;
-org/name or org/name@split of datasets; sequences in capital letters. Lower case is read as upper case; gaps (- .) and
-stops (*) are taken out; B J O U X Z are predicted as what the backbone knows them as, or else as X. What was changed is
-counted. Records of one name are told apart by their number in the input.
+inputs: FASTA, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz or
+.zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences in capital letters.
+Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, and B J O U X Z are read as X if the
+backbone has no token for them; the summary counts these changes. Records with the same name are told apart by their
+number in the input.
 
-several processes or machines: accelerate launch recipes/predict.py ..., one output directory for all. If one dies,
-start any number of them again with --resume.
+several processes or machines: accelerate launch recipes/predict.py ..., with the same output directory for all. If one
+dies, start any number of them again with --resume.
 
-exit status: 0 done; 2 an error that you can mend, told in one line; 130 interrupted; 141 the reader of the output left.
-A run that was killed, at any moment, goes on with --resume.
+exit status: 0 success; 2 an error you can fix, reported in one line; 130 interrupted; 141 the reader of the output
+closed it. A killed run can be resumed with --resume.
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = argparse.ArgumentParser(prog="lift-ss", description="Secondary structure of proteins from their sequence.")
+    """Return the parser of `lift-ss`; the parsed arguments hold the command to call as `command`."""
+    top = argparse.ArgumentParser(prog="lift-ss", description="Predict the secondary structure of proteins.")
     top.add_argument("--version", action="version", version=f"lift-ss {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    about = "sequences in, states and confidences out"
-    predict = commands.add_parser("predict", help=about, description=f"{about}.".capitalize(), epilog=INPUT_HELP)
-    add_predict_arguments(predict)
-    about = "draw predicted chains as SVG or PNG"
-    add_plot_arguments(commands.add_parser("plot", help=about, description=f"{about}.".capitalize()))
-    about = "fit a model's confidences to a validation set, and store the temperature with the model"
-    add_calibrate_arguments(commands.add_parser("calibrate", help=about, description=f"{about}.".capitalize()))
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, add_arguments, about in (
+        ("predict", predict, add_predict_arguments, "predict states and confidences from sequences"),
+        ("plot", plot, add_plot_arguments, "draw predicted chains as SVG or PNG"),
+        ("calibrate", calibrate, add_calibrate_arguments, "fit a model's confidences to a validation set"),
+    ):
+        subparser = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
+        add_arguments(subparser)
+        subparser.set_defaults(command=command)
     return top
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `lift-ss predict`."""
+    """Add the arguments of `lift-ss predict`, and the help on inputs below them."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = INPUT_HELP
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, -, data set or sequence; see below")
     parser.add_argument("-o", "--output", metavar="DIR", help="directory to write to (default: standard output)")
     parser.add_argument(
         "--format",
-        type=_formats,
+        type=_split_at_commas,
         action="extend",
+        default=[],
         metavar="FORMAT",
-        help=f"{', '.join(FORMATS)}; several as a,b (default: three-line; in a terminal a drawing)",
+        help="three-line, fasta, tsv, parquet, jsonl, ss2, horiz or html; several as a,b (default: three-line; "
+        "in a terminal, coloured states)",
     )
-    parser.add_argument("--states", choices=STATES, help="states to report (default: the model's own)")
-    add_model_arguments(parser)
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that write meanwhile (default: 0)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    parser.add_argument("--states", help="states to report: q9, q8, q3 or q3_lift_ss (default: the model's)")
+    parser.add_argument("--model", default="bundled", help="Hub id or folder (default: the bundled model)")
+    add_backbone_argument(parser)
     parser.add_argument(
-        "--skip-bad", "--skip_bad", action="store_true", help="what is no protein goes to DIR/rejected.tsv"
+        "--precision", help="fp32, bf16 or int8, which is faster on a CPU but not exact (default: fp32; bf16 on a GPU)"
+    )
+    parser.add_argument("--max_tokens", type=int, help="per batch (default: 2048 on a CPU, 16384 on a GPU)")
+    parser.add_argument("--num_workers", type=int, default=0, help="additional processes that write (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="resume the run in DIR")
+    parser.add_argument(
+        "--skip-bad", "--skip_bad", action="store_true", help="list invalid records in DIR/rejected.tsv and continue"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 
 
-def _formats(text: str) -> list[str]:
-    """Names of formats, separated by commas.
-
-    Raises:
-        ArgumentTypeError: for a name that is none.
-    """
-    names = text.split(",")
-    for name in names:
-        if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"no format {name!r}. Choose of: {', '.join(FORMATS)}.")
-    return names
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is run."""
-    parser.add_argument("--model", default="bundled", help="Hub id or folder (default: the bundled model)")
-    parser.add_argument("--backbone", metavar="NAME", help="where the backbone is, if not where the model says")
+def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says where a model's backbone is."""
     parser.add_argument(
-        "--precision", choices=PRECISIONS, help="int8 is faster on a CPU, not exact (default: fp32; bf16 on a GPU)"
+        "--backbone", metavar="NAME", help="Hub id or folder of the backbone (default: the one the model names)"
     )
-    parser.add_argument("--max_tokens", type=int, help="of a batch (default: 2048, best on a CPU; more on a GPU)")
 
 
 def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `lift-ss plot`."""
+    """Add the arguments of `lift-ss plot`."""
     parser.add_argument("predictions", metavar="FILE", help="predictions.jsonl of `lift-ss predict --format jsonl`")
-    parser.add_argument("--names", nargs="+", default=(), metavar="NAME", help="chains to draw (default: the first)")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".svg or .png; a chain below the other")
+    parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="chains to draw (default: the first)")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="figure to write, .svg or .png")
 
 
 def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `lift-ss calibrate`."""
-    parser.add_argument("model", metavar="MODEL_DIR", help="folder of a saved model")
+    """Add the arguments of `lift-ss calibrate`."""
+    parser.add_argument("model", metavar="MODEL_DIR", help="folder of a saved model; the temperature is stored in it")
     parser.add_argument("--corpus", required=True, metavar="NAME", help="a corpus the model was not trained on")
-    parser.add_argument("--split", default="validation", help="of the corpus (default: validation)")
-    parser.add_argument("--source", metavar="DIR", help="folder that holds the corpora (else LIFT_SS_DATA_DIR)")
-    parser.add_argument("--backbone", metavar="NAME", help="where the backbone is, if not where the model says")
+    parser.add_argument("--split", default="validation", help="split of the corpus (default: validation)")
+    parser.add_argument("--source", metavar="DIR", help="folder with the corpora (default: LIFT_SS_DATA_DIR)")
+    add_backbone_argument(parser)
+
+
+def _split_at_commas(text: str) -> list[str]:
+    return text.split(",")
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Predict.
+    """Run `lift-ss predict`.
 
     Raises:
-        ValueError: for arguments, inputs or models that do not do.
+        ValueError: if an argument, an input or the model is invalid.
     """
     started = time.monotonic()
-    chosen = list(dict.fromkeys(args.format or ()))
-    if args.output is None:
-        _check_stream(args, chosen)
+    # Every process may be the last one, which writes the summary, so none is silenced (`run` silences all but one).
     logging.getLogger("lift_ss_hf").setLevel(logging.WARNING if args.quiet else logging.INFO)
+    formats = list(dict.fromkeys(args.format))
+    _check(args, formats)
     from ..prediction.inputs import Inputs
 
-    inputs = Inputs(args.inputs)  # before anything large is loaded
-    from ..prediction.formats import FORMATS, Format
-    from ..prediction.loading import default_precision, load_predictor
-    from ..prediction.run_folder import Counts
-    from ..prediction.running import check_levels, predict_to_folder, predict_to_stream, summarise
-    from ..prediction.terminal import Drawing, shows_colour
+    inputs = Inputs(args.inputs)  # checked before torch is imported
+    from ..prediction.loading import load_predictor
+    from ..prediction.running import RunOptions, predict_to_folder, predict_to_stream, summarise
 
     predictor = load_predictor(args.model, args.backbone, args.precision, args.max_tokens)
-    level = args.states or predictor.states
-    check_levels(predictor.states, [level, *(["q3"] if {"ss2", "horiz"} & set(chosen) else [])])
+    alphabet = args.states or predictor.alphabet
     if args.output is None:
-        form: Format
-        if not chosen and sys.stdout.isatty():
-            form = Drawing(level, shows_colour(sys.stdout, os.environ))
-        else:
-            form = FORMATS[chosen[0] if chosen else "three-line"](level)
-        counts: Counts | None = predict_to_stream(predictor, inputs, form, sys.stdout, args.skip_bad, args.quiet)
-    else:
-        counts = predict_to_folder(
-            predictor,
-            inputs,
-            args.output,
-            formats=chosen or ["three-line"],
-            level=level,
-            precision=args.precision or default_precision(predictor.model.device),
-            resume=args.resume,
-            skip_bad=args.skip_bad,
-            num_workers=args.num_workers,
-            quiet=args.quiet,
-        )
-    if counts is not None:
+        form = _stream_format(formats, alphabet)
+        counts = predict_to_stream(predictor, inputs, form, sys.stdout, args.skip_bad, args.quiet)
         logger.info(summarise(counts, time.monotonic() - started))
+        return
+    options = RunOptions(
+        formats=formats or ["three-line"],
+        alphabet=alphabet,
+        resume=args.resume,
+        skip_bad=args.skip_bad,
+        num_workers=args.num_workers,
+        quiet=args.quiet,
+    )
+    total = predict_to_folder(predictor, inputs, args.output, options)
+    if total is not None:
+        logger.info(summarise(total, time.monotonic() - started))
 
 
-def _check_stream(args: argparse.Namespace, chosen: Sequence[str]) -> None:
-    """Raise ValueError for what only a directory can do."""
+def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
+    """Raise ValueError for unknown formats or states, and for options that need an output directory."""
+    from ..models.states import get_alphabet
+    from ..prediction.formats import get_format
+
+    is_text = [get_format(name).is_text for name in formats]
+    if args.states is not None:
+        get_alphabet(args.states)
+    if args.output is not None:
+        return
     if args.resume:
-        raise ValueError("--resume goes on with a run in a directory. Name it with -o.")
-    if len(chosen) > 1 or set(chosen) & set(NOT_TEXT):
-        raise ValueError(f"{', '.join(chosen)}: standard output takes one form of text. Give a directory with -o.")
+        raise ValueError("--resume needs the directory of the run. Give it with -o.")
+    if len(formats) > 1 or not all(is_text):
+        raise ValueError(f"{', '.join(formats)}: standard output takes one text format. Give a directory with -o.")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("several processes cannot share standard output. Give a directory with -o.")
 
 
+def _stream_format(formats: Sequence[str], alphabet: str) -> Format:
+    """Return the format for standard output: the one asked for, or one that suits a terminal or a file."""
+    from ..prediction.formats import get_format
+    from ..prediction.terminal import TerminalText, supports_colour
+
+    if not formats and sys.stdout.isatty():
+        return TerminalText(alphabet, supports_colour(sys.stdout, os.environ))
+    return get_format(formats[0] if formats else "three-line")(alphabet)
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Run `lift-ss plot`.
+
+    Raises:
+        ValueError: if the file is not a `predictions.jsonl`, or a chain is not in it.
+    """
+    from ..prediction.reading import read_predictions
+    from ..reports.chain_figures import plot_chains
+    from ..reports.figures import save_figure
+
+    if len(args.names) > MAX_CHAINS:
+        raise ValueError(f"{len(args.names)} chains, but a figure holds {MAX_CHAINS}. Draw several figures.")
+    chains = read_predictions(args.predictions, args.names)
+    save_figure(plot_chains([(chain["name"], chain["states"], chain["confidence"]) for chain in chains]), args.output)
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    """Run `lift-ss calibrate`.
+
+    Raises:
+        ValueError: if there is no such model or corpus, or no chain to calibrate on.
+    """
+    from ..evaluation.calibration import calibrate_saved
+
+    print(calibrate_saved(args.model, args.corpus, args.split, args.source, args.backbone))
+
+
 def main() -> None:
-    """The console script."""
-    command_line.run(_main)
+    """Run the console script `lift-ss`."""
+    run(_main)
 
 
 def _main() -> None:
     args = parser().parse_args()
-    if args.command == "predict":
-        predict(args)
-    elif args.command == "plot":
-        from .plotting import plot_predictions
-
-        plot_predictions(args.predictions, args.names, args.output)
-    else:
-        from ..evaluation.calibration import calibrate_saved
-
-        print(calibrate_saved(args.model, args.corpus, args.split, args.source, args.backbone))
+    args.command(args)

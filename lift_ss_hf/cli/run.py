@@ -1,4 +1,4 @@
-"""What every command line of the project shares: one line for an error, and an exit status."""
+"""Run a command line of this project: errors in one line, exit statuses, logging."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class RunStoppedError(Exception):
-    """A run that was stopped from outside, and can be gone on with."""
+    """A run was stopped from outside and can be resumed."""
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a command line and leave with its exit status.
+    """Run a command line and exit with its status.
 
-    An error that its user can mend (ValueError, OSError and what derives from them) becomes one line on standard
-    error and status 2, an interruption status 130, a run that a scheduler stopped and that can be resumed status 75.
-    Anything else is our bug, and keeps its traceback. What the package logs is shown, by the first of several
-    processes only.
+    Errors that the user can fix (ValueError, OSError and their subclasses) are printed in one line on standard error
+    with status 2. An interruption gives status 130, an output that its reader closed 141, and a run that a scheduler
+    stopped and that can be resumed 75. Any other exception is a bug of ours and keeps its traceback. Log messages of
+    the package are shown by the first of several processes only.
 
     Args:
-        main: returns the exit status, None for success.
+        main: the command line; returns the exit status, None for success.
     """
     logging.basicConfig(format="%(message)s")
     is_first = os.environ.get("RANK", "0") == "0"
@@ -33,10 +33,10 @@ def run(main: Callable[[], int | None]) -> None:
         check_launch(os.environ)
         status = main() or 0
     except BrokenPipeError:
-        # The reader of our output left (`| head`): nothing to say, and nobody to say it to.
+        # The reader of our output closed it (`| head`): exit silently.
         sys.stderr.close()
-        with Path(os.devnull).open("w") as nowhere:  # what is still buffered goes there, or Python ends with 120
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        with Path(os.devnull).open("w") as devnull:  # takes what is still buffered, or Python exits with 120
+            os.dup2(devnull.fileno(), sys.stdout.fileno())
         status = 141
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,19 +51,19 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def check_launch(environment: Mapping[str, str]) -> None:
-    """Refuse what accelerate does silently on a CPU: start one process where several were asked for.
+    """Raise ValueError if accelerate silently started one process on a CPU although several were requested.
 
     Args:
-        environment: variables of the process.
+        environment: variables of this process.
 
-    Raises:
-        ValueError: with the configuration to use.
+    Example:
+        >>> check_launch({"ACCELERATE_USE_CPU": "true", "MASTER_PORT": "29500", "WORLD_SIZE": "2"})
     """
     if environment.get("ACCELERATE_USE_CPU", "").lower() != "true":
         return
-    # accelerate 1.15 names a port for several processes, and gives their number only if it starts them.
+    # accelerate 1.15 sets a port if several processes are requested, and their number only if it starts them.
     if "MASTER_PORT" in environment and "WORLD_SIZE" not in environment and "PMI_SIZE" not in environment:
         raise ValueError(
-            "several processes were asked for, but accelerate started one. On a CPU use "
-            "--config_file accelerate_configs/cpu_ddp.yaml, or torchrun; for one process --num_processes 1."
+            "several processes were requested, but accelerate started one. On a CPU use "
+            "--config_file accelerate_configs/cpu_ddp.yaml, or torchrun; for one process use --num_processes 1."
         )

@@ -1,4 +1,4 @@
-"""From sequences to states at scale: inputs, packed prediction, output formats, runs that survive a kill.
+"""Predict states from sequences at scale: inputs, packed prediction, output formats, resumable runs.
 
-May import `reports` and the rooms below it. Nothing is imported here, so that `lift-ss --help` stays fast.
+May import `reports` and the rooms below it. Nothing is imported here, so that `lift-ss --help` is fast.
 """

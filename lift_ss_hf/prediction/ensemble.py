@@ -1,10 +1,10 @@
-"""Several models over one backbone in memory: they predict together, the backbone's weights are there once.
+"""Ensembles: several models that predict together and share the backbone's weights in memory.
 
     ensemble = Ensemble.from_pretrained(["run_0", "run_1", "run_2"])
     output = ensemble(input_ids, attention_mask)       # logits, similarities
 
-As in LIFT_SS, the similarities (cosines with the centroids) are averaged, and scaled to logits. Where models have no
-centroids, or scale differently, the logarithms of their calibrated probabilities are averaged instead.
+As in LIFT_SS, the similarities (cosines with the centroids) are averaged and scaled to logits. If a model has no
+centroids, or the scales differ, the logarithms of the calibrated probabilities are averaged instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..models.pretrained import HUB_OPTIONS, as_dtype
 
 
 def share_weights(backbone: PreTrainedModel) -> PreTrainedModel:
-    """A second backbone with modules of its own and the same weights in memory, for an adapter of its own."""
+    """Return a copy of a backbone with its own modules and the same weights in memory, for its own adapter."""
     tensors = [*backbone.parameters(), *backbone.buffers()]
     return copy.deepcopy(backbone, memo={id(tensor): tensor for tensor in tensors})
 
@@ -33,10 +33,10 @@ class Ensemble(nn.Module):
     """Models that predict together.
 
     Args:
-        models: two or more, of one family, with the same states.
+        models: at least one; all of one family, with the same states.
 
     Raises:
-        ValueError: if they do not fit together; it says in what they differ.
+        ValueError: if there is no model, or the models differ in family or states.
     """
 
     def __init__(self, models: Sequence[SecondaryStructureModel]):
@@ -47,7 +47,7 @@ class Ensemble(nn.Module):
             raise ValueError(f"models of an ensemble must have the same states, found {', '.join(sorted(states))}.")
         if len({type(model) for model in models}) > 1:
             raise ValueError(
-                "models of an ensemble must be of one family, found "
+                "models of an ensemble must be of the same family, found "
                 f"{', '.join(sorted({type(model).__name__ for model in models}))}."
             )
         self.models: Any = nn.ModuleList(models)
@@ -65,30 +65,31 @@ class Ensemble(nn.Module):
         """Load saved models; the backbone is fetched and checked once.
 
         Args:
-            names: Hub ids or folders of models over the same backbone.
-            backbone: where the backbone is now, if not where the configurations say.
-            dtype: of the frozen weights in memory, fp32 by default.
+            names: Hub ids or folders of models over the same frozen backbone.
+            backbone: Hub id or folder of the backbone; by default the one named in the first model's configuration.
+            dtype: of the frozen weights; fp32 by default.
             options: cache_dir, force_download, local_files_only, proxies, token.
 
         Raises:
-            ValueError: if the models were trained on different backbones, or do not fit together.
-            TypeError: for an option that does not exist.
+            ValueError: if the models were trained on different backbones, or differ in family or states.
+            TypeError: if an option is unknown.
         """
         if isinstance(names, (str, os.PathLike)) or not names:
-            raise ValueError(f"an ensemble is loaded from a list of models, found {names!r}. Give at least one name.")
-        known = sorted({*HUB_OPTIONS} - {"subfolder"})  # of one repository, and here are several
+            raise ValueError(f"expected a list of models to load an ensemble, found {names!r}. Give at least one name.")
+        known = sorted({*HUB_OPTIONS} - {"subfolder"})  # it names a folder within one repository
         if unknown := sorted(set(options) - set(known)):
             raise TypeError(f"unknown option {unknown[0]!r}. Choose from: {', '.join(known)}.")
         configs = [SecondaryStructureModel.read_config(name, **options) for name in names]
         if holders := [str(name) for name, config in zip(names, configs, strict=True) if config.includes_backbone]:
             raise ValueError(
-                f"{', '.join(holders)}: holds a backbone of its own, which an ensemble cannot share. Load each model "
-                "by itself and pass them to Ensemble."
+                f"{', '.join(holders)}: includes its own backbone, which an ensemble cannot share. Load each model "
+                "separately and pass the models to Ensemble."
             )
         if len({config.backbone_fingerprint for config in configs}) > 1 or any(c.freeze != "all" for c in configs):
             raise ValueError(
                 "models loaded as an ensemble must share one frozen backbone, but these were trained on different "
-                f"ones, or changed theirs: {', '.join(map(str, names))}. Load each by itself and pass them to Ensemble."
+                f"backbones, or changed theirs: {', '.join(map(str, names))}. Load each model separately and pass the "
+                "models to Ensemble."
             )
         dtype = as_dtype(dtype)
         shared = fetch_backbone(configs[0], names[0], backbone, dtype=dtype, **options)
@@ -105,11 +106,11 @@ class Ensemble(nn.Module):
 
         Args:
             input_ids: (batch, tokens) int64, special tokens included.
-            attention_mask: (batch, tokens), 1 = keep; None takes padding from the tokens.
-            inputs: others of the models' forward.
+            attention_mask: (batch, tokens), 1 = keep; by default every token but padding.
+            inputs: other arguments of the models' `forward`.
 
         Returns:
-            logits and, where all models have centroids under one scale, similarities.
+            `logits` and, if all models have centroids and the same scale, `similarities`.
         """
         first = self.models[0]
         attention_mask = first.attention_mask(input_ids, attention_mask)
@@ -126,35 +127,35 @@ class Ensemble(nn.Module):
         return SecondaryStructureOutput(logits=self.config.loss_scale * similarities, similarities=similarities)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities of the states, by the models' calibration; the last axis sums to 1."""
+        """Return calibrated probabilities of the states; the last axis sums to 1."""
         if not self._averages_similarities:
             return logits.float().softmax(-1)
         temperatures = [model.config.calibration_temperature for model in self.models]
         return (logits.float() * len(temperatures) / sum(temperatures)).softmax(-1)
 
     def residue_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens) bool, True where a token stands for a residue; as of a single model."""
+        """Return (batch, tokens) bool, True where a token stands for a residue."""
         return self.models[0].residue_mask(attention_mask)
 
     @property
     def max_residues(self) -> int | None:
-        """Longest chain that every model runs whole [residues]; None means any."""
+        """Length of the longest chain that no model cuts into windows [residues]; None if there is no limit."""
         return min((m.max_residues for m in self.models if m.max_residues is not None), default=None)
 
     @property
     def device(self) -> torch.device:
-        """Where the models are."""
+        """Device of the models."""
         return self.models[0].device
 
     @property
     def _averages_similarities(self) -> bool:
-        """Whether the models' cosines mean the same: all have centroids, and scale alike."""
+        """True if the models' similarities are comparable: all have centroids, and the same scale."""
         configs = [model.config for model in self.models]
         return all(c.uses_centroids for c in configs) and len({c.loss_scale for c in configs}) == 1
 
     @property
     def _shares_prefix(self) -> bool:
-        """Whether one pass through the frozen lower blocks serves all models."""
+        """True if one pass through the frozen lower blocks serves all models."""
         configs = [model.config for model in self.models]
         reach = {(model.num_prefix_blocks, model.max_residues) for model in self.models}
         same = len(reach) == 1 and len({(c.backbone_fingerprint, c.window_overlap, c.freeze) for c in configs}) == 1

@@ -1,7 +1,7 @@
-"""The forms a prediction is written in: text, Parquet, PSIPRED's two forms, a page.
+"""Output formats of predictions: text, tables, PSIPRED's two formats and an HTML page.
 
-A format writes the chains of a part to a path of its own, and joins the paths of all parts, in order, to the final
-one; both without holding more than a part.
+A format writes each part of a run to its own path, then joins the paths of all parts, in order. Only one part is in
+memory at a time.
 """
 
 from __future__ import annotations
@@ -22,40 +22,45 @@ from ..version import __version__
 from .html_page import draw_chain, page_end, page_start
 from .result import Prediction
 
-HORIZ_WIDTH = 60  # residues a line, PSIPRED
+LINE_WIDTH = 60  # residues per line, as in PSIPRED's .horiz and most FASTA files
 
 
 class Format:
-    """A form that is text, one file for all chains.
+    """A text format with one file for all chains; the base class of all formats.
+
+    Args:
+        alphabet: name of the alphabet to report.
 
     Attributes:
-        file_name: of the result in the output directory.
+        file_name: name of the result in the output directory.
+        is_text: True if the result is one text, which can be written to a stream chain by chain.
     """
 
     file_name: str
+    is_text = True
 
-    def __init__(self, level: str):
-        self.level = level
+    def __init__(self, alphabet: str):
+        self.alphabet = alphabet
 
     def head(self) -> str:
-        """What comes before the first chain."""
+        """Return the text before the first chain."""
         return ""
 
     def chain(self, prediction: Prediction) -> str:
-        """What is written of a chain."""
+        """Return the text of one chain."""
         raise NotImplementedError
 
     def tail(self) -> str:
-        """What comes after the last chain."""
+        """Return the text after the last chain."""
         return ""
 
     def write_part(self, path: Path, predictions: Sequence[Prediction]) -> None:
-        """Write the chains of a part."""
+        """Write the chains of one part to a file."""
         with path.open("w", encoding="utf-8") as file:
             file.writelines(map(self.chain, predictions))
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
-        """Join parts to the final file, in one step."""
+        """Join the parts' files in order; the result appears complete or not at all."""
         with replacing(out) as temporary, temporary.open("wb") as file:
             file.write(self.head().encode())
             for path in paths:
@@ -65,38 +70,47 @@ class Format:
 
 
 class ThreeLine(Format):
-    """`>name`, residues, states: the form of LIFT_SS's corpora."""
+    """Three lines per chain, as in LIFT_SS's corpora: `>name`, residues, states.
+
+    Example:
+        >>> import numpy as np
+        >>> probabilities = np.array([[0.1, 0.7, 0.2], [0.2, 0.2, 0.6]])  # coil, strand, helix
+        >>> print(ThreeLine("q3").chain(Prediction(1, "1abc_A", "MK", "q3", probabilities, "q3")), end="")
+        >1abc_A
+        MK
+        EH
+    """
 
     file_name = "predictions.txt"
 
     def chain(self, prediction: Prediction) -> str:
-        """Three lines."""
+        """Return the three lines of a chain."""
         return f">{prediction.name}\n{prediction.sequence}\n{prediction.states}\n"
 
 
 class StateFasta(Format):
-    """States as FASTA, 60 a line."""
+    """States as FASTA, 60 per line."""
 
     file_name = "states.fasta"
 
     def chain(self, prediction: Prediction) -> str:
-        """A record."""
+        """Return a FASTA record."""
         states = prediction.states
-        lines = [states[i : i + HORIZ_WIDTH] for i in range(0, len(states), HORIZ_WIDTH)]
+        lines = [states[i : i + LINE_WIDTH] for i in range(0, len(states), LINE_WIDTH)]
         return "\n".join([f">{prediction.name}", *lines, ""])
 
 
 class Table(Format):
-    """A row a residue, tab-separated: record, name, position (1-based), residue, state, confidence, probabilities."""
+    """One tab-separated row per residue: record, name, position (1-based), residue, state, confidence, probabilities."""
 
     file_name = "predictions.tsv"
 
     def head(self) -> str:
-        """Names of the columns."""
-        return "\t".join(_columns(self.level)) + "\n"
+        """Return the column names."""
+        return "\t".join(_columns(self.alphabet)) + "\n"
 
     def chain(self, prediction: Prediction) -> str:
-        """Rows of a chain."""
+        """Return the rows of a chain."""
         start = f"{prediction.number}\t{prediction.name}\t"
         numbers = np.column_stack([prediction.confidence, prediction.probabilities])
         row = "\t".join(["%.4f"] * numbers.shape[1])
@@ -108,12 +122,12 @@ class Table(Format):
 
 
 class JsonLines(Format):
-    """An object a chain and line: record, name, sequence, states, confidences, probabilities by state."""
+    """One JSON object per line and chain: record, name, sequence, states, confidences, probabilities by state."""
 
     file_name = "predictions.jsonl"
 
     def chain(self, prediction: Prediction) -> str:
-        """A line."""
+        """Return the line of a chain."""
         content = {
             "record": prediction.number,
             "name": prediction.name,
@@ -129,37 +143,38 @@ class JsonLines(Format):
 
 
 class Page(Format):
-    """A self-contained HTML page with the states drawn."""
+    """A self-contained HTML page with drawings of the states."""
 
     file_name = "predictions.html"
 
     def head(self) -> str:
-        """Head of the page."""
+        """Return the head of the page."""
         return page_start("Secondary structure")
 
     def chain(self, prediction: Prediction) -> str:
-        """A drawing."""
+        """Return the drawing of a chain."""
         return draw_chain(prediction)
 
     def tail(self) -> str:
-        """End of the page."""
+        """Return the end of the page."""
         return page_end()
 
 
 class ParquetTable(Format):
-    """The table as Parquet."""
+    """The rows of `Table` as Parquet."""
 
     file_name = "predictions.parquet"
+    is_text = False
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns and their types."""
+        """Column names and types."""
         fixed = [("record", pa.int64()), ("name", pa.string()), ("position", pa.int32())]
         fixed += [("residue", pa.string()), ("state", pa.string())]
-        return pa.schema([*fixed, *((name, pa.float32()) for name in _columns(self.level)[len(fixed) :])])
+        return pa.schema([*fixed, *((name, pa.float32()) for name in _columns(self.alphabet)[len(fixed) :])])
 
     def write_part(self, path: Path, predictions: Sequence[Prediction]) -> None:
-        """Write the rows of a part."""
+        """Write the rows of one part, one row group per chain."""
         with pq.ParquetWriter(path, self.schema, compression="zstd") as writer:
             for prediction in predictions:
                 numbers = np.column_stack([prediction.confidence, prediction.probabilities]).astype(np.float32)
@@ -170,40 +185,56 @@ class ParquetTable(Format):
                 writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
-        """Join parts, a row group each."""
+        """Join the parts, one row group each."""
         with replacing(out) as temporary, pq.ParquetWriter(temporary, self.schema, compression="zstd") as writer:
             for path in paths:
                 writer.write_table(pq.read_table(path, schema=self.schema))
 
 
 class Folder(Format):
-    """A form of one file a chain, in a folder; named by record and chain, so that equal names stay apart."""
+    """A folder with one text file per chain, named by record number and chain, so that equal names do not clash.
+
+    Attributes:
+        suffix: of the files.
+    """
 
     suffix: str
+    is_text = False
 
     def write_part(self, path: Path, predictions: Sequence[Prediction]) -> None:
-        """Write a file for each chain."""
+        """Write one file per chain of a part to a new folder."""
         path.mkdir()
         for prediction in predictions:
             name = re.sub(r"[^A-Za-z0-9._-]", "_", prediction.name)[:100]
             (path / f"{prediction.number:08d}_{name}{self.suffix}").write_text(self.chain(prediction), "utf-8")
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
-        """Put the files of all parts in one folder."""
+        """Copy the files of all parts to one folder; it appears complete or not at all."""
         with replacing_folder(out) as folder:
             for path in paths:
                 for file in sorted(path.iterdir()):
                     shutil.copyfile(file, folder / file.name)
 
 
-class Ss2(Folder):
-    """PSIPRED's vertical form: position, residue, state of three, probabilities of coil, helix and strand."""
+class Psipred(Folder):
+    """A format of PSIPRED, which has three states whatever alphabet the other formats report.
+
+    Args:
+        alphabet: ignored.
+    """
+
+    def __init__(self, alphabet: str = Q3.name):
+        super().__init__(Q3.name)
+
+
+class Ss2(Psipred):
+    """PSIPRED's vertical format: position, residue, state, probabilities of coil, helix and strand."""
 
     file_name, suffix = "ss2", ".ss2"
 
     def chain(self, prediction: Prediction) -> str:
-        """A file."""
-        three = prediction.at_level(Q3.name)
+        """Return the file of a chain."""
+        three = prediction.reduce(self.alphabet)
         order = [Q3.letters.index(state) for state in "CHE"]
         rows = zip(three.sequence, three.states, three.probabilities[:, order].tolist(), strict=True)
         body = "".join(
@@ -213,19 +244,19 @@ class Ss2(Folder):
         return f"# PSIPRED VFORMAT (lift_ss_hf {__version__})\n\n{body}"
 
 
-class Horiz(Folder):
-    """PSIPRED's horizontal form: confidence 0-9, state of three and residue, 60 a line."""
+class Horiz(Psipred):
+    """PSIPRED's horizontal format: confidence from 0 to 9, state and residue, 60 residues per line."""
 
     file_name, suffix = "horiz", ".horiz"
 
     def chain(self, prediction: Prediction) -> str:
-        """A file."""
-        three = prediction.at_level(Q3.name)
-        digits = "".join(str(min(9, int(10 * value))) for value in three.confidence)
+        """Return the file of a chain."""
+        three = prediction.reduce(self.alphabet)
+        digits = confidence_digits(three)
         lines = [f"# PSIPRED HFORMAT (lift_ss_hf {__version__})\n"]
-        for start in range(0, len(digits), HORIZ_WIDTH):
-            stop = min(start + HORIZ_WIDTH, len(digits))
-            ruler = "".join(f"{place:10d}" for place in range(start + 10, stop + 1, 10))
+        for start in range(0, len(digits), LINE_WIDTH):
+            stop = min(start + LINE_WIDTH, len(digits))
+            ruler = position_ruler(start, stop)
             lines.append(f"\nConf: {digits[start:stop]}\nPred: {three.states[start:stop]}\n")
             lines.append(f"  AA: {three.sequence[start:stop]}\n      {ruler}\n")
         return "".join(lines)
@@ -243,8 +274,33 @@ FORMATS: dict[str, type[Format]] = {
 }
 
 
-def _columns(level: str) -> list[str]:
-    states = [f"p_{letter}" for letter in get_alphabet(level).letters]
+def get_format(name: str) -> type[Format]:
+    """Return the format class of that name.
+
+    Raises:
+        ValueError: if there is no such format; the message lists the choices.
+
+    Example:
+        >>> get_format("tsv").file_name
+        'predictions.tsv'
+    """
+    if name not in FORMATS:
+        raise ValueError(f"unknown format {name!r}. Choose from: {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def confidence_digits(prediction: Prediction) -> str:
+    """Return each residue's confidence as a digit from 0 to 9."""
+    return "".join(str(min(9, int(10 * value))) for value in prediction.confidence)
+
+
+def position_ruler(start: int, stop: int) -> str:
+    """Return the positions 10, 20, ... of residues start to stop (0-based), each right-aligned at its residue."""
+    return "".join(f"{position:10d}" for position in range(start + 10, stop + 1, 10))
+
+
+def _columns(alphabet: str) -> list[str]:
+    states = [f"p_{letter}" for letter in get_alphabet(alphabet).letters]
     return ["record", "name", "position", "residue", "state", "confidence", *states]
 
 

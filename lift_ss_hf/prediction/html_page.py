@@ -1,4 +1,4 @@
-"""Chains drawn as a page: helices, strands and coil with their confidence, in one HTML file that needs no other."""
+"""An HTML page of predictions: helices, strands and coil drawn as SVG, with confidences. It loads no other file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from ..reports.style import FAMILIES, family_of, runs_of_families
 from .result import Prediction
 
 RESIDUES_IN_ROW = 60
-STEP, MIDDLE = 14, 12  # pixels: a residue, the axis
-LETTER_LINE, STATE_LINE, BAR_LINE, ROW = 40, 54, 60, 86  # pixels from the top of a row
+STEP = 14  # width of a residue [pixels]
+AXIS, RESIDUE_LINE, STATE_LINE, BAR_LINE, ROW_HEIGHT = 12, 40, 54, 60, 86  # from the top of a row [pixels]
+BAR_HEIGHT = 10  # at a confidence of 1 [pixels]
 
 
 def page_start(title: str) -> str:
-    """Head of the page, its style and legend."""
+    """Return the start of the page: head, style, title and legend."""
     legend = "".join(
         f'<span style="color:{family.colour}">&#9632;</span> {family.name} &nbsp; ' for family in FAMILIES.values()
     )
@@ -26,24 +27,24 @@ def page_start(title: str) -> str:
         "body{font:14px sans-serif;margin:2em;color:#222}h2{font-size:15px;margin:1.6em 0 .3em}"
         f"svg text{{font:11px monospace;text-anchor:middle}}.ruler{{fill:#888}}{classes}.bar{{opacity:.45}}"
         f"</style></head>\n<body><h1>{html.escape(title)}</h1>\n<p>{legend}&nbsp; Bars: confidence.</p>\n"
-        f"<p>States: {html.escape(meanings)}; of three: C coil.</p>\n"
+        f"<p>States: {html.escape(meanings)}; in three states: C coil.</p>\n"
     )
 
 
 def page_end() -> str:
-    """End of the page."""
+    """Return the end of the page."""
     return "</body></html>\n"
 
 
 def draw_chain(prediction: Prediction) -> str:
-    """A chain as HTML: a heading, and a drawing of 60 residues a row."""
+    """Return a chain as HTML: a heading and a drawing with 60 residues per row."""
     length = len(prediction.sequence)
     rows = -(-length // RESIDUES_IN_ROW)
     width = min(length, RESIDUES_IN_ROW) * STEP + 2
     shapes = "".join(_row(prediction, row) for row in range(rows))
     return (
         f"<h2>{html.escape(prediction.name)}</h2><p>{length} residues, mean confidence "
-        f'{prediction.mean_confidence:.3f}</p>\n<svg width="{width}" height="{rows * ROW}">{shapes}</svg>\n'
+        f'{prediction.mean_confidence:.3f}</p>\n<svg width="{width}" height="{rows * ROW_HEIGHT}">{shapes}</svg>\n'
     )
 
 
@@ -52,29 +53,30 @@ def _row(prediction: Prediction, row: int) -> str:
     stop = min(start + RESIDUES_IN_ROW, len(prediction.sequence))
     states = prediction.states[start:stop]
     shapes = [_segment(family, a, b) for family, a, b in runs_of_families(states)]
-    for place in range(stop - start):
-        centre, confidence = (place + 0.5) * STEP, float(prediction.confidence[start + place])
-        shapes.append(f'<text x="{centre:g}" y="{LETTER_LINE}">{prediction.sequence[start + place]}</text>')
-        family = family_of(states[place])
-        shapes.append(f'<text class="{family}" x="{centre:g}" y="{STATE_LINE}">{states[place]}</text>')
+    for column, state in enumerate(states):
+        centre, confidence = (column + 0.5) * STEP, float(prediction.confidence[start + column])
+        shapes.append(f'<text x="{centre:g}" y="{RESIDUE_LINE}">{prediction.sequence[start + column]}</text>')
+        family = family_of(state)
+        shapes.append(f'<text class="{family}" x="{centre:g}" y="{STATE_LINE}">{state}</text>')
         shapes.append(
-            f'<rect class="bar {family}" x="{place * STEP + 1}" y="{BAR_LINE}" width="{STEP - 2}" '
-            f'height="{10 * confidence:.1f}"><title>{confidence:.3f}</title></rect>'
+            f'<rect class="bar {family}" x="{column * STEP + 1}" y="{BAR_LINE}" width="{STEP - 2}" '
+            f'height="{BAR_HEIGHT * confidence:.1f}"><title>{confidence:.3f}</title></rect>'
         )
-        if (start + place + 1) % 10 == 0:
-            shapes.append(f'<text class="ruler" x="{centre:g}" y="{ROW - 4}">{start + place + 1}</text>')
-    return f'<g transform="translate(1,{row * ROW})">{"".join(shapes)}</g>'
+        position = start + column + 1
+        if position % 10 == 0:
+            shapes.append(f'<text class="ruler" x="{centre:g}" y="{ROW_HEIGHT - 4}">{position}</text>')
+    return f'<g transform="translate(1,{row * ROW_HEIGHT})">{"".join(shapes)}</g>'
 
 
 def _segment(family: str, start: int, stop: int) -> str:
-    """A helix as a capsule, a strand as an arrow, coil as a line."""
+    """Return a helix as a capsule, a strand as an arrow, coil as a line; start and stop are columns of the row."""
     left, right = start * STEP, stop * STEP
     if family == "H":
-        return f'<rect class="H" x="{left}" y="{MIDDLE - 8}" width="{right - left}" height="16" rx="8"/>'
+        return f'<rect class="H" x="{left}" y="{AXIS - 8}" width="{right - left}" height="16" rx="8"/>'
     if family == "E":
         neck = max(left, right - STEP)
         return (
-            f'<path class="E" d="M{left} {MIDDLE - 5}H{neck}V{MIDDLE - 10}L{right} {MIDDLE}'
-            f'L{neck} {MIDDLE + 10}V{MIDDLE + 5}H{left}Z"/>'
+            f'<path class="E" d="M{left} {AXIS - 5}H{neck}V{AXIS - 10}L{right} {AXIS}'
+            f'L{neck} {AXIS + 10}V{AXIS + 5}H{left}Z"/>'
         )
-    return f'<rect class="C" x="{left}" y="{MIDDLE - 1}" width="{right - left}" height="2"/>'
+    return f'<rect class="C" x="{left}" y="{AXIS - 1}" width="{right - left}" height="2"/>'

@@ -1,7 +1,7 @@
-"""Proteins from anywhere, one record at a time: FASTA, CSV, TSV and Parquet, a `datasets` name, letters as they are.
+"""Read proteins one record at a time: FASTA, CSV, TSV, Parquet, a data set of `datasets`, or sequences as arguments.
 
-Compression (gzip, bzip2, xz, zstd) is told by the first bytes, so that it works on standard input too. Nothing is
-held but the record in hand, whatever the size of the input.
+Compression (gzip, bzip2, xz, zstd) is recognised by the first bytes, so it works for standard input too. Only one
+record, or one batch of rows of a Parquet file, is in memory at a time, whatever the size of the input.
 """
 
 from __future__ import annotations
@@ -26,26 +26,30 @@ from .records import Record, printable_name
 SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
 NAME_COLUMNS = ("id", "name", "accession", "entry", "header", "chain_id")
 STANDARD_INPUT = "-"
-TABLES = {".csv": ",", ".tsv": "\t"}
-# What damaged files raise on the way, besides our own ValueError.
-DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException, csv.Error)
+TABLES = {".csv": ",", ".tsv": "\t"}  # suffix to separator
+# Raised while reading damaged files, besides our own ValueError.
+DAMAGE_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException, csv.Error)
 
 Pair = tuple[str, str]  # name and sequence, as read
 
 
 class ByteCounter(io.RawIOBase):
-    """A binary stream that knows how far it has been read [bytes]."""
+    """A binary stream that counts the bytes read from it.
+
+    Attributes:
+        count: bytes read so far.
+    """
 
     def __init__(self, stream: Any):
         super().__init__()
         self.stream, self.count = stream, 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer."""
+        """Read up to `len(buffer)` bytes into a buffer, and return how many."""
         data = self.stream.read(len(buffer))
         buffer[: len(data)] = data
         self.count += len(data)
@@ -53,13 +57,18 @@ class ByteCounter(io.RawIOBase):
 
 
 class Inputs:
-    """All records of a command line's inputs, in order, numbered from 1.
+    """The records of all inputs of a command line, in order, numbered from 1.
 
     Args:
-        sources: files, `-` for standard input, `org/name` or `org/name@split` of `datasets`, and sequences in capitals.
+        sources: files, `-` for standard input, `org/name` or `org/name@split` for a data set of `datasets`, and
+            sequences in capital letters.
 
     Raises:
-        ValueError: for a source that is nothing of these, before anything is read.
+        ValueError: if a source is none of these; raised before anything is read.
+
+    Example:
+        >>> [(record.number, record.name, record.sequence) for record in Inputs(["MKTAYIAK", "ACDEFG"])]
+        [(1, 'record_1', 'MKTAYIAK'), (2, 'record_2', 'ACDEFG')]
     """
 
     def __init__(self, sources: Sequence[str]):
@@ -68,35 +77,31 @@ class Inputs:
         if list(sources).count(STANDARD_INPUT) > 1:
             raise ValueError("standard input (-) can be read only once.")
         self._readers = [(source, _reader(source)) for source in sources]
-        self._sizes = [Path(source).stat().st_size if Path(source).is_file() else 0 for source in sources]
+        self._sizes = [_file_size(Path(source)) for source in sources]
         self._finished, self._counter = 0, ByteCounter(io.BytesIO())
 
     def __iter__(self) -> Iterator[Record]:
-        """Read.
+        """Yield the records.
 
         Raises:
-            ValueError: for a file that is damaged or of no known form; it names the file and the line or row.
+            ValueError: if a file is damaged or of an unknown format; the message names the file and the line or row.
         """
         numbers = itertools.count(1)
         for (source, read), size in zip(self._readers, self._sizes, strict=True):
-            pairs = read(self)
-            while True:
-                try:
-                    name, sequence = next(pairs)
-                except StopIteration:
-                    break
-                except DAMAGE as error:
-                    reason = (str(error).splitlines() or [type(error).__name__])[0]
-                    raise ValueError(
-                        f"{_shown(source)}: damaged or cut short ({reason}). Get the file again."
-                    ) from None
-                number = next(numbers)
-                yield Record(number, printable_name(name, number), sequence)
+            try:
+                for name, sequence in read(self):
+                    number = next(numbers)
+                    yield Record(number, printable_name(name, number), sequence)
+            except DAMAGE_ERRORS as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ValueError(
+                    f"{_shown(source)}: damaged or truncated ({reason}). Download or copy the file again."
+                ) from None
             self._finished, self._counter = self._finished + size, ByteCounter(io.BytesIO())
 
     @contextlib.contextmanager
     def open(self, source: str) -> Iterator[IO[str]]:
-        """The text of a file or of standard input; how far it is read counts towards `fraction_read`."""
+        """Open a file or standard input as text; what is read counts towards `fraction_read`."""
         with contextlib.ExitStack() as stack:
             binary = sys.stdin.buffer if source == STANDARD_INPUT else stack.enter_context(Path(source).open("rb"))
             self._counter = ByteCounter(binary)
@@ -104,7 +109,7 @@ class Inputs:
 
     @property
     def fraction_read(self) -> float | None:
-        """How much of all inputs has been read [fraction of bytes]; None where that is not known."""
+        """How much of all inputs has been read [fraction of bytes]; None if an input is not a file."""
         total = sum(self._sizes)
         return (self._finished + self._counter.count) / total if all(self._sizes) else None
 
@@ -114,21 +119,20 @@ def _shown(source: str) -> str:
 
 
 def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
-    """How a source is read."""
+    """Return the function that reads a source."""
     path = Path(source)
-    is_file, _ = _exists(path)
-    if source == STANDARD_INPUT or is_file:
-        kinds = [suffix.lower() for suffix in path.suffixes[-2:]]
-        if ".parquet" in kinds[-1:]:
-            return lambda inputs: _parquet_pairs(inputs, source)
-        for kind, separator in TABLES.items():
-            if kind in kinds:
+    if source == STANDARD_INPUT or _path_kind(path) == "file":
+        suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+        if ".parquet" in suffixes[-1:]:
+            return lambda inputs: _parquet_pairs(source)
+        for suffix, separator in TABLES.items():
+            if suffix in suffixes:
                 return lambda inputs: _table_pairs(inputs, source, separator)
         return lambda inputs: _fasta_pairs(inputs, source)
     if source.isascii() and source.isalpha() and source.isupper():
         return lambda inputs: iter([("", source)])
     name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
-    if name.count("/") == 1 or _exists(Path(name))[1]:
+    if name.count("/") == 1 or _path_kind(Path(name)) == "folder":
         return lambda inputs: _dataset_pairs(name, split)
     raise ValueError(
         f"{source[:80]}: no such file. Give a file, - for standard input, a sequence in capital letters, or a data set "
@@ -136,12 +140,19 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
     )
 
 
-def _exists(path: Path) -> tuple[bool, bool]:
-    """Whether there is a file, or a folder, of that name."""
+def _path_kind(path: Path) -> str | None:
+    """Return `file` (or a named pipe), `folder`, or None if the path does not exist."""
     try:
-        return path.is_file() or path.is_fifo(), path.is_dir()
-    except (OSError, ValueError):  # longer than a name may be, or with a zero byte in it
-        return False, False
+        if path.is_file() or path.is_fifo():
+            return "file"
+        return "folder" if path.is_dir() else None
+    except (OSError, ValueError):  # the name is too long, or contains a zero byte
+        return None
+
+
+def _file_size(path: Path) -> int:
+    """Return the size of a file [bytes], 0 for anything else."""
+    return path.stat().st_size if _path_kind(path) == "file" else 0
 
 
 def _fasta_pairs(inputs: Inputs, source: str) -> Iterator[Pair]:
@@ -163,22 +174,22 @@ def _table_pairs(inputs: Inputs, source: str, separator: str) -> Iterator[Pair]:
 
 
 def _columns(header: Sequence[str], where: str) -> tuple[int, int | None]:
-    """Which columns hold the sequence and, if any, the name."""
+    """Return the indices of the column of sequences and of that of names, None if there are no names."""
     lower = [column.strip().lower() for column in header]
     sequence = next((lower.index(column) for column in SEQUENCE_COLUMNS if column in lower), None)
     if sequence is None:
         raise ValueError(
-            f"{where}: no column of sequences; found {', '.join(header)[:200] or 'nothing'}. "
-            f"Call it one of: {', '.join(SEQUENCE_COLUMNS)}."
+            f"{where}: no column of sequences; found {', '.join(header)[:200] or 'no columns'}. "
+            f"Name it one of: {', '.join(SEQUENCE_COLUMNS)}."
         )
     return sequence, next((lower.index(column) for column in NAME_COLUMNS if column in lower), None)
 
 
-def _parquet_pairs(inputs: Inputs, source: str) -> Iterator[Pair]:
+def _parquet_pairs(source: str) -> Iterator[Pair]:
     try:
         table = pq.ParquetFile(source)
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{source}: no whole Parquet file ({str(error).splitlines()[0]}).") from None
+        raise ValueError(f"{source}: not a complete Parquet file ({str(error).splitlines()[0]}).") from None
     yield from _rows(table.schema_arrow.names, _parquet_rows(table), source)
 
 
@@ -202,7 +213,7 @@ def _dataset_pairs(name: str, split: str) -> Iterator[Pair]:
     with _dataset_errors(name):
         splits = datasets.get_dataset_split_names(name)
         if not split and len(splits) > 1:
-            raise ValueError(f"it has the splits {', '.join(splits)}. Name one: {name}@{splits[0]}.")
+            raise ValueError(f"it has the splits {', '.join(splits)}. Choose one, for example {name}@{splits[0]}.")
         rows = datasets.load_dataset(name, split=split or splits[0], streaming=True)
     columns = list(rows.column_names or next(iter(rows)))
     yield from _rows(columns, iter(rows), name)
@@ -212,6 +223,6 @@ def _dataset_pairs(name: str, split: str) -> Iterator[Pair]:
 def _dataset_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # datasets raises a dozen kinds, and all of them mean that the name is of no use
+    except Exception as error:  # `datasets` raises a dozen types; all mean that the data set cannot be read
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"the data set {name} cannot be read: {reason}") from error
+        raise ValueError(f"cannot read the data set {name}: {reason}") from error

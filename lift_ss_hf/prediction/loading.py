@@ -1,4 +1,4 @@
-"""A saved model, made ready to predict on the device that is there."""
+"""Load a saved model for prediction on the available device."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
-from .cpu_kernels import pack, quantise
+from .cpu_kernels import prepack, quantise
 from .packing import can_be_packed
-from .predictor import MAX_TOKENS, Predictor, identity
+from .predictor import MAX_TOKENS, Predictor, model_digest
 
 PRECISIONS = ("fp32", "bf16", "int8")
-# T5 of transformers 4.57 holds the scores of all pairs of residues: 0.5 GB for 32 heads at this length [residues].
-# Rows on a CPU do not; the kernels of a GPU want the bias of all pairs, if not the scores.
+# T5 in transformers 4.57 stores the attention scores of all pairs of residues: 0.5 GB for 32 heads at this length
+# [residues]. Packed rows on a CPU do not; GPU kernels store the bias of all pairs, if not the scores.
 LONGEST_T5_CHAIN = 2048
 GPU_MAX_TOKENS = 1 << 14  # not measured
 
 
 def default_device() -> torch.device:
-    """The process's GPU where there is one, else the CPU."""
+    """Return this process's GPU if there is one, otherwise the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
@@ -39,42 +39,48 @@ def load_predictor(
 
     Args:
         name: Hub id or folder of a saved model, or `bundled`.
-        backbone: where its backbone is, if not where the model says.
-        precision: `fp32`, `bf16` or `int8`; fp32 on a CPU and bf16 on a GPU by default.
-        max_tokens: of a row or batch [tokens].
-        device: to run on; the process's GPU, or else the CPU, by default.
+        backbone: Hub id or folder of the backbone; by default the one named in the model's configuration.
+        precision: `fp32`, `bf16` or `int8`; by default fp32 on a CPU and bf16 on a GPU.
+        max_tokens: per row or batch [tokens]; by default 2048 on a CPU and 16384 on a GPU.
+        device: by default `default_device()`.
 
     Raises:
-        ValueError: if the model cannot be loaded, or cannot be run so.
+        ValueError: if the model cannot be loaded, or the device cannot run it at this precision.
+
+    Example:
+        >>> predictor = load_predictor("bundled")
+        >>> ((_, probabilities),) = predictor.predict(["MKTAYIAKQRQISFVK"])
+        >>> probabilities.shape  # (residues, states)
+        (16, 9)
     """
     device = device or default_device()
     precision = precision or default_precision(device)
     if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}. Choose one of: {', '.join(sorted(PRECISIONS))}.")
-    where = locate(name, "predictor")
+        raise ValueError(f"unknown precision {precision!r}. Choose from: {', '.join(sorted(PRECISIONS))}.")
+    path = locate(name, "predictor")
     dtype = torch.bfloat16 if precision == "bf16" else None
-    model = SecondaryStructureModel.from_pretrained(where, backbone=backbone, dtype=dtype).to(device)
+    model = SecondaryStructureModel.from_pretrained(path, backbone=backbone, dtype=dtype).to(device)
     if holds_all_pairs(model) and model.config.max_residues is None:
         model.config.max_residues = LONGEST_T5_CHAIN
         model.config.check()
-    known_as = None
+    digest = None
     if device.type == "cpu" and precision != "bf16":
-        known_as = identity(model)  # the matrices that are laid out are no parameters any more
+        digest = model_digest(model)  # taken now: prepacked matrices are no longer parameters of the model
     if precision == "int8":
         quantise(model)
     elif precision == "fp32":
-        pack(model)
-    tokenizer = ResidueTokenizer.from_pretrained(where, backbone=backbone)
+        prepack(model)
+    tokenizer = ResidueTokenizer.from_pretrained(path, backbone=backbone)
     if max_tokens is None:
         max_tokens = MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS
-    return Predictor(model, tokenizer, max_tokens, known_as)
+    return Predictor(model, tokenizer, max_tokens, precision, digest)
 
 
 def holds_all_pairs(model: Any) -> bool:
-    """Whether memory grows with the square of a chain's length."""
+    """Return True if memory grows with the square of a chain's length."""
     return model.family.model_type == "t5" and not (can_be_packed(model) and model.device.type == "cpu")
 
 
 def default_precision(device: torch.device) -> str:
-    """fp32 on a CPU, where bf16 is slower; bf16 on a GPU."""
+    """Return bf16 for a GPU, fp32 for a CPU, on which bf16 is slower."""
     return "fp32" if device.type == "cpu" else "bf16"

@@ -1,9 +1,9 @@
-"""Probabilities of many chains, in rows without padding where the backbone allows it, else in batches of like length.
+"""Predict many chains: in packed rows if the model allows it, otherwise in batches of similar length.
 
     predictor = Predictor(model, tokenizer)
-    for index, probabilities in predictor.predict(chains): ...    # (residues, states) of chains[index]
+    for index, probabilities in predictor.predict(sequences): ...    # (residues, states) of sequences[index]
 
-This is the one way to predict in this package: runs, evaluation and the command line go through it.
+Runs, evaluation and the command line all predict through it.
 """
 
 from __future__ import annotations
@@ -22,42 +22,50 @@ from ..batches.collator import ChainCollator, budget_batches
 from ..models.backbones import fingerprint
 from .packing import PackedModel, can_be_packed
 
-MAX_TOKENS = 2048  # of a batch: best on a CPU, whose caches hold it; more on a GPU
+MAX_TOKENS = 2048  # per row or batch: fastest on a CPU, whose caches hold it
 TRIM_TOKENS = 2 * MAX_TOKENS  # between two returns of free memory
 
 
 class Predictor:
-    """A model, its tokenizer, and the fastest exact way to run it.
+    """A model and its tokenizer, run in the fastest exact way.
 
     Args:
-        model: a secondary structure model or an ensemble; put into evaluation mode.
-        tokenizer: its `ResidueTokenizer`.
-        max_tokens: of a row or a batch; a longer chain is one of its own [tokens].
-        known_as: `identity` of the model, if it was taken before its matrices were laid out.
+        model: a secondary structure model or an ensemble; it is put into evaluation mode.
+        tokenizer: the model's `ResidueTokenizer`.
+        max_tokens: per row or batch; a longer chain gets its own [tokens].
+        precision: `fp32`, `bf16` or `int8`, for the record only: the model must already have it.
+        digest: `model_digest` of the model before its matrices were prepacked; computed by default.
 
     Raises:
-        ValueError: if max_tokens is not at least 1.
+        ValueError: if max_tokens is below 1.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_tokens: int = MAX_TOKENS, known_as: str | None = None):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_tokens: int = MAX_TOKENS,
+        precision: str = "fp32",
+        digest: str | None = None,
+    ):
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}. Expected a number of tokens, at least 1.")
         self.model, self.tokenizer, self.max_tokens = model.eval(), tokenizer, max_tokens
+        self.precision, self._digest = precision, digest
         self.packed = PackedModel(model) if can_be_packed(model) else None
-        self._known_as = known_as
 
     @property
-    def states(self) -> str:
+    def alphabet(self) -> str:
         """Name of the alphabet of the probabilities' last axis."""
         return self.model.config.states
 
     @property
-    def identity(self) -> str:
-        """What tells the model from others."""
-        return self._known_as or identity(self.model)
+    def digest(self) -> str:
+        """`model_digest` of the model."""
+        return self._digest or model_digest(self.model)
 
     def is_windowed(self, sequence: str) -> bool:
-        """Whether a chain is too long to be run whole."""
+        """Return True if a chain is too long for the model and runs in windows."""
         limit = self.model.max_residues
         return limit is not None and len(sequence) > limit
 
@@ -95,8 +103,11 @@ class Predictor:
                 yield int(index), probabilities[row][mask[row]]
 
 
-def identity(model: Any) -> str:
-    """SHA-256 of all that decides what a model predicts: weights, to bfloat16, and configuration without places."""
+def model_digest(model: Any) -> str:
+    """Return the SHA-256 of all that decides a model's predictions.
+
+    That is its weights, rounded to bfloat16, and its configuration without the backbone's name and revision.
+    """
     content = model.config.to_dict()
     for name in ("backbone_name", "backbone_revision"):
         content.pop(name, None)

@@ -1,11 +1,11 @@
-"""The directory of a run: its settings, its parts, and what the parts become when all are there.
+"""The output directory of a run: its settings, its parts and, once all parts are done, the results.
 
-    OUT/run.json            what the run is: model, states, formats, ...; and, at the end, how much was predicted
-    OUT/parts/000000/       a part: a file (or folder) for each format, rejects, digest and counts
-    OUT/predictions.*       the parts joined, in the order of the input
+    OUT/run.json            settings of the run (model, states, formats, ...); at the end also the counts
+    OUT/parts/000000/       one part: a file or folder per format, rejected records, digest and counts
+    OUT/predictions.*       the parts joined in the order of the input
 
-A part appears whole or not at all, so a killed run goes on where it was. Parts do not depend on who makes them: several
-processes or machines take turns, and whoever is last joins them. The same part made twice is the same bytes.
+A part appears complete or not at all, so a killed run resumes after its last complete part. Any process or machine can
+write any part, and always writes the same bytes; whichever finishes last joins the parts.
 """
 
 from __future__ import annotations
@@ -21,25 +21,30 @@ from pathlib import Path
 from typing import Any
 
 from ..models.atomic import replacing, replacing_folder
-from .formats import FORMATS, Format
+from .formats import Format, get_format
 from .records import Part
 from .result import Prediction
 
 SETTINGS, PARTS, PART, REJECTED, LOCK = "run.json", "parts", "part.json", "rejected.tsv", ".lock"
-SECONDS_FOR_FIRST = 600  # how long the others wait for the first process to open the directory
+FIRST_PROCESS_TIMEOUT = 600  # for the first process to create the directory, while the others wait [s]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much was predicted; add up with `+`.
+    """What was predicted and what was changed; add counts up with `+`.
 
     Attributes:
-        chains, residues: predicted.
-        windowed: chains that were too long to be run whole.
-        rejected: records that are no protein.
-        gaps: gaps and stops taken out.
+        chains: predicted.
+        residues: of these chains.
+        windowed: chains too long for the model, which ran in windows.
+        rejected: invalid records.
+        gaps: gaps and stop codons removed.
         lower_case: residues that were lower case.
-        replaced: residues that the backbone saw as X.
+        replaced: residues that the backbone read as X.
+
+    Example:
+        >>> (Counts(chains=1, residues=120) + Counts(chains=2, residues=80)).residues
+        200
     """
 
     chains: int = 0
@@ -55,58 +60,59 @@ class Counts:
 
 
 class RunFolder:
-    """A run's directory.
+    """The output directory of a run.
 
     Args:
         folder: the directory.
-        settings: everything that decides what is written: model, states, formats, precision, sizes.
+        settings: all that decides what is written: version, model, states, formats, precision, max_tokens.
+
+    Raises:
+        ValueError: if a format is unknown.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]):
         self.folder, self.settings = Path(folder), dict(settings)
-        self.formats = {name: FORMATS[name](settings["states"]) for name in settings["formats"]}
+        self.formats = {name: get_format(name)(settings["states"]) for name in settings["formats"]}
         self._digests: list[str] | None = None  # of all parts, once they are joined
 
-    # ---- opening ---------------------------------------------------------------------------------------------------
-
     def open(self, resume: bool, is_first: bool = True) -> None:
-        """Begin a run, or go on with one.
+        """Start a run, or resume the one in the directory.
 
         Args:
-            resume: a run may be there already.
-            is_first: of several processes; the others wait for its directory.
+            resume: allow the directory to hold this run already.
+            is_first: True for the first of several processes; the others wait until it has created the directory.
 
         Raises:
-            ValueError: if there is another run, or something else, or a run that may not be gone on with.
+            ValueError: if the directory holds other files, a run with other settings, or a run and `resume` is False.
         """
         path = self.folder / SETTINGS
         if self.folder.is_file():
             raise ValueError(f"{self.folder} is a file. Give a directory to write to.")
         if not is_first:
-            self._wait_for(path)
+            self._wait_for_settings(path)
         elif path.is_file() and not resume:
-            raise ValueError(f"{self.folder} holds a run. Add --resume to go on with it, or give another directory.")
+            raise ValueError(f"{self.folder} holds a run. Add --resume to resume it, or give another directory.")
         elif not path.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise ValueError(f"{self.folder} is not empty, and holds no run. Give a new directory.")
+            raise ValueError(f"{self.folder} is not empty and does not hold a run. Give a new directory.")
         if path.is_file():
-            found = self._read(path)
-            self._check(found, path)
-            self._digests = found.get("digests")
+            content = self._read(path)
+            self._check_settings(content, path)
+            self._digests = content.get("digests")
         else:
             self._write_settings({})
 
-    def give_up(self) -> None:
-        """Take back a run without a part, so that its directory can be used again."""
+    def discard_if_empty(self) -> None:
+        """Remove a run that has no parts yet, so that its directory can be used again."""
         if not self.is_joined and not (self.folder / PARTS).exists():
             (self.folder / SETTINGS).unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
-    def _wait_for(self, path: Path) -> None:
-        until = time.monotonic() + SECONDS_FOR_FIRST
+    def _wait_for_settings(self, path: Path) -> None:
+        deadline = time.monotonic() + FIRST_PROCESS_TIMEOUT
         while not path.is_file():
-            if time.monotonic() > until:
-                raise ValueError(f"{path}: the first process has not made it. See what it says.")
+            if time.monotonic() > deadline:
+                raise ValueError(f"{path}: the first process has not written it. See that process's messages.")
             time.sleep(0.1)
 
     def _read(self, path: Path) -> dict[str, Any]:
@@ -115,28 +121,27 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}). Give another directory.") from None
 
-    def _check(self, found: Mapping[str, Any], path: Path) -> None:
-        """Raise ValueError if what is there was made otherwise."""
+    def _check_settings(self, content: Mapping[str, Any], path: Path) -> None:
+        """Raise ValueError if the run in the directory has other settings."""
         for name, value in self.settings.items():
-            if found.get(name) != value:
-                if name == "model":  # 64 digits each, which tell nobody anything
-                    raise ValueError(f"{path}: that run is of another model. Give that one, or another directory.")
-                raise ValueError(
-                    f"{path}: that run has {name} {found.get(name)!r}, this one {value!r}. "
-                    "Give another directory, or the same settings."
-                )
+            if content.get(name) == value:
+                continue
+            if name == "model":  # digests of 64 letters, which say nothing to a reader
+                raise ValueError(f"{path}: that run used another model. Give that model, or another directory.")
+            raise ValueError(
+                f"{path}: that run has {name} {content.get(name)!r}, but this one has {value!r}. "
+                "Give another directory, or the same settings."
+            )
 
     def _write_settings(self, more: Mapping[str, Any]) -> None:
         with replacing(self.folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps({**self.settings, **more}, indent=2) + "\n", "utf-8")
 
-    # ---- parts -----------------------------------------------------------------------------------------------------
-
     def is_done(self, part: Part) -> bool:
-        """Whether a part is there, or was joined already.
+        """Return True if a part is complete, or already joined.
 
         Raises:
-            ValueError: if it was made from another input.
+            ValueError: if it was predicted from another input.
         """
         if self._digests is None:
             path = self.part_folder(part.number) / PART
@@ -148,17 +153,17 @@ class RunFolder:
         if found != part.digest:
             numbers = [chain.number for chain in part.chains] + [reject.number for reject in part.rejects]
             raise ValueError(
-                f"{self.folder} holds a run over another input: from record {min(numbers)} on they differ. "
+                f"{self.folder} holds a run over another input, which differs from record {min(numbers)} on. "
                 "Give the same input, or another directory."
             )
         return True
 
     def part_folder(self, number: int) -> Path:
-        """Where a part is."""
+        """Return the folder of a part."""
         return self.folder / PARTS / f"{number:06d}"
 
     def write_part(self, part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
-        """Write a part in all formats, in one step."""
+        """Write a part in all formats; it appears complete or not at all."""
         with replacing_folder(self.part_folder(part.number)) as folder:
             for form in self.formats.values():
                 form.write_part(folder / form.file_name, predictions)
@@ -166,28 +171,26 @@ class RunFolder:
             (folder / REJECTED).write_text(rejects, "utf-8")
             (folder / PART).write_text(json.dumps({"digest": part.digest, **asdict(counts)}), "utf-8")
 
-    # ---- the end ---------------------------------------------------------------------------------------------------
-
     @property
     def is_joined(self) -> bool:
-        """Whether the results are complete."""
+        """True if the results are complete."""
         path = self.folder / SETTINGS
         return path.is_file() and "digests" in self._read(path)
 
     def counts(self) -> Counts:
-        """What a finished run predicted."""
+        """Return the counts of a finished run."""
         return Counts(**self._read(self.folder / SETTINGS)["counts"])
 
-    def missing(self, num_parts: int) -> int:
-        """How many parts are not there yet."""
+    def num_missing(self, num_parts: int) -> int:
+        """Return how many parts are not complete yet."""
         if self.is_joined:
             return 0
         return sum(not (self.part_folder(number) / PART).is_file() for number in range(num_parts))
 
     def join(self, num_parts: int) -> None:
-        """Join the parts to the results and remove them; does nothing if another process does it or has done it."""
-        with self._alone() as is_alone:
-            if not is_alone or self.is_joined:
+        """Join the parts to the results and remove them, unless another process is doing that or has done it."""
+        with self._try_lock() as is_locked:
+            if not is_locked or self.is_joined:
                 return
             folders = [self.part_folder(number) for number in range(num_parts)]
             for form in self.formats.values():
@@ -198,13 +201,13 @@ class RunFolder:
                 digests.append(content.pop("digest"))
                 counts += Counts(**content)
             if counts.rejected:
-                _Rejects("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
+                _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
             self._write_settings({"counts": asdict(counts), "digests": digests})
             shutil.rmtree(self.folder / PARTS)
 
     @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Whether no other process is at it; a dead one is not."""
+    def _try_lock(self) -> Iterator[bool]:
+        """Lock the directory for the duration of the context; False if another live process holds the lock."""
         with (self.folder / LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -214,11 +217,11 @@ class RunFolder:
             yield True
 
 
-class _Rejects(Format):
-    """Records that are no protein: number, name, reason."""
+class _RejectedRecords(Format):
+    """Table of the invalid records: number, name, reason."""
 
     file_name = REJECTED
 
     def head(self) -> str:
-        """Names of the columns."""
+        """Return the column names."""
         return "record\tname\treason\n"

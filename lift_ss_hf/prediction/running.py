@@ -1,4 +1,4 @@
-"""Predicting all of an input: to a directory, part by part, or to a stream."""
+"""Predict a whole input, to a directory part by part, or to a stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import concurrent.futures
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,18 @@ from .run_folder import Counts, RunFolder
 
 logger = logging.getLogger(__name__)
 
-# Of a part: what a killed run loses at most, and what is in memory at once.
+# Largest part: the most that a killed run loses, and the most in memory at once.
 PART_RESIDUES, PART_RECORDS = 1 << 16, 1 << 12
+
+WritePart = Callable[[Part, Sequence[Prediction], Counts], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """Which of several processes this is.
 
     Attributes:
-        rank: from 0.
+        rank: of this process, from 0.
         size: number of processes.
     """
 
@@ -42,13 +44,34 @@ class Place:
     size: int = 1
 
     @classmethod
-    def from_environment(cls) -> Place:
-        """As accelerate and torchrun tell it. The processes need not talk to each other, so none is waited for."""
+    def from_environment(cls) -> ProcessRank:
+        """Read the variables that accelerate and torchrun set. The processes never communicate, so none waits."""
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
-def predict_part(predictor: Predictor, part: Part, level: str, bar: Any = None) -> tuple[list[Prediction], Counts]:
-    """Predict the chains of a part, in the order of the input."""
+@dataclass(frozen=True)
+class RunOptions:
+    """How to predict an input to a directory.
+
+    Attributes:
+        formats: names of `formats.FORMATS`.
+        alphabet: name of the alphabet to report; None reports the model's.
+        resume: resume the run that is in the directory.
+        skip_bad: list invalid records in rejected.tsv instead of stopping at the first.
+        num_workers: additional processes that write while this one predicts.
+        quiet: show no progress bar.
+    """
+
+    formats: Sequence[str] = ("three-line",)
+    alphabet: str | None = None
+    resume: bool = False
+    skip_bad: bool = False
+    num_workers: int = 0
+    quiet: bool = False
+
+
+def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = None) -> tuple[list[Prediction], Counts]:
+    """Predict the chains of a part, and return the predictions in the order of the input."""
     before = predictor.tokenizer.counts
     probabilities: dict[int, Any] = {}
     for index, found in predictor.predict([chain.sequence for chain in part.chains]):
@@ -56,7 +79,7 @@ def predict_part(predictor: Predictor, part: Part, level: str, bar: Any = None) 
         if bar is not None:
             bar.update(len(found))
     predictions = [
-        Prediction(chain.number, chain.name, chain.sequence, predictor.states, probabilities[index], level)
+        Prediction(chain.number, chain.name, chain.sequence, predictor.alphabet, probabilities[index], alphabet)
         for index, chain in enumerate(part.chains)
     ]
     cleaned = predictor.tokenizer.counts
@@ -76,21 +99,31 @@ def predict_to_stream(
 ) -> Counts:
     """Predict an input and write it as text, chain by chain.
 
+    Args:
+        predictor: the model.
+        inputs: the chains.
+        form: a text format.
+        out: stream to write to.
+        skip_bad: log and skip invalid records instead of stopping at the first.
+        quiet: show no progress bar.
+
     Raises:
-        RecordError: for a record that is no protein, unless they are skipped; skipped ones are logged.
+        ValueError: if the model's states do not reduce to the format's alphabet, or the input has no records.
+        RecordError: if a record is invalid and `skip_bad` is False.
     """
+    check_alphabets(predictor, [form])
     out.write(form.head())
     counts = Counts()
-    with progress(inputs, quiet or out.isatty()) as bar:
+    with progress_bar(inputs, quiet or out.isatty()) as bar:
         for part in divide(inputs, PART_RESIDUES, PART_RECORDS, skip_bad):
-            predictions, found = predict_part(predictor, part, form.level, bar)
-            counts += found
+            predictions, part_counts = predict_part(predictor, part, form.alphabet, bar)
+            counts += part_counts
             out.writelines(map(form.chain, predictions))
             for reject in part.rejects:
-                logger.warning("left out: %s", reject)
-            bar.estimate()
+                logger.warning("skipped: %s", reject)
+            bar.estimate_total()
     if not counts.chains + counts.rejected:
-        raise ValueError("the input holds no record.")
+        raise ValueError("the input has no records.")
     out.write(form.tail())
     out.flush()
     return counts
@@ -100,67 +133,49 @@ def predict_to_folder(
     predictor: Predictor,
     inputs: Inputs,
     out: str | Path,
-    formats: Iterable[str] = ("three-line",),
-    level: str | None = None,
-    precision: str = "fp32",
-    resume: bool = False,
-    skip_bad: bool = False,
-    num_workers: int = 0,
-    quiet: bool = False,
-    place: Place | None = None,
+    options: RunOptions | None = None,
+    process: ProcessRank | None = None,
 ) -> Counts | None:
-    """Predict an input to a directory; killed at any moment, it can be gone on with.
+    """Predict an input to a directory; a run killed at any moment can be resumed.
 
     Args:
         predictor: the model.
         inputs: the chains.
-        out: directory, see `run_folder`.
-        formats: names of `formats.FORMATS`.
-        level: states to report; the model's own by default.
-        precision: the predictor was brought to; noted with the run.
-        resume: go on with the run that is there.
-        skip_bad: keep what is no protein in rejected.tsv instead of stopping.
-        num_workers: processes that write while this one predicts.
-        quiet: no progress bar.
-        place: which of several processes this is; from the environment by default.
+        out: the directory; `run_folder` describes its content.
+        options: see `RunOptions`.
+        process: which of several processes this is; read from the environment by default.
 
     Returns:
-        What was predicted, by all; None while parts of other processes are missing.
+        The counts of all processes; None while other processes have parts to do.
 
     Raises:
-        ValueError: for an input, a directory or settings that do not do; nothing that was written is lost.
+        ValueError: if the input, the directory or an option is invalid; parts already written are kept.
     """
-    place = place or Place.from_environment()
-    level = level or predictor.states
-    settings = {
-        "version": __version__,
-        "model": predictor.identity,
-        "states": level,
-        "formats": sorted(set(formats)),
-        "precision": precision,
-        "max_tokens": predictor.max_tokens,
-    }
-    folder = RunFolder(out, settings)
-    folder.open(resume, is_first=place.rank == 0)
-    num_parts = 0
+    options = options or RunOptions()
+    process = process or ProcessRank.from_environment()
+    folder = RunFolder(
+        out,
+        {
+            "version": __version__,
+            "model": predictor.digest,
+            "states": options.alphabet or predictor.alphabet,
+            "formats": sorted(set(options.formats)),
+            "precision": predictor.precision,
+            "max_tokens": predictor.max_tokens,
+        },
+    )
+    check_alphabets(predictor, folder.formats.values())
+    folder.open(options.resume, is_first=process.rank == 0)
     try:
-        with progress(inputs, quiet or place.rank > 0) as bar, writing(folder, num_workers) as write:
-            for part in divide(inputs, PART_RESIDUES, PART_RECORDS, skip_bad):
-                num_parts = part.number + 1
-                if folder.is_done(part) or part.number % place.size != place.rank:
-                    bar.skip(part.num_residues)
-                else:
-                    write(part, *predict_part(predictor, part, level, bar))
-                bar.estimate()
-        if not num_parts:
-            raise ValueError("the input holds no record.")
+        num_parts = _predict_parts(predictor, inputs, folder, options, process)
     except ValueError:
-        if place.size == 1:
-            folder.give_up()
+        if process.size == 1:
+            folder.discard_if_empty()
         raise
-    if missing := folder.missing(num_parts):
+    if missing := folder.num_missing(num_parts):
         logger.info(
-            "done here; %d of %d parts are with other processes. If one of them died, start again with --resume.",
+            "This process is done; other processes have %d of %d parts to do. If one of them died, start again with "
+            "--resume.",
             missing,
             num_parts,
         )
@@ -169,41 +184,62 @@ def predict_to_folder(
     return folder.counts() if folder.is_joined else None
 
 
-def check_levels(states: str, levels: Iterable[str]) -> None:
-    """Raise ValueError unless a model's states fold into all levels that are to be written."""
-    for level in levels:
-        fold_index(states, level)
+def _predict_parts(
+    predictor: Predictor, inputs: Inputs, folder: RunFolder, options: RunOptions, process: ProcessRank
+) -> int:
+    """Predict and write this process's parts that are not done yet; return the number of parts of all processes."""
+    num_parts, alphabet = 0, folder.settings["states"]
+    with (
+        progress_bar(inputs, options.quiet or process.rank > 0) as bar,
+        part_writer(folder, options.num_workers) as write,
+    ):
+        for part in divide(inputs, PART_RESIDUES, PART_RECORDS, options.skip_bad):
+            num_parts = part.number + 1
+            if folder.is_done(part) or part.number % process.size != process.rank:
+                bar.skip(part.num_residues)
+            else:
+                write(part, *predict_part(predictor, part, alphabet, bar))
+            bar.estimate_total()
+    if not num_parts:
+        raise ValueError("the input has no records.")
+    return num_parts
+
+
+def check_alphabets(predictor: Predictor, formats: Iterable[Format]) -> None:
+    """Raise ValueError unless the model's states reduce to the alphabets of all formats."""
+    for form in formats:
+        fold_index(predictor.alphabet, form.alphabet)
 
 
 class Progress(tqdm):
-    """Residues done, per second, and the time left as the bytes read so far foretell it."""
+    """A progress bar over residues, whose total is estimated from the bytes of the input read so far."""
 
     inputs: Inputs
 
     def skip(self, residues: int) -> None:
-        """Residues that were not predicted here; they do not count for the speed."""
+        """Advance over residues that this process does not predict; they do not count towards the speed."""
         if not self.disable:
             self.initial += residues
             self.update(residues)
 
-    def estimate(self) -> None:
-        """Guess the whole from the fraction that was read."""
+    def estimate_total(self) -> None:
+        """Estimate the total from the fraction of the input that was read."""
         fraction = self.inputs.fraction_read
         if fraction and not self.disable:
             self.total = max(self.n, round(self.n / min(fraction, 1.0)))
 
 
 @contextmanager
-def progress(inputs: Inputs, quiet: bool) -> Iterator[Progress]:
-    """A bar over an input."""
+def progress_bar(inputs: Inputs, quiet: bool) -> Iterator[Progress]:
+    """Show a progress bar over an input, unless `quiet`."""
     with Progress(unit="residue", unit_scale=True, disable=quiet) as bar:
         bar.inputs = inputs
         yield bar
 
 
 @contextmanager
-def writing(folder: RunFolder, num_workers: int) -> Iterator[Any]:
-    """How parts are written: here, or by processes that do it meanwhile; all are written in the end."""
+def part_writer(folder: RunFolder, num_workers: int) -> Iterator[WritePart]:
+    """Provide a function that writes parts, in this process or in others; all are written when the context ends."""
     if num_workers < 1:
         yield folder.write_part
         return
@@ -211,10 +247,10 @@ def writing(folder: RunFolder, num_workers: int) -> Iterator[Any]:
     with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=context) as pool:
         pending: list[concurrent.futures.Future[None]] = []
 
-        def submit(*arguments: Any) -> None:
-            while len(pending) > num_workers:
+        def submit(part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
+            while len(pending) > num_workers:  # so that few parts are in memory
                 pending.pop(0).result()
-            pending.append(pool.submit(folder.write_part, *arguments))
+            pending.append(pool.submit(folder.write_part, part, predictions, counts))
 
         yield submit
         for task in pending:
@@ -222,12 +258,17 @@ def writing(folder: RunFolder, num_workers: int) -> Iterator[Any]:
 
 
 def summarise(counts: Counts, seconds: float) -> str:
-    """One line at the end of a run."""
+    """Return the summary of a run in one line.
+
+    Example:
+        >>> summarise(Counts(chains=3, residues=1042, gaps=5), seconds=2.5)
+        '3 chains, 1,042 residues in 2.5 s; 5 gaps and stop codons removed.'
+    """
     changed = [
         f"{number:,} {what}"
         for number, what in (
-            (counts.windowed, "chains in windows"),
-            (counts.gaps, "gaps and stops taken out"),
+            (counts.windowed, "chains run in windows"),
+            (counts.gaps, "gaps and stop codons removed"),
             (counts.lower_case, "residues in lower case"),
             (counts.replaced, "residues read as X"),
             (counts.rejected, "records rejected"),

@@ -138,7 +138,7 @@ def test_a_silently_smaller_world_is_an_error(data, tmp_path):
     done = subprocess.run([*launcher, *command(data, tmp_path / "run")[1:]], capture_output=True, text=True)
     assert done.returncode != 0
     assert (
-        "error: several processes were asked for, but accelerate started one. On a CPU use --config_file" in done.stderr
+        "error: several processes were requested, but accelerate started one. On a CPU use --config_file" in done.stderr
     )
     assert not (tmp_path / "run").exists()
 
