@@ -101,7 +101,7 @@ class StateFasta(Format):
 
 
 class Table(Format):
-    """One tab-separated row per residue: record, name, position (1-based), residue, state, confidence, probabilities."""
+    """One tab-separated row per residue: record, name, position from 1, residue, state, confidence, probabilities."""
 
     file_name = "predictions.tsv"
 

@@ -19,9 +19,10 @@ from ..models.windows import plan_windows
 from .ensemble import Ensemble
 from .rows import ROWS
 
-# Their effect depends on the whole row: prefixes and gates belong to one chain, NoReFT counts positions from the start.
+# Their effect depends on the whole row: prefixes and gates belong to one chain, NoReFT counts from the row's start.
 UNPACKABLE_ADAPTERS = ("mam", "noreft", "prefix_tuning", "unipelt")
-POSITIONS = {"bert": ("absolute",), "esm": ("absolute", "rotary"), "t5": (None,)}  # supported by rows; T5 has one type only
+# Types of position embeddings that `rows` supports; T5 has one type only.
+POSITIONS = {"bert": ("absolute",), "esm": ("absolute", "rotary"), "t5": (None,)}
 # Rows are padded to multiples of these: oneDNN compiles and caches code for every length of a row.
 HEAD_STEP = 128
 BLOCK_STEP = 64  # smaller, as padding costs more here
@@ -78,7 +79,7 @@ class PackedModel:
         return pieces, kept
 
     def _hidden_states(self, chains: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Run chains that fit the model, and return (1, tokens, hidden) for all, end to end, with padding at the end."""
+        """Run chains that fit the model; return (1, tokens, hidden) for all, end to end, with padding at the end."""
         model, backbone = self.model, self.model.backbone
         lengths = [len(chain) for chain in chains]
         padding = -sum(lengths) % BLOCK_STEP

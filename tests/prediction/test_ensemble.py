@@ -52,7 +52,7 @@ def test_similarities_are_averaged(tmp_path, options):
         [{}, {"loss_scale": 5.0}],
     ],
 )
-def test_where_cosines_differ_in_meaning_log_probabilities_are_averaged(tmp_path, options):
+def test_log_probabilities_are_averaged_where_similarities_are_not_comparable(tmp_path, options):
     names = save_models(tmp_path, options)
     batch = batch_of_chains("esm", [20, 7])
     models = [SecondaryStructureModel.from_pretrained(name) for name in names]
@@ -80,26 +80,26 @@ def test_the_backbone_is_in_memory_and_run_once(tmp_path):
     assert len(runs) == 3 + 3  # the two frozen blocks and the one whose output is adapted once, the top one for each
 
 
-def test_models_that_do_not_fit_together(tmp_path):
+def test_models_of_different_states_or_families_are_refused(tmp_path):
     names = save_models(tmp_path, [{}, {"states": "q3"}])
     with pytest.raises(ValueError, match="must have the same states, found q3, q9"):
         Ensemble.from_pretrained(names)
     with pytest.raises(ValueError, match="at least one model"):
         Ensemble([])
     t5 = SecondaryStructureModel.from_backbone(save_tiny_backbone(tmp_path / "t5", "t5"), head="linear")
-    with pytest.raises(ValueError, match="of one family, found EsmForSecondaryStructure, T5ForSecondaryStructure"):
+    with pytest.raises(ValueError, match="of the same family, found EsmForSecondaryStructure, T5ForSecondaryStructure"):
         Ensemble([SecondaryStructureModel.from_pretrained(names[0]), t5])
 
 
-def test_what_is_no_list_of_models_is_refused(tmp_path, monkeypatch):
+def test_wrong_arguments_are_refused(tmp_path, monkeypatch):
     (name,) = save_models(tmp_path, [{}])
     for names in ([], name):
-        with pytest.raises(ValueError, match=r"an ensemble is loaded from a list of models, found"):
+        with pytest.raises(ValueError, match=r"expected a list of models to load an ensemble, found"):
             Ensemble.from_pretrained(names)
     with pytest.raises(TypeError, match=r"unknown option 'revison'\. Choose from: cache_dir"):
         Ensemble.from_pretrained([name], revison="main")
     SecondaryStructureModel.from_pretrained(name).save_pretrained(tmp_path / "whole", include_backbone=True)
-    with pytest.raises(ValueError, match=r"whole: holds a backbone of its own, which an ensemble cannot share"):
+    with pytest.raises(ValueError, match=r"whole: includes its own backbone, which an ensemble cannot share"):
         Ensemble.from_pretrained([name, tmp_path / "whole"])
 
 
@@ -120,7 +120,9 @@ def test_models_over_different_backbones(tmp_path):
     other = save_tiny_backbone(tmp_path / "other", "esm", initializer_range=0.3)
     tuned = SecondaryStructureModel.from_backbone(other, head="linear")
     tuned.save_pretrained(tmp_path / "tuned")
-    with pytest.raises(ValueError, match="must share one frozen backbone, but these were trained on different ones"):
+    with pytest.raises(
+        ValueError, match="must share one frozen backbone, but these were trained on different"
+    ):
         Ensemble.from_pretrained([name, tmp_path / "tuned"])
     first, second = SecondaryStructureModel.from_pretrained(name), tuned
     ids = batch_of_chains("esm", [9])["input_ids"]

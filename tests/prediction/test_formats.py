@@ -1,4 +1,4 @@
-"""What predictions are written as: each form read back by a program that is not ours."""
+"""Output formats: each is read back by a program that is not ours."""
 
 import json
 from html.parser import HTMLParser
@@ -12,25 +12,25 @@ from Bio import SeqIO
 from lift_ss_hf.models.states import get_alphabet
 from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.result import Prediction
-from lift_ss_hf.prediction.terminal import Drawing, show
+from lift_ss_hf.prediction.terminal import TerminalText
 
 NAMES = ["sp|P1|A_B", "two", "two", "a<b>&c/../d"]
 
 
-def make_predictions(level="q9", states="q9"):
+def make_predictions(alphabet="q9"):
     rng = np.random.default_rng(0)
     made = []
     for number, name in enumerate(NAMES, start=1):
         length = int(rng.integers(1, 150))
-        probabilities = rng.dirichlet(np.full(len(get_alphabet(states)), 0.3), length).astype(np.float32)
+        probabilities = rng.dirichlet(np.full(9, 0.3), length).astype(np.float32)
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWYXUBZ"), length))
-        made.append(Prediction(number, name, sequence, states, probabilities, level))
+        made.append(Prediction(number, name, sequence, "q9", probabilities, alphabet))
     return made
 
 
-def written(name, predictions, tmp_path, level="q9"):
-    """The joined result of two parts."""
-    form = FORMATS[name](level)
+def written(name, predictions, tmp_path, alphabet="q9"):
+    """Write predictions in two parts, join them, and return the path of the result."""
+    form = FORMATS[name](alphabet)
     parts = [tmp_path / "first", tmp_path / "second"]
     form.write_part(parts[0], predictions[:1])
     form.write_part(parts[1], predictions[1:])
@@ -39,7 +39,7 @@ def written(name, predictions, tmp_path, level="q9"):
     return out
 
 
-def test_three_lines_a_chain(tmp_path):
+def test_three_lines_per_chain(tmp_path):
     predictions = make_predictions()
     lines = written("three-line", predictions, tmp_path).read_text().splitlines()
     assert lines == [line for p in predictions for line in (f">{p.name}", p.sequence, p.states)]
@@ -51,13 +51,13 @@ def test_states_as_fasta_by_biopython(tmp_path):
     assert [(r.id, str(r.seq)) for r in records] == [(p.name, p.states) for p in predictions]
 
 
-@pytest.mark.parametrize("level", ["q9", "q8", "q3"])
-def test_tables_by_pandas(tmp_path, level):
-    predictions = make_predictions(level)
-    text = pandas.read_csv(written("tsv", predictions, tmp_path, level), sep="\t", keep_default_na=False)
-    columnar = pq.read_table(written("parquet", predictions, tmp_path / "p", level)).to_pandas()
+@pytest.mark.parametrize("alphabet", ["q9", "q8", "q3"])
+def test_tables_by_pandas(tmp_path, alphabet):
+    predictions = make_predictions(alphabet)
+    text = pandas.read_csv(written("tsv", predictions, tmp_path, alphabet), sep="\t", keep_default_na=False)
+    columnar = pq.read_table(written("parquet", predictions, tmp_path / "p", alphabet)).to_pandas()
     for table, tolerance in ((text, 5e-5), (columnar, 1e-7)):
-        assert list(table.columns[-len(get_alphabet(level)) :]) == [f"p_{x}" for x in get_alphabet(level).letters]
+        assert list(table.columns[6:]) == [f"p_{x}" for x in get_alphabet(alphabet).letters]
         for p in predictions:
             rows = table[table.record == p.number]
             assert list(rows.position) == list(range(1, len(p.sequence) + 1))
@@ -94,7 +94,7 @@ def test_psipred_vertical_form_has_coil_helix_and_strand_in_that_order(tmp_path)
     for p, file in zip(predictions, files, strict=True):
         assert file.read_text().startswith("# PSIPRED VFORMAT")
         rows = pandas.read_csv(file, sep=r"\s+", comment="#", header=None, keep_default_na=False)
-        three = p.at_level("q3")
+        three = p.reduce("q3")
         assert ("".join(rows[1]), "".join(rows[2])) == (p.sequence, three.states)
         assert set(rows[2]) <= set("CHE")
         expected = three.probabilities[:, [three.letters.index(state) for state in "CHE"]]
@@ -107,7 +107,7 @@ def test_psipred_horizontal_form(tmp_path):
         lines = file.read_text().splitlines()
         columns = {key: "".join(line[6:] for line in lines if line.startswith(key)) for key in ("Conf:", "Pred:")}
         residues = "".join(line[6:] for line in lines if line.startswith("  AA:"))
-        three = p.at_level("q3")
+        three = p.reduce("q3")
         assert (residues, columns["Pred:"]) == (p.sequence, three.states)
         assert columns["Conf:"] == "".join(str(min(9, int(10 * value))) for value in three.confidence)
         if len(p.sequence) >= 10:  # the ruler's last digit stands under the tenth residue
@@ -115,7 +115,7 @@ def test_psipred_horizontal_form(tmp_path):
 
 
 class Page(HTMLParser):
-    """Text of the headings and of all letters, and whether what was opened is closed."""
+    """A parsed page: its headings, its letters, the files it loads, and the tags left open."""
 
     def __init__(self, text):
         super().__init__()
@@ -152,12 +152,11 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path):
 
 def test_a_chain_in_the_terminal():
     (prediction, *_) = make_predictions("q3")
-    plain, coloured = show(prediction, colour=False), show(prediction, colour=True)
+    plain, coloured = (TerminalText("q3", colour).chain(prediction) for colour in (False, True))
     assert "\033" not in plain and "\033[" in coloured
     residues = "".join(line.split()[1] for line in plain.splitlines() if line.startswith("  residues"))
     assert residues == prediction.sequence
     ruler, line = plain.splitlines()[2:4]
     if len(prediction.sequence) >= 10:
-        assert ruler.index("10") + 1 == len("  residues  ") + 9  # 0-based place of the tenth residue
+        assert ruler.index("10") + 1 == len("  residues  ") + 9  # 0-based column of the tenth residue
         assert line[len("  residues  ") + 9] == prediction.sequence[9]
-    assert Drawing("q3", False).chain(prediction) == plain

@@ -1,4 +1,4 @@
-"""Inputs of prediction: every form and compression gives the same records, what is no protein is told by its place."""
+"""Inputs of prediction: every format and compression gives the same records; errors name record and position."""
 
 import bz2
 import gzip
@@ -46,10 +46,10 @@ def test_fasta_of_any_compression_by_file_and_standard_input(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("ending", [ending for ending in COMPRESSIONS if ending])
-def test_what_is_cut_short_is_told(tmp_path, ending):
+def test_truncated_files_are_reported(tmp_path, ending):
     path = tmp_path / f"chains.fasta{ending}"
     path.write_bytes(COMPRESSIONS[ending](FASTA * 200)[:-10])
-    with pytest.raises(ValueError, match=rf"chains\.fasta{ending}: damaged or cut short"):
+    with pytest.raises(ValueError, match=rf"chains\.fasta{ending}: damaged or truncated"):
         pairs(path)
 
 
@@ -72,12 +72,16 @@ def test_a_data_set_and_letters_and_several_at_once(tmp_path):
 
     found = pairs(f"{sample_corpus()}@test")
     assert len(found) == 60
-    with pytest.raises(ValueError, match=r"has the splits train, validation, test\. Name one"):
+    with pytest.raises(ValueError, match=r"has the splits train, validation, test\. Choose one"):
         pairs(sample_corpus())
     (tmp_path / "a.fasta").write_bytes(FASTA)
     records = list(Inputs(["MKV", str(tmp_path / "a.fasta"), "ACD"]))
     assert [record.number for record in records] == [1, 2, 3, 4, 5]
     assert (records[0].name, records[-1].name) == ("record_1", "record_5")
+
+
+def test_a_sequence_may_be_longer_than_a_file_name():
+    assert pairs("M" * 300) == [("record_1", "M" * 300)]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_a_data_set_and_letters_and_several_at_once(tmp_path):
         ("a\0b", "no such file"),
     ],
 )
-def test_a_source_that_is_nothing(source, message):
+def test_unknown_sources_are_refused(source, message):
     with pytest.raises(ValueError, match=message):
         Inputs([source])
 
@@ -101,14 +105,14 @@ def test_a_source_that_is_nothing(source, message):
         (
             "a.csv",
             b"name,length\nx,3\n",
-            r"a\.csv: no column of sequences; found name, length\. Call it one of: sequence",
+            r"a\.csv: no column of sequences; found name, length\. Name it one of: sequence",
         ),
         ("a.csv", b"name,sequence\nx\n", r"a\.csv: line 2: 1 fields, but the header has 2"),
-        ("a.csv", b"", r"a\.csv: no column of sequences; found nothing"),
-        ("a.parquet", b"PAR1", r"a\.parquet: no whole Parquet file"),
+        ("a.csv", b"", r"a\.csv: no column of sequences; found no columns"),
+        ("a.parquet", b"PAR1", r"a\.parquet: not a complete Parquet file"),
     ],
 )
-def test_what_is_of_no_known_form_is_told_with_its_place(tmp_path, name, content, message):
+def test_errors_name_file_and_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         pairs(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Packed rows: a chain among others is that chain alone, in every adapter that can be packed, head and precision."""
+"""Packed rows and prepacked weights: a chain is predicted as if alone, for every adapter, head and precision."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from lift_ss_hf.models.adapter_methods import ADAPTERS
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction import rows
-from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PackedLinear, pack, quantise
+from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PrepackedLinear, prepack, quantise
 from lift_ss_hf.prediction.ensemble import Ensemble
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
-from lift_ss_hf.prediction.predictor import Predictor, identity, rows_of
+from lift_ss_hf.prediction.predictor import Predictor, model_digest, rows_of
 from lift_ss_hf.prediction.rows import T5Row
 
 SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9, "ACD", "MKVWWW" * 15]
@@ -33,7 +33,7 @@ def backbones(tmp_path_factory):
 
 
 def model_over(backbone, **options):
-    """A model whose adapter does something: what starts at zero is drawn at random."""
+    """Return a model whose adapter has an effect: weights that start at zero are random."""
     torch.manual_seed(0)
     options = {"head_channels": 16, **options}
     model = SecondaryStructureModel.from_backbone(backbone, **options)
@@ -45,7 +45,7 @@ def model_over(backbone, **options):
 
 
 def alone(model, tokenizer, sequence):
-    """Probabilities of a chain by the model's own forward, without neighbours."""
+    """Return a chain's probabilities by the model's own forward, without neighbours."""
     tokens = torch.from_numpy(tokenizer.encode(sequence))[None]
     with torch.inference_mode():
         return model.probabilities(model(tokens).logits)[0, tokenizer.residue_slice()].numpy()
@@ -97,7 +97,7 @@ def test_each_adapter_predicts_a_chain_as_if_alone_in_rows_and_with_laid_out_mat
 
 
 def reference_of_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
-    """What torch.nn.attention.varlen documents, for a machine without a GPU."""
+    """Compute what torch.nn.attention.varlen documents, without a GPU."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
     lengths = cu_seq_q.diff()
     assert max_q == max_k == lengths.max()
@@ -137,7 +137,7 @@ def test_variants_of_a_family_are_packed_in_windows_too(backbones, name):
     assert assert_as_alone(model, tokenizer).packed is not None
 
 
-def test_positions_that_rows_do_not_know_are_predicted_in_batches(backbones):
+def test_unsupported_positions_are_predicted_in_batches(backbones):
     model, tokenizer = model_over(backbones / "distances", top_blocks=2)
     assert assert_as_alone(model, tokenizer).packed is None
 
@@ -195,11 +195,11 @@ def test_rows_keep_to_their_budget():
     assert list(rows_of([], 7)) == []
 
 
-def test_laid_out_models_are_told_apart_as_before(backbones, tmp_path):
+def test_prepacking_keeps_the_digest(backbones, tmp_path):
     model_over(backbones / "esm", top_blocks=1)[0].save_pretrained(tmp_path)
-    expected = identity(SecondaryStructureModel.from_pretrained(tmp_path))
+    expected = model_digest(SecondaryStructureModel.from_pretrained(tmp_path))
     for precision in ("fp32", "int8"):
-        assert load_predictor(str(tmp_path), precision=precision).identity == expected
+        assert load_predictor(str(tmp_path), precision=precision).digest == expected
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_laid_out_models_are_told_apart_as_before(backbones, tmp_path):
 def test_activations_are_computed_within_the_product(backbones, tmp_path, name, fused, precision):
     model_over(backbones / name, top_blocks=2)[0].save_pretrained(tmp_path)
     model = load_predictor(str(tmp_path), precision=precision).model
-    maps = [m for m in model.modules() if isinstance(m, PackedLinear)]
+    maps = [m for m in model.modules() if isinstance(m, PrepackedLinear)]
     assert {linear.activation for linear in maps} == {"none", fused}
 
 

@@ -1,4 +1,4 @@
-"""Runs of prediction: killed anywhere and resumed, shared by processes, never mixed, each gives the same bytes."""
+"""Runs to a directory: killed and resumed, or shared by processes, they give the same bytes; they are never mixed."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction import running
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import Predictor
-from lift_ss_hf.prediction.running import Place, predict_to_folder
+from lift_ss_hf.prediction.running import ProcessRank, RunOptions, predict_to_folder
 
 ROOT = Path(__file__).parents[2]
 FORMATS = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
@@ -55,9 +56,9 @@ def predictor_of(data, name="model", max_tokens=300):
     return Predictor(model, ResidueTokenizer.from_pretrained(data / name), max_tokens)
 
 
-def run(data, out, *, source="chains.fasta", name="model", **options):
-    options = {"skip_bad": True, "quiet": True, "formats": FORMATS, **options}
-    return predict_to_folder(predictor_of(data, name), Inputs([str(data / source)]), out, **options)
+def run(data, out, *, source="chains.fasta", name="model", process=None, **options):
+    options = RunOptions(**{"skip_bad": True, "quiet": True, "formats": FORMATS, **options})
+    return predict_to_folder(predictor_of(data, name), Inputs([str(data / source)]), out, options, process)
 
 
 def contents(folder):
@@ -73,7 +74,7 @@ def whole(data, tmp_path_factory):
     return out, counts
 
 
-def test_order_names_and_rejects_are_those_of_the_input(whole):
+def test_order_names_and_rejected_records_are_those_of_the_input(whole):
     out, counts = whole
     assert (counts.chains, counts.rejected) == (57, 3)
     lines = (out / "predictions.txt").read_text().splitlines()
@@ -88,14 +89,14 @@ def test_order_names_and_rejects_are_those_of_the_input(whole):
 
 def test_several_processes_share_the_parts_and_the_last_joins_them(whole, data, tmp_path, small_parts):
     out, counts = whole
-    found = [run(data, tmp_path / "run", place=Place(rank, 3)) for rank in (0, 2, 1)]
+    found = [run(data, tmp_path / "run", process=ProcessRank(rank, 3)) for rank in (0, 2, 1)]
     assert found == [None, None, counts]
     assert contents(tmp_path / "run") == contents(out)
 
 
 def test_the_parts_of_a_dead_process_are_taken_over(whole, data, tmp_path, small_parts):
     out, counts = whole
-    assert run(data, tmp_path / "run", place=Place(0, 2)) is None
+    assert run(data, tmp_path / "run", process=ProcessRank(0, 2)) is None
     assert run(data, tmp_path / "run", resume=True) == counts
     assert contents(tmp_path / "run") == contents(out)
 
@@ -112,14 +113,14 @@ def test_a_run_that_fails_later_keeps_its_parts(data, tmp_path, small_parts):
     assert list((tmp_path / "run" / "parts").iterdir())
 
 
-def test_processes_that_only_write_change_nothing(whole, data, tmp_path, small_parts):
+def test_workers_that_write_change_nothing(whole, data, tmp_path, small_parts):
     run(data, tmp_path / "run", num_workers=2)
     assert contents(tmp_path / "run") == contents(whole[0])
 
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_killed_three_times_and_resumed_it_is_the_same_to_the_byte(whole, data, tmp_path):
+def test_a_run_killed_three_times_resumes_to_the_same_bytes(whole, data, tmp_path):
     out, rng = tmp_path / "run", random.Random(1)
     command = [sys.executable, "-c", SMALL_PARTS, "predict", str(data / "chains.fasta"), "-o", str(out), "--resume"]
     command += ["--model", str(data / "model"), "--format", ",".join(FORMATS), "--max_tokens", "300", "--skip-bad"]
@@ -130,7 +131,7 @@ def test_killed_three_times_and_resumed_it_is_the_same_to_the_byte(whole, data, 
             time.sleep(rng.uniform(0.001, 0.01))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert contents(out) == contents(whole[0])
@@ -145,76 +146,76 @@ def test_resuming_a_finished_run_changes_nothing(whole, data):
     assert contents(whole[0]) == before
 
 
-def test_what_was_made_otherwise_is_never_mixed(whole, data, tmp_path, small_parts):
+def test_runs_with_other_settings_or_input_are_refused(whole, data, tmp_path, small_parts):
     out, before = whole[0], contents(whole[0])
     with pytest.raises(ValueError, match=r"holds a run\. Add --resume"):
         run(data, out)
-    with pytest.raises(ValueError, match=r"run\.json: that run is of another model"):
+    with pytest.raises(ValueError, match=r"run\.json: that run used another model"):
         run(data, out, name="other", resume=True)
-    with pytest.raises(ValueError, match=r"that run has states 'q9', this one 'q3'"):
-        run(data, out, level="q3", resume=True)
+    with pytest.raises(ValueError, match=r"that run has states 'q9', but this one has 'q3'"):
+        run(data, out, alphabet="q3", resume=True)
     text = (data / "chains.fasta").read_text()
     (data / "changed.fasta").write_text(text.replace("A", "G", 1))
-    with pytest.raises(ValueError, match=r"a run over another input: from record 1 on they differ"):
+    with pytest.raises(ValueError, match=r"a run over another input, which differs from record 1 on"):
         run(data, out, source="changed.fasta", resume=True)
     assert contents(out) == before
 
 
-def test_a_folder_of_other_things_is_left_alone(data, tmp_path):
+def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="is not empty, and holds no run"):
+    with pytest.raises(ValueError, match="is not empty and does not hold a run"):
         run(data, tmp_path)
     with pytest.raises(ValueError, match=r"thesis\.tex is a file"):
         run(data, tmp_path / "thesis.tex")
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 
 
-def test_without_skip_bad_the_first_bad_record_stops_it_and_what_was_done_is_kept(data, tmp_path, small_parts):
+def test_without_skip_bad_the_first_bad_record_stops_the_run_and_its_parts_are_kept(data, tmp_path, small_parts):
     with pytest.raises(ValueError, match=r"^record 20 \(bad19\): .*position 3.*--skip-bad"):
         run(data, tmp_path / "run", skip_bad=False)
     assert list((tmp_path / "run" / "parts").glob("[0-9]*"))
     assert run(data, tmp_path / "run", resume=True).rejected == 3
 
 
-@pytest.mark.process
-def test_memory_does_not_grow_with_the_input(data, tmp_path):
-    """Peak memory over 30 times the chains is that over few; real sizes are in benchmarks/prediction.md."""
-    code = (
-        "import resource, sys; from lift_ss_hf.prediction import running; running.PART_RESIDUES = 1000\n"
-        "from lift_ss_hf.cli.lift_ss import main\n"
-        "try: main()\nexcept SystemExit: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    chain = ">c\n" + "MKVLAAGIVG" * 20 + "\n"
-    peaks = []
-    for number in (20, 600):
-        (tmp_path / f"{number}.fasta").write_text(chain * number)
-        command = ["predict", str(tmp_path / f"{number}.fasta"), "-o", str(tmp_path / str(number)), "--quiet"]
-        command += ["--model", str(data / "model"), "--format", "three-line,jsonl"]
-        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout))
-    assert peaks[1] < 1.1 * peaks[0]
+def test_memory_does_not_grow_with_the_input(data, tmp_path, monkeypatch):
+    """Only the chains of one part are in memory; benchmarks/prediction.md has the memory of whole processes."""
+    monkeypatch.setattr(running, "PART_RESIDUES", 200)
+    (data / "many.fasta").write_text("".join(f">c{i}\nMKVLAAGIVG\n" for i in range(400)))  # 20 chains a part
+    references, in_memory = [], []
+
+    def predict_part(*arguments):
+        predictions, counts = original(*arguments)
+        references.extend(map(weakref.ref, predictions))
+        in_memory.append(sum(reference() is not None for reference in references))
+        return predictions, counts
+
+    original = running.predict_part
+    monkeypatch.setattr(running, "predict_part", predict_part)
+    run(data, tmp_path / "run", source="many.fasta")
+    assert len(in_memory) == 20
+    assert max(in_memory) == 20
 
 
 def test_a_very_long_chain_is_predicted_whole(data, tmp_path):
-    (data / "long.fasta").write_text(">long\n" + "MKVLAAGIVGLLLAQWERTYPNDE" * 400 + "\n")  # 9,600 residues
+    (data / "long.fasta").write_text(">long\n" + "MKVLAAGIVGLLLAQWERTYPNDE" * 100 + "\n")  # 2,400 residues
     counts = run(data, tmp_path / "run", source="long.fasta", formats=("three-line",))
-    assert (counts.chains, counts.residues, counts.windowed) == (1, 9600, 0)
-    assert len((tmp_path / "run" / "predictions.txt").read_text().splitlines()[2]) == 9600
+    assert (counts.chains, counts.residues, counts.windowed) == (1, 2400, 0)
+    assert len((tmp_path / "run" / "predictions.txt").read_text().splitlines()[2]) == 2400
 
 
 def test_an_input_without_records_is_an_error(data, tmp_path):
     (data / "empty.fasta").write_text("")
-    with pytest.raises(ValueError, match="holds no record"):
+    with pytest.raises(ValueError, match="has no records"):
         run(data, tmp_path / "run", source="empty.fasta")
 
 
-def test_a_damaged_settings_file_is_told(data, tmp_path):
+def test_a_damaged_settings_file_is_reported(data, tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
         run(data, tmp_path, resume=True)
 
 
-def test_settings_say_what_the_run_was(whole):
+def test_settings_describe_the_run(whole):
     settings = json.loads((whole[0] / "run.json").read_text())
     assert settings["states"] == "q9" and settings["formats"] == sorted(FORMATS)
     assert settings["counts"]["rejected"] == 3

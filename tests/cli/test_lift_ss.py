@@ -1,7 +1,8 @@
-"""The command `lift-ss`: what it prints, what it refuses, and that asking for help costs nothing."""
+"""The command `lift-ss`: its output, its errors, and a `--help` that imports nothing heavy."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,9 +13,9 @@ import torch
 from matplotlib.image import imread
 from tiny_models import save_tiny_backbone
 
+from lift_ss_hf.cli import lift_ss
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.states import ALPHABETS
-from lift_ss_hf.cli import lift_ss as command
 from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.loading import PRECISIONS
 
@@ -37,32 +38,33 @@ def data(tmp_path_factory):
     return folder
 
 
-def lift_ss(*arguments, **options):
+def run_lift_ss(*arguments, **options):
     return subprocess.run([sys.executable, "-c", CODE, *map(str, arguments)], capture_output=True, text=True, **options)
 
 
 def call(monkeypatch, capsys, *arguments):
-    """The command in this process: exit status, standard output, standard error."""
+    """Run the command in this process; return exit status, standard output, standard error."""
     monkeypatch.setattr(sys, "argv", ["lift-ss", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
-        command.main()
+        lift_ss.main()
     captured = capsys.readouterr()
     return left.value.code, captured.out, captured.err
 
 
 @pytest.mark.process
-def test_help_does_not_wait_for_torch():
-    told = "print('torch' in sys.modules, 'numpy' in sys.modules)"
-    code = f"import sys\ntry:\n    exec({CODE!r})\nexcept SystemExit:\n    {told}"
+def test_help_does_not_import_torch_or_numpy():
+    report = "print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = f"import sys\ntry:\n    exec({CODE!r})\nexcept SystemExit:\n    {report}"
     for arguments in (["--help"], ["predict", "--help"], ["plot", "--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "False False"
 
 
-def test_the_choices_it_offers_are_those_there_are():
-    assert sorted(command.FORMATS) == sorted(FORMATS)
-    assert sorted(command.STATES) == sorted(ALPHABETS)
-    assert sorted(command.PRECISIONS) == sorted(PRECISIONS)
+def test_help_names_all_choices(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")  # so that argparse does not break `three-line`
+    status, out, _ = call(monkeypatch, capsys, "predict", "--help")
+    assert status == 0
+    assert {*FORMATS, *ALPHABETS, *PRECISIONS} <= set(re.findall(r"[\w-]+", out))
 
 
 @pytest.mark.process
@@ -72,7 +74,7 @@ def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, caps
     name, residues, states = out.splitlines()
     assert (name, residues, len(states)) == (">record_1", SEQUENCE, len(SEQUENCE))
     assert "1 chains, 22 residues" in caplog.messages[-1]
-    piped = lift_ss(
+    piped = run_lift_ss(
         "predict", "-", "--model", data / "model", "--quiet", "--states", "q3", input=f">record_1\n{SEQUENCE}\n"
     )
     assert (piped.returncode, piped.stderr) == (0, "")
@@ -99,26 +101,28 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
     [
         (["predict", "nothing.fasta"], "error: nothing.fasta: no such file."),
         (["predict", SEQUENCE, "--model", "{data}/nothing"], "error: "),
-        (["predict", "{data}/two.fasta", "--format", "tsv,ss2"], "standard output takes one form of text"),
-        (["predict", "{data}/two.fasta", "--resume"], "Name it with -o"),
+        (["predict", "{data}/two.fasta", "--format", "tsv,ss2"], "standard output takes one text format"),
+        (["predict", "{data}/two.fasta", "--resume"], "--resume needs the directory of the run. Give it with -o"),
         (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "does not fold into q8"),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_tokens", "0"], "max_tokens is 0"),
-        (["predict", "MKVL", "--format", "pdf"], "no format 'pdf'. Choose of: three-line"),
+        (["predict", "MKVL", "--format", "pdf"], "unknown format 'pdf'. Choose from: three-line"),
+        (["predict", "MKVL", "--states", "q7"], "unknown state set 'q7'"),
+        (["predict", "MKVL", "--model", "{data}/model", "--precision", "fp8"], "unknown precision 'fp8'"),
         (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): all 40 letters"),
         (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),
-        (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: no prediction"),
-        (["plot", "{data}/model/model.safetensors", "-o", "a.png"], "line 1: no prediction"),
+        (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: not a prediction"),
+        (["plot", "{data}/model/model.safetensors", "-o", "a.png"], "line 1: not a prediction"),
         (["calibrate", "{data}", "--corpus", "sample"], "is not the folder of a saved model"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(data, monkeypatch, capsys, arguments, message):
+def test_errors_are_one_line(data, monkeypatch, capsys, arguments, message):
     status, out, err = call(monkeypatch, capsys, *(argument.format(data=data) for argument in arguments))
     assert (status, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
 
 
-def test_a_figure_that_cannot_be_drawn_is_one_line(data, tmp_path, monkeypatch, capsys):
+def test_errors_of_plot_are_one_line(data, tmp_path, monkeypatch, capsys):
     line = {"name": "one", "states": "HH", "confidence": [0.5, 0.5]}
     (tmp_path / "p.jsonl").write_text(json.dumps(line) + "\n")
     for arguments, message in (
@@ -135,7 +139,7 @@ def test_a_figure_that_cannot_be_drawn_is_one_line(data, tmp_path, monkeypatch, 
 
 
 @pytest.mark.process
-def test_a_reader_that_leaves_is_no_error(data):
+def test_a_closed_output_is_not_an_error(data):
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, "predict", data / "two.fasta", "--model", data / "model", "--quiet"],
         stdout=subprocess.PIPE,
