@@ -120,9 +120,7 @@ def test_models_over_different_backbones(tmp_path):
     other = save_tiny_backbone(tmp_path / "other", "esm", initializer_range=0.3)
     tuned = SecondaryStructureModel.from_backbone(other, head="linear")
     tuned.save_pretrained(tmp_path / "tuned")
-    with pytest.raises(
-        ValueError, match="must share one frozen backbone, but these were trained on different"
-    ):
+    with pytest.raises(ValueError, match="must share one frozen backbone, but these were trained on different"):
         Ensemble.from_pretrained([name, tmp_path / "tuned"])
     first, second = SecondaryStructureModel.from_pretrained(name), tuned
     ids = batch_of_chains("esm", [9])["input_ids"]

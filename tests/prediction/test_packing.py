@@ -91,7 +91,7 @@ def test_each_adapter_predicts_a_chain_as_if_alone_in_rows_and_with_laid_out_mat
     expected = {index: alone(model, tokenizer, sequence) for index, sequence in enumerate(SEQUENCES)}
     predictor = assert_predicts(expected, model, tokenizer)
     assert (predictor.packed is None) == (adapter in UNPACKABLE_ADAPTERS)
-    pack(model)
+    prepack(model)
     assert sum(isinstance(m, Fp32Linear) for m in model.modules()) >= 2 * 6  # the blocks below the adapters
     assert_predicts(expected, model, tokenizer)
 
