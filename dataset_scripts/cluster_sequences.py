@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Cluster a FASTA file with mmseqs2 and hold whole clusters out, for pretraining a language model.
+"""Cluster a FASTA file with mmseqs2 and hold out whole clusters, for pretraining a language model.
 
-Writes OUT/train.fasta (one representative a cluster, so that large families do not rule) and OUT/heldout.fasta
-(representatives of clusters of which nothing is in train.fasta).
+Writes OUT/train.fasta, with one representative per cluster so that large families do not dominate, and
+OUT/heldout.fasta, with representatives of clusters that have no sequence in train.fasta.
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("fasta", metavar="FASTA", help="sequences, plain, gz or xz")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
-    parser.add_argument("--identity", type=float, default=0.3, help="of a cluster [fraction] (default: 0.3)")
-    parser.add_argument("--heldout", type=int, default=1000, help="clusters to hold out (default: 1000)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("fasta", metavar="FASTA", help="sequences, plain, gzip or xz")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="output folder")
+    parser.add_argument(
+        "--identity",
+        type=float,
+        default=0.3,
+        help="minimum sequence identity within a cluster [fraction] (default: 0.3)",
+    )
+    parser.add_argument("--heldout", type=int, default=1000, help="number of clusters to hold out (default: 1000)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of mmseqs (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random split (default: 0)")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Cluster, split, write."""
+    """Cluster the sequences, and write the training and the held-out ones."""
     args = parse()
     require_mmseqs()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -39,7 +44,9 @@ def main() -> None:
         run_mmseqs("easy-linclust", args.fasta, f"{scratch}/clusters", f"{scratch}/tmp", *options)
         representatives = list(read_fasta(f"{scratch}/clusters_rep_seq.fasta"))
     if len(representatives) <= args.heldout:
-        raise ValueError(f"{args.fasta}: {len(representatives)} clusters, of which {args.heldout} cannot be held out.")
+        raise ValueError(
+            f"{args.fasta}: {len(representatives)} clusters are too few to hold out {args.heldout}. Lower --heldout."
+        )
     random.Random(args.seed).shuffle(representatives)
     for name, part in (("heldout", representatives[: args.heldout]), ("train", representatives[args.heldout :])):
         path = args.out / f"{name}.fasta"

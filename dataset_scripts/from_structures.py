@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Make a corpus of your own structures: mmCIF or PDB files (gz too), states by mkdssp, one row a protein chain."""
+"""Make a corpus from your own structures.
+
+Reads mmCIF or PDB files, plain or gzip, and assigns the states with mkdssp. Each row is one protein chain.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,43 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from lift_ss_hf.cli.run import run
-from lift_ss_hf.corpora.chains import Chain, CorpusError
-from lift_ss_hf.corpora.columns import SplitCounts
-from lift_ss_hf.corpora.structures import (
-    STRUCTURE_COLUMNS,
-    STRUCTURE_FEATURES,
-    Mkdssp,
-    Skipped,
-    find_structure_files,
-    label_structures,
-)
-from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
+from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
+from lift_ss_hf.corpora.labelling import STRUCTURE_COLUMNS, STRUCTURE_FEATURES, Skipped, label_structures
+from lift_ss_hf.corpora.mkdssp import Mkdssp
+from lift_ss_hf.corpora.splits import SplitCounts
+from lift_ss_hf.corpora.structures import find_structure_files
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 done, 1 done but something was skipped through an error, 2 no corpus written.",
+        epilog="Exit status: 0 done, 1 done but files or chains were skipped because of errors, 2 no corpus written.",
     )
-    parser.add_argument("paths", nargs="+", metavar="FILE_OR_DIR", type=Path, help="structures, or folders of them")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the corpus's folder")
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="train", help="default: train")
-    parser.add_argument("--min-residues", metavar="N", type=int, default=20, help="shortest chain (default: 20)")
-    parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count() or 1, help="default: one a core")
-    parser.add_argument("--mkdssp", metavar="PATH", default="mkdssp", help="the program (default: that of PATH)")
-    parser.add_argument("--license", default="unknown", help="of the structures, as the Hub spells it")
+    parser.add_argument(
+        "paths", nargs="+", metavar="FILE_OR_DIR", type=Path, help="structure files, or folders to search"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="output folder")
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="train", help="split to write (default: train)"
+    )
+    parser.add_argument(
+        "--min-residues", metavar="N", type=int, default=20, help="length of the shortest chain to keep (default: 20)"
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="files to process at a time (default: one per core)",
+    )
+    parser.add_argument(
+        "--mkdssp", metavar="PATH", default="mkdssp", help="path of mkdssp (default: the one on the PATH)"
+    )
+    parser.add_argument(
+        "--license", default="unknown", help="licence of the structures, by its Hub identifier (default: unknown)"
+    )
     args = parser.parse_args()
     if args.jobs < 1 or args.min_residues < 1:
         parser.error("--jobs and --min-residues must be 1 or more")
@@ -47,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Label the structures, tell what was skipped, write the corpus; the exit status."""
+    """Label the structures, report what was skipped, write the corpus, and return the exit status."""
     args = parse()
     mkdssp = Mkdssp.find(args.mkdssp)
     files = find_structure_files(args.paths)
@@ -64,20 +77,17 @@ def main() -> int:
     for change, number in sorted(changes.items()):
         print(f"{change}: {number:,}")
     if not chains:
-        raise CorpusError(f"{len(files)} files, but no chain with states: nothing written.")
+        raise CorpusError(f"no chain with states in {len(files)} files: nothing was written.")
     counts = SplitCounts(changes=changes)
     split = Split(args.split, list(counts.count(chains)), counts)
     write_corpus(args.out, [split], card_facts(args.license, mkdssp, skipped), STRUCTURE_FEATURES)
-    print(
-        f"{args.out}: {counts.chains:,} chains, {counts.residues:,} residues, {counts.labelled:,} with a state, "
-        f"of {len(files):,} files"
-    )
+    print(f"{args.out}: {counts}, from {len(files):,} files")
     return 1 if any(entry.is_error for entry in skipped) else 0
 
 
 def skipped_table(skipped: Sequence[Skipped]) -> str:
-    """What was skipped and why, a row each, errors first."""
-    lines = ["| file | chain | error | why |", "| --- | --- | --- | --- |"]
+    """Return a Markdown table with one row per skipped file or chain, errors first."""
+    lines = ["| file | chain | error | reason |", "| --- | --- | --- | --- |"]
     for entry in sorted(skipped, key=lambda entry: not entry.is_error):
         reason = entry.reason.replace("|", "/")
         lines.append(f"| {entry.file} | {entry.chain} | {'yes' if entry.is_error else 'no'} | {reason} |")
@@ -85,16 +95,16 @@ def skipped_table(skipped: Sequence[Skipped]) -> str:
 
 
 def card_facts(license_name: str, mkdssp: Mkdssp, skipped: Sequence[Skipped]) -> CardFacts:
-    """What the card says of a corpus made here."""
+    """Return what the dataset card says about a corpus of structures."""
     left_out = f"{len(skipped):,} files or chains were left out." if skipped else "Nothing was left out."
     return CardFacts(
-        title="Chains of structures",
-        summary="Protein chains of structure files, with the states that mkdssp assigns.",
+        title="Chains from structures",
+        summary="Protein chains from structure files, with states assigned by mkdssp.",
         license=license_name,
         made_by="python dataset_scripts/from_structures.py",
-        sources=[f"structure files, column `file`; states by {mkdssp.version()}"],
-        notes=f"First model only. The sequence is the full one where the file has it, modified residues as their "
-        f"parents. {left_out}",
+        sources=[f"Structure files, named in the column `file`; states by {mkdssp.version()}"],
+        notes="Only the first model of each structure is used. The sequence is the full one if the file has it, with "
+        f"modified residues as their parents. {left_out}",
         column_meanings=STRUCTURE_COLUMNS,
     )
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Report what a training set shares with the tests, exactly and by homology, and write it without that.
+"""Report the chains that a training set shares with test sets, and optionally write the training set without them.
 
-TRAIN and the tests are names of the catalogue (casp12, promod3:lt25id, ...), built corpora (folders) or files
-(three lines a chain, or parquet). Homologues are searched with mmseqs, against all tests together.
+TRAIN and TEST are names of the catalogue (casp12, promod3:lt25id, ...), folders of built corpora, or files (three
+lines per chain, or parquet). Exact duplicates are always counted; homologues are searched with mmseqs.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lift_ss_hf.cli.run import run
-from lift_ss_hf.corpora.catalogue import CorpusName, get_corpus
-from lift_ss_hf.corpora.chains import Chain, CorpusError
+from lift_ss_hf.corpora import CardFacts, CorpusError, Split, write_corpus
+from lift_ss_hf.corpora.catalogue import CataloguedCorpus
 from lift_ss_hf.corpora.leakage import (
     Homologues,
     Leakage,
@@ -26,94 +25,112 @@ from lift_ss_hf.corpora.leakage import (
     leakage_table,
     load_chains,
 )
-from lift_ss_hf.corpora.loading import is_own_corpus
+from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
-from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     default = SearchSettings()
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 done, 1 homologues not searched since there is no mmseqs, 2 bad input.",
+        epilog="Exit status: 0 done, 1 homologues were not searched because mmseqs is missing, 2 invalid input.",
     )
     parser.add_argument("train", metavar="TRAIN", help="the training set")
     parser.add_argument("--tests", metavar="TEST", nargs="+", required=True, help="the test sets")
-    parser.add_argument("--source", metavar="DIR", help="folder that holds the sources (else LIFT_SS_DATA_DIR)")
-    parser.add_argument("--split", default="train", help="of TRAIN, where it has several (default: train)")
-    parser.add_argument("--test-split", default="test", help="of the tests, where they have several (default: test)")
-    parser.add_argument("--write", metavar="DIR", type=Path, help="write TRAIN without what it shares, as a corpus")
-    parser.add_argument("--exact-only", action="store_true", help="leave homologues alone")
-    search = parser.add_argument_group("what is a homologue")
-    search.add_argument(
-        "--sensitivity", type=float, default=default.sensitivity, help="mmseqs -s (default: %(default)s)"
+    parser.add_argument("--source", metavar="DIR", help="folder of the source files (default: LIFT_SS_DATA_DIR)")
+    parser.add_argument("--split", default="train", help="split of TRAIN, if it has several (default: train)")
+    parser.add_argument("--test-split", default="test", help="split of the tests, if they have several (default: test)")
+    parser.add_argument(
+        "--write", metavar="DIR", type=Path, help="write the chains of TRAIN that do not leak, as a corpus"
     )
-    search.add_argument("--max-evalue", type=float, default=default.max_evalue, help="default: %(default)s")
-    search.add_argument("--min-aligned", type=int, default=default.min_aligned, help="residues (default: %(default)s)")
+    parser.add_argument("--exact-only", action="store_true", help="do not search homologues")
+    search = parser.add_argument_group("search for homologues")
     search.add_argument(
-        "--min-identity", type=float, default=default.min_identity, help="fraction (default: %(default)s)"
+        "--sensitivity", type=float, default=default.sensitivity, help="option -s of mmseqs (default: %(default)s)"
     )
-    search.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: one a core")
+    search.add_argument(
+        "--max-evalue", type=float, default=default.max_evalue, help="upper bound of the E-value (default: %(default)s)"
+    )
+    search.add_argument(
+        "--min-aligned",
+        type=int,
+        default=default.min_aligned,
+        help="minimum length of the alignment [residues] (default: %(default)s)",
+    )
+    search.add_argument(
+        "--min-identity",
+        type=float,
+        default=default.min_identity,
+        help="minimum identity over the alignment [fraction] (default: %(default)s)",
+    )
+    search.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="threads of mmseqs (default: one per core)"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Report, and write where asked; the exit status."""
+    """Print the report, write the filtered corpus if asked to, and return the exit status."""
     args = parse()
     settings = SearchSettings(args.sensitivity, args.max_evalue, args.min_aligned, args.min_identity, args.threads)
-    train = load_chains(args.train, args.split, args.source)
-    tests = {name: load_chains(name, args.test_split, args.source) for name in dict.fromkeys(args.tests)}
+    # All names first: an unknown one is reported before anything is loaded.
+    corpus, test_corpora = resolve_corpus(args.train), {name: resolve_corpus(name) for name in args.tests}
+    train = load_chains(corpus, args.split, args.source)
     sequences = [chain.sequence for chain in train]
-    test_sequences = {name: [chain.sequence for chain in chains] for name, chains in tests.items()}
+    tests = {
+        name: [chain.sequence for chain in load_chains(test, args.test_split, args.source)]
+        for name, test in test_corpora.items()
+    }
     searched: dict[str, Homologues] = {}
     status = 0
     if not args.exact_only:
         try:
-            searched = homologues(sequences, test_sequences, settings, progress=sys.stderr.isatty())
+            searched = homologues(sequences, tests, settings, progress=sys.stderr.isatty())
         except MissingMmseqsError as error:
             if args.write:
                 raise CorpusError(f"{error} Or give --exact-only to write TRAIN without exact duplicates.") from None
             print(error, file=sys.stderr)
             status = 1
     report = [
-        Leakage(name, len(own), exact_duplicates(own, sequences), searched.get(name))
-        for name, own in test_sequences.items()
+        Leakage(name, len(test), exact_duplicates(test, sequences), searched.get(name)) for name, test in tests.items()
     ]
     print(leakage_table(report))
-    everything = [sequence for own in test_sequences.values() for sequence in own]
-    leaking = set(exact_duplicates(sequences, everything)).union(*(entry.train for entry in searched.values()))
-    kept = [chain for place, chain in enumerate(train) if place not in leaking]
+    leaking = set(exact_duplicates(sequences, [sequence for test in tests.values() for sequence in test]))
+    leaking = leaking.union(*(entry.train for entry in searched.values()))
+    kept = [chain for index, chain in enumerate(train) if index not in leaking]
     print(f"\n{args.train}: {len(leaking):,} of {len(train):,} chains leak, {len(kept):,} are left.")
     if args.write:
         if not kept:
-            raise CorpusError(f"{args.train}: no chain is left, nothing written.")
-        write_corpus(args.write, [Split.of("train", kept)], card_facts(args, settings, kept, len(train)))
-        print(f"wrote {args.write}: {len(kept):,} chains, {sum(chain.num_residues for chain in kept):,} residues")
+            raise CorpusError(f"{args.train}: no chains are left, nothing was written.")
+        split = Split.of("train", kept)
+        write_corpus(args.write, [split], card_facts(args, corpus, settings, len(kept), len(train)))
+        print(f"wrote {args.write}: {len(kept):,} chains, {split.counts.residues:,} residues")
     return status
 
 
-def card_facts(args: argparse.Namespace, settings: SearchSettings, kept: Sequence[Chain], before: int) -> CardFacts:
-    """What the card says of a filtered training set."""
-    tests = ", ".join(args.tests)
-    without = "exact duplicates of their chains"
+def card_facts(
+    args: argparse.Namespace, corpus: CataloguedCorpus | Path, settings: SearchSettings, num_kept: int, num_before: int
+) -> CardFacts:
+    """Return what the dataset card says about a filtered training set."""
+    removed = "exact duplicates of their chains"
     if not args.exact_only:
-        without += (
+        removed += (
             f" and chains with an mmseqs2 hit to them (-s {settings.sensitivity:g}, E < {settings.max_evalue:g}, at "
             f"least {settings.min_aligned} aligned residues, at least {100 * settings.min_identity:g} % identity)"
         )
     facts = CardFacts(
-        title=f"{args.train} without chains of the tests",
-        summary=f"{len(kept):,} of the {before:,} chains of {args.train}.",
+        title=f"{args.train} without chains of the test sets",
+        summary=f"{num_kept:,} of the {num_before:,} chains of {args.train}.",
         license="unknown",
         made_by="python dataset_scripts/leakage.py",
         sources=[f"{args.train}, split {args.split}"],
-        trains_for=f"Filtered for: {tests}. Left out: {without}.",
+        trains_for=f"Filtered for use with: {', '.join(args.tests)}. Removed: {removed}.",
     )
-    if is_own_corpus(args.train):
+    if isinstance(corpus, Path):
         return facts
-    entry = get_corpus(CorpusName.parse(args.train).corpus)
+    entry = corpus.entry
     return replace(
         facts,
         license=entry.origin.license,

@@ -5,12 +5,12 @@ Run it with Debian's own Python, after `apt-get install python3-promod3 promod3-
 
     /usr/bin/python3 dataset_scripts/promod3.py --out FOLDER/promod3/chains_q9.txt
 
-Three lines a chain (`>id`, residues, states), in the database's order; `build.py promod3 --source FOLDER` goes on
-from there. States are DSSP's as the database stores them, with P (polyproline II) added from its torsions. The
-database holds resolved segments only, so there is no X. Chains of fewer than 20 residues, and sequences that are
-there already, are left out. Takes some seconds and 0.6 GB of memory.
+The file has three lines per chain (`>id`, residues, states), in the order of the database; build the corpus from it
+with `build.py promod3 --source FOLDER`. States are those of DSSP as stored in the database, with P (polyproline II)
+added from the torsions. The database holds resolved segments only, so there is no X. Chains of fewer than 20 residues
+and repeated sequences are left out. This takes a few seconds and 0.6 GB of memory.
 
-This file imports nothing of lift_ss_hf, since Debian's Python has neither torch nor datasets.
+This file does not import lift_ss_hf, since Debian's Python has neither torch nor datasets.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from pathlib import Path
 INSTALL = "Install Debian's packages (apt-get install python3-promod3 promod3-data) and run this with /usr/bin/python3."
 MIN_RESIDUES = 20
 NEEDED_MEMORY = 1 << 30  # bytes; the database of promod3-data 3.2.1 takes 0.6 GB in memory
-# Of what promod3-data 3.2.1+ds-6 gives; also in lift_ss_hf/corpora/catalogue.yaml, which this file cannot read.
+# For promod3-data 3.2.1+ds-6. The same as in lift_ss_hf/corpora/catalogue.yaml, which this file cannot read.
 EXPECTED_SHA256 = "9b7bd5fa84471346a6f13518207f412b77bb41ab8427a488ac1178e04d9bb785"
-# Polyproline II as mkdssp 4 takes it: three residues or more around these torsions. Mansiaux et al. 2011,
+# Polyproline II as defined by mkdssp 4: at least three residues with torsions near these. Mansiaux et al. 2011,
 # PLoS ONE 6:e18401.
 PHI, PSI, TOLERANCE, MIN_STRETCH = -75.0, 145.0, 29.0, 3  # degrees, residues
 
 
 class DatabaseError(Exception):
-    """The structure database cannot be had: the message says what to do."""
+    """The structure database is not available; the message says what to do."""
 
 
 def add_polyproline(states: str, torsions: list[tuple[float, float]]) -> str:
-    """Spell coil L, and mark it P in stretches of polyproline II.
+    """Convert C (coil) to L, or to P in stretches of polyproline II.
 
     Args:
-        states: DSSP states as the database stores them, coil written C; length L.
+        states: DSSP states as stored in the database, with C for coil; length L.
         torsions: phi and psi of each residue [radians], length L.
 
     Returns:
-        The nine states, length L.
+        nine-state string, length L.
     """
     nine = list(states.replace("C", "L"))
     start = 0
@@ -63,17 +63,18 @@ def _is_polyproline(phi: float, psi: float) -> bool:
 
 
 def load_database():
-    """The `loop` module of ProMod3 and its structure database.
+    """Return the `loop` module of ProMod3 and its structure database.
 
     Raises:
-        DatabaseError: if a package or memory is missing.
+        DatabaseError: if a package is missing or there is too little memory.
     """
     free = _available_memory()
     if free < NEEDED_MEMORY:
         raise DatabaseError(
-            f"the structure database needs {NEEDED_MEMORY / 2**20:.0f} MB of memory, {free / 2**20:.0f} are free."
+            f"the structure database needs {NEEDED_MEMORY / 2**20:.0f} MB of memory, but only {free / 2**20:.0f} "
+            "are free. Close other programs, or run this on a larger machine."
         )
-    # This file has the name of the package it needs, and its folder comes first on the path.
+    # This file has the same name as the package it imports, and its folder is the first entry of sys.path.
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
     sys.modules.pop("promod3", None)
@@ -82,16 +83,16 @@ def load_database():
         from promod3 import loop
     except ImportError as error:
         raise DatabaseError(f"ProMod3 not found for {sys.executable} ({error}). {INSTALL}") from None
-    ost.PushVerbosityLevel(-1)  # it would say on its own what is said below
+    ost.PushVerbosityLevel(-1)  # the messages below replace its own
     try:
         return loop, loop.LoadStructureDB()
-    except Exception as error:  # it raises RuntimeError for a missing file, a bare Exception for a truncated one
+    except Exception as error:  # RuntimeError for a missing file, a bare Exception for a truncated one
         reason = str(error).rstrip(".")
         raise DatabaseError(f"the structure database cannot be read ({reason}). {INSTALL}") from None
 
 
 def _available_memory() -> float:
-    """Memory that a new process can have [bytes]; unlimited where the system does not tell."""
+    """Return the available memory [bytes], or infinity if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
@@ -100,7 +101,7 @@ def _available_memory() -> float:
 
 
 def read_chains(loop, database, counts: Counter[str]):
-    """Pass on id, residues and states of each chain to keep; `counts` tells what was kept and what was not."""
+    """Yield the id, residues and states of each chain to keep; `counts` receives the numbers of chains."""
     seen: set[str] = set()
     number = database.GetNumCoords()
     for index in range(number):
@@ -124,7 +125,7 @@ def read_chains(loop, database, counts: Counter[str]):
 
 
 def write_corpus(chains, path: Path) -> str:
-    """Write the three-line file, whole or not at all; its sha256."""
+    """Write the three-line file, completely or not at all, and return its SHA-256."""
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
@@ -141,11 +142,11 @@ def write_corpus(chains, path: Path) -> str:
 
 
 def main() -> int:
-    """Write the corpus and say what is in it; the exit status."""
+    """Write the corpus, print its counts, and return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 written, 1 written but not the file that the catalogue pins, 2 not written.",
+        epilog="Exit status: 0 written, 1 written but not the file in the catalogue, 2 not written.",
     )
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the three-line file to write")
     args = parser.parse_args()
@@ -161,11 +162,11 @@ def main() -> int:
         return 130
     print(f"{args.out}: {counts['chains']:,} chains, {counts['residues']:,} residues, sha256 {checksum}")
     short, repeated = counts["short"], counts["repeated"]
-    print(f"left out: {short:,} of fewer than {MIN_RESIDUES} residues, {repeated:,} repeated sequences")
+    print(f"left out: {short:,} chains of fewer than {MIN_RESIDUES} residues, {repeated:,} repeated sequences")
     if checksum != EXPECTED_SHA256:
         print(
-            f"warning: not the file that the catalogue pins ({EXPECTED_SHA256}): another version of promod3-data than "
-            "3.2.1? `build.py promod3` will refuse it; load it by its path instead.",
+            f"warning: not the file in the catalogue (expected sha256 {EXPECTED_SHA256}). Is this another version of "
+            "promod3-data than 3.2.1? `build.py promod3` will reject the file; load it by its path instead.",
             file=sys.stderr,
         )
         return 1

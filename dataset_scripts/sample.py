@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Draw the bundled sample corpus from promod3:lt25id: a few hundred real chains, unrelated across splits and to tests.
+"""Draw the bundled sample corpus, a few hundred real chains without homologues in other splits or in the test sets.
 
-Chains of 40 to 250 residues are clustered with mmseqs2 by single linkage, and one chain is drawn from a cluster. Then
-searches remove what the clustering missed: chains with a homologue in any test set that promod3:lt25id may train for
-(its own filter was less thorough), or in another split. Takes three minutes of one core.
+Chains of promod3:lt25id with 40 to 250 residues are clustered with mmseqs2 by single linkage, and one chain is drawn
+per cluster. Then searches remove what the clustering missed: chains with a homologue in another split, or in any test
+set that promod3:lt25id may be used for (its own filter was less thorough). This takes three minutes on one core.
 """
 
 from __future__ import annotations
@@ -18,29 +18,36 @@ from pathlib import Path
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import CardFacts, Chain, Split, get_corpus, write_corpus
-from lift_ss_hf.corpora.catalogue import SPLIT_ORDER, CorpusName
+from lift_ss_hf.corpora.catalogue import SPLIT_ORDER, CataloguedCorpus
 from lift_ss_hf.corpora.columns import corpus_features
 from lift_ss_hf.corpora.leakage import SearchSettings, homologues, load_chains
 from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs, write_fasta
 
 SOURCE = "promod3:lt25id"
 BUNDLED = Path(__file__).resolve().parents[1] / "lift_ss_hf" / "assets" / "sample_corpus"
-SHORTEST, LONGEST = 40, 250  # residues: what a CPU trains on in minutes
-# As thorough as mmseqs2 is, and hits of any length.
+SHORTEST, LONGEST = 40, 250  # [residues]; a CPU trains on such chains in minutes
+# The highest sensitivity of mmseqs2, and hits of any length.
 SEARCH = SearchSettings(sensitivity=7.5, max_evalue=1e-3, min_aligned=1, min_identity=0.25)
-# An alignment over 30 % of a cluster's member joins it; --cluster-mode 1 is single linkage.
+# A chain joins a cluster by an alignment over 30 % of its length; --cluster-mode 1 is single linkage.
 CLUSTERING = "-s 7.5 -e 0.001 --min-seq-id 0.25 -c 0.3 --cov-mode 1 --cluster-mode 1"
-SPARE = 1.2  # chains drawn for each chain wanted, since the searches remove some
+SPARE = 1.2  # chains drawn per chain wanted, since the searches remove some
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", metavar="DIR", help="folder that holds the corpora (else LIFT_SS_DATA_DIR)")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=BUNDLED, help="default: the package's folder")
-    parser.add_argument("--chains", type=int, nargs=3, default=(300, 60, 60), metavar=("TRAIN", "VALIDATION", "TEST"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--source", metavar="DIR", help="folder of the source files (default: LIFT_SS_DATA_DIR)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=BUNDLED, help="output folder (default: the package)")
+    parser.add_argument(
+        "--chains",
+        type=int,
+        nargs=3,
+        default=(300, 60, 60),
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="number of chains in each split (default: 300 60 60)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draw (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of mmseqs (default: 1)")
     args = parser.parse_args()
     if min(args.chains) < 1:
         parser.error("--chains: each split needs at least one chain")
@@ -48,14 +55,15 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Draw, check, write."""
+    """Draw the chains, check them, and write the corpus."""
     args = parse()
-    require_mmseqs()  # known before any work
+    require_mmseqs()  # fail before any work
     settings = replace(SEARCH, threads=args.threads)
-    tests = [chain for name in allowed_tests() for chain in load_chains(name, "test", args.source)]
+    source = get_corpus(SOURCE)
+    tests = [chain for name in source.config.trains_for for chain in load_chains(get_corpus(name), "test", args.source)]
     chains = {
         chain.id: chain
-        for chain in load_chains(SOURCE, "train", args.source)
+        for chain in load_chains(source, "train", args.source)
         if SHORTEST <= chain.num_residues <= LONGEST
     }
     representatives = cluster(chains.values(), args.threads)
@@ -66,23 +74,17 @@ def main() -> None:
     splits = split_up(unrelated, dict(zip(SPLIT_ORDER, args.chains, strict=True)), settings)
     how = f"--chains {' '.join(map(str, args.chains))} --seed {args.seed}"
     counts = (
-        f"{len(chains):,} chains of {SHORTEST} to {LONGEST} residues fell into {len(representatives):,} clusters. Of "
-        f"{len(candidates):,} that were drawn, left out: {len(candidates) - len(found)} of too low complexity for "
-        f"mmseqs2 to find them among themselves; {len(found) - len(unrelated)} with a homologue in a test set."
+        f"{len(chains):,} chains of {SHORTEST} to {LONGEST} residues formed {len(representatives):,} clusters. Of the "
+        f"{len(candidates):,} chains drawn, these were left out: {len(candidates) - len(found)} of too low complexity "
+        f"for mmseqs2 to find them among themselves; {len(found) - len(unrelated)} with a homologue in a test set."
     )
-    write_corpus(args.out, splits, facts(how, counts), corpus_features("three_line"))
+    write_corpus(args.out, splits, card_facts(source, how, counts), corpus_features("three_line"))
     for split in splits:
         print(f"{split.name}: {split.counts.chains} chains, {split.counts.residues:,} residues")
 
 
-def allowed_tests() -> tuple[str, ...]:
-    """The tests that the source may train for: all of them."""
-    name = CorpusName.parse(SOURCE)
-    return get_corpus(name.corpus).config(name.config).trains_for
-
-
 def cluster(chains: Iterable[Chain], threads: int) -> list[str]:
-    """Ids of one chain of each cluster, sorted; members are joined by chains of alignments (single linkage)."""
+    """Cluster chains by single linkage, and return the sorted ids of one chain per cluster."""
     with tempfile.TemporaryDirectory() as scratch:
         fasta = write_fasta(((chain.id, chain.sequence) for chain in chains), Path(scratch) / "chains.fasta")
         options = (*CLUSTERING.split(), "--threads", threads)
@@ -92,22 +94,22 @@ def cluster(chains: Iterable[Chain], threads: int) -> list[str]:
 
 
 def searchable(chains: Sequence[Chain], settings: SearchSettings) -> list[Chain]:
-    """The chains that a search among themselves finds: of the others it could not tell homologues."""
+    """Return the chains that a search among themselves finds; homologues of the others could not be found."""
     sequences = [chain.sequence for chain in chains]
     found = homologues(sequences, {"themselves": sequences}, settings)["themselves"].train
-    return [chain for place, chain in enumerate(chains) if place in found]
+    return [chain for index, chain in enumerate(chains) if index in found]
 
 
 def without_homologues(chains: Sequence[Chain], others: Sequence[Chain], settings: SearchSettings) -> list[Chain]:
-    """The chains that no search finds among the others, nor the other way round: mmseqs2 is not symmetric."""
-    own, foreign = ([chain.sequence for chain in part] for part in (chains, others))
-    related = homologues(own, {"others": foreign}, settings)["others"].train
-    related |= homologues(foreign, {"chains": own}, settings)["chains"].test
-    return [chain for place, chain in enumerate(chains) if place not in related]
+    """Return the chains without a homologue among the others, searched in both directions: mmseqs2 is not symmetric."""
+    ours, theirs = ([chain.sequence for chain in part] for part in (chains, others))
+    related = homologues(ours, {"others": theirs}, settings)["others"].train
+    related |= homologues(theirs, {"chains": ours}, settings)["chains"].test
+    return [chain for index, chain in enumerate(chains) if index not in related]
 
 
 def split_up(chains: Sequence[Chain], sizes: Mapping[str, int], settings: SearchSettings) -> list[Split]:
-    """Fill test, validation and training set in this order, each from chains unrelated to those before.
+    """Fill the test, validation and training sets in this order, each with chains unrelated to the sets before it.
 
     Raises:
         ValueError: if there are too few chains.
@@ -125,28 +127,32 @@ def split_up(chains: Sequence[Chain], sizes: Mapping[str, int], settings: Search
     return [Split.of(name, parts[name]) for name in SPLIT_ORDER]
 
 
-def facts(how: str, counts: str) -> CardFacts:
-    """What the card says."""
-    name = CorpusName.parse(SOURCE)
-    entry = get_corpus(name.corpus)
-    source = entry.config(name.config).splits["train"]
+def card_facts(source: CataloguedCorpus, how: str, counts: str) -> CardFacts:
+    """Return what the dataset card says.
+
+    Args:
+        source: the corpus that the sample was drawn from.
+        how: options of this script.
+        counts: sentences on the chains that were drawn and left out.
+    """
+    entry, file = source.entry, source.config.splits["train"]
     version = subprocess.run(["mmseqs", "version"], capture_output=True, text=True).stdout.strip()
     return CardFacts(
         title="Sample of the ProMod3 structure database",
-        summary="A few hundred real PDB chains with nine states, to try lift_ss_hf on. It is bundled with the package: "
-        '`lift_ss_hf.load_corpus("sample", "train")` loads it without network.',
+        summary="A few hundred real PDB chains with nine states, for trying out lift_ss_hf. The corpus is bundled with "
+        'the package: `lift_ss_hf.load_corpus("sample", "train")` loads it without a network.',
         license=entry.origin.license,
         license_note=entry.origin.license_note,
         num_states=entry.num_states,
         homepage=entry.origin.homepage,
         made_by=f"python dataset_scripts/sample.py {how}",
-        sources=[f"Drawn from {SOURCE}: {source.name} ({source.checksum})"],
-        trains_for=f"- It may train for: {', '.join(allowed_tests())}; it holds no homologue of their chains.\n"
-        "- No chain has a homologue in another split.",
-        notes=f"For trying things out: too small for a model worth publishing, or for comparing two.\n\n{counts}\n\n"
-        f"Clusters: mmseqs2 {version}, `easy-cluster {CLUSTERING}`, one chain each. Homologues: any hit of "
-        f"`easy-search -s {SEARCH.sensitivity} -e {SEARCH.max_evalue}`, either way round, with an identity of at least "
-        f"{SEARCH.min_identity:.0%}.\n\n{entry.notes.split(chr(10) * 2)[0]}",
+        sources=[f"Drawn from {source}: {file.name} ({file.checksum})"],
+        trains_for=f"- It may be used to train models for: {', '.join(source.config.trains_for)}. It has no "
+        "homologues of their chains.\n- No chain has a homologue in another split.",
+        notes="For trying things out: the corpus is too small to train a model for publication, or to compare models."
+        f"\n\n{counts}\n\nClusters: mmseqs2 {version}, `easy-cluster {CLUSTERING}`, one chain each. Homologues: any "
+        f"hit of `easy-search -s {SEARCH.sensitivity} -e {SEARCH.max_evalue}`, in either direction, with an "
+        f"identity of at least {SEARCH.min_identity:.0%}.\n\n{entry.notes.split(chr(10) * 2)[0]}",
         citation=entry.citation,
     )
 

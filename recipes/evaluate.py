@@ -6,8 +6,7 @@ import argparse
 from accelerate import PartialState
 
 from lift_ss_hf.cli.run import run
-from lift_ss_hf.corpora import get_corpus
-from lift_ss_hf.corpora.loading import is_own_corpus
+from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.evaluation.corpora import DEFAULT_SETTINGS, EvaluationSettings, evaluate_saved
 from lift_ss_hf.models.backbones import BUNDLED
 
@@ -48,8 +47,7 @@ def main() -> None:
     """Check the names, evaluate, and print the table."""
     args = parse()
     for name in args.corpora:
-        if not is_own_corpus(name):
-            get_corpus(name.partition(":")[0])
+        resolve_corpus(name)
     settings = EvaluationSettings(args.split, args.bootstrap, args.max_tokens)
     table = evaluate_saved(
         args.models, args.corpora, settings, out=args.out, source=args.source, backbone=args.backbone

@@ -1,4 +1,4 @@
-"""What is bundled with the package: a sample corpus here, and a small pretrained backbone (`backbones.locate`)."""
+"""The files bundled with the package: a sample corpus, a backbone, a trained predictor and the model card template."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def sample_corpus() -> Path:
-    """The folder of the bundled sample corpus, which `datasets.load_dataset` loads."""
+    """Return the folder of the bundled sample corpus, which `datasets.load_dataset` can load."""
     return Path(str(resources.files(__package__).joinpath("sample_corpus")))

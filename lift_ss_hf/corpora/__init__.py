@@ -1,10 +1,15 @@
-"""The PSSP corpora: where they come from, how they are read, and which may train for which."""
+"""The corpora: where they come from, how they are read and built, and which may train for which test set.
 
+May import `models` only, and the bundled sample of `assets`.
+"""
+
+from .cards import CardFacts
 from .catalogue import crossed_tests, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
 from .loading import load_corpus
 from .readers import read_chains
-from .writing import CardFacts, Split, write_corpus
+from .splits import Split
+from .writing import write_corpus
 
 __all__ = [
     "CardFacts",

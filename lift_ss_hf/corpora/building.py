@@ -1,4 +1,4 @@
-"""From the catalogue to a folder with a card, and from there to the Hub."""
+"""Build a catalogued corpus as a folder with a dataset card, and push that folder to the Hub."""
 
 from __future__ import annotations
 
@@ -7,61 +7,71 @@ from pathlib import Path
 
 import huggingface_hub
 
+from .cards import CardFacts, file_name
 from .catalogue import DEFAULT_CONFIG, CorpusEntry, SourceFile
 from .chains import CorpusError
-from .columns import SplitCounts, corpus_features, read_source
+from .columns import corpus_features
 from .sources import find_source
-from .writing import CardFacts, Split, file_name, write_corpus
+from .splits import Split, SplitCounts, read_source, split_label
+from .writing import write_corpus
 
 
 @dataclass
 class BuildResult:
-    """What came of building one corpus: a line for each split."""
+    """Which splits of a corpus were built and which were not.
+
+    Attributes:
+        built: one line per split that was written, with its counts.
+        failures: one line per split or corpus that was not, with the reason.
+    """
 
     built: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
 def build_corpus(entry: CorpusEntry, out: Path, data_dir: str | Path | None = None) -> BuildResult:
-    """Write `out/NAME` with the splits that can be read; those that cannot are told, in the result and on the card.
+    """Write the splits of a corpus that can be read to `out/NAME`.
+
+    The other splits are reported in the result and on the card. An existing folder is left unchanged if it has a
+    split that cannot be read now.
 
     Args:
-        entry: the catalogue's entry.
+        entry: entry of the catalogue.
         out: folder of the corpora.
-        data_dir: a folder that holds the sources; else LIFT_SS_DATA_DIR, the cache, and the network.
+        data_dir: a folder that holds the source files; see `load_corpus` for the default.
     """
+    folder = out / entry.name
     splits: list[Split] = []
-    absent: list[str] = []
-    only_there: list[str] = []
     sources: list[str] = []
+    missing: list[str] = []
+    only_in_folder: list[str] = []
     result = BuildResult()
     for config in entry.configs.values():
         for name, source in config.splits.items():
-            label = name if config.name == DEFAULT_CONFIG else f"{config.name}/{name}"
+            label = split_label(name, config.name)
             try:
-                split = _read_split(source, name, config.name, data_dir)
+                splits.append(_read_split(source, name, config.name, data_dir))
             except CorpusError as error:
                 result.failures.append(f"{entry.name} {label}: {error}")
-                absent.append(f"{label} ({source.name} was not at hand, or not sound, when this was built).")
-                if (out / entry.name / "data" / file_name(name, config.name)).is_file():
-                    only_there.append(label)
-                continue
-            splits.append(split)
-            sources.append(f"{label}: {source.url or source.name} ({source.checksum})")
-            counts = split.counts
-            result.built.append(
-                f"{entry.name} {label}: {counts.chains:,} chains, {counts.residues:,} residues, "
-                f"{counts.labelled:,} with a state"
-            )
-    if only_there:
-        kept = f"{out / entry.name} is left as it is, for only there is {', '.join(only_there)}"
-        return BuildResult(failures=[*result.failures, f"{entry.name}: {kept}. Remove it to build the rest anew."])
-    if splits:
-        form = next(iter(entry.config().splits.values())).form
+                missing.append(f"{label} ({source.name} was missing or invalid at build time).")
+                if (folder / "data" / file_name(name, config.name)).is_file():
+                    only_in_folder.append(label)
+            else:
+                sources.append(f"{label}: {source.url or source.name} ({source.checksum})")
+                result.built.append(f"{entry.name} {label}: {splits[-1].counts}")
+    problem = None
+    if only_in_folder:
+        problem = (
+            f"{folder} was left unchanged: {', '.join(only_in_folder)} would be lost. Remove it to build the rest."
+        )
+    elif splits:
         try:
-            write_corpus(out / entry.name, splits, _facts(entry, sources, absent), corpus_features(form))
+            form = next(iter(entry.configs[DEFAULT_CONFIG].splits.values())).form
+            write_corpus(folder, splits, _card_facts(entry, sources, missing), corpus_features(form))
         except CorpusError as error:
-            return BuildResult(failures=[*result.failures, f"{entry.name}: {error}"])
+            problem = str(error)
+    if problem is not None:
+        return BuildResult(failures=[*result.failures, f"{entry.name}: {problem}"])
     return result
 
 
@@ -71,7 +81,7 @@ def _read_split(source: SourceFile, name: str, config: str, data_dir: str | Path
     return Split(name, list(read_source(source, path, counts)), counts, config)
 
 
-def _facts(entry: CorpusEntry, sources: list[str], absent: list[str]) -> CardFacts:
+def _card_facts(entry: CorpusEntry, sources: list[str], missing: list[str]) -> CardFacts:
     return CardFacts(
         title=entry.title,
         summary=entry.summary,
@@ -84,33 +94,41 @@ def _facts(entry: CorpusEntry, sources: list[str], absent: list[str]) -> CardFac
         trains_for=_trains_for(entry),
         notes=entry.notes,
         citation=entry.citation,
-        absent=absent,
+        missing=missing,
     )
 
 
 def _trains_for(entry: CorpusEntry) -> str:
+    """Return the card's text on leakage; empty for a corpus with nothing but a test split."""
     lines = []
     for config in entry.configs.values():
         if set(config.splits) == {"test"}:
             continue
         name = entry.name if config.name == DEFAULT_CONFIG else f"{entry.name}, configuration {config.name},"
-        allowed = ", ".join(config.trains_for) or "no catalogued test set: it holds chains or relatives of them"
-        lines.append(f"- {name} may train for: {allowed}.")
+        if config.trains_for:
+            lines.append(f"- {name} may be used to train models for: {', '.join(config.trains_for)}.")
+        else:
+            lines.append(
+                f"- {name} must not be used to train models for any catalogued test set: it contains their chains, or "
+                "homologues of them."
+            )
+    if not lines:
+        return ""
     lines.append(
-        "\nTraining and test sets of different families share chains: never cross them. "
+        "\nTraining and test sets of different families share chains: do not combine them. "
         "`python dataset_scripts/leakage.py TRAIN --tests ...` counts exact duplicates and homologues."
     )
-    return "\n".join(lines) if len(lines) > 1 else ""
+    return "\n".join(lines)
 
 
 def push_corpus(folder: Path, organisation: str) -> str:
-    """Push a built corpus to `ORG/NAME` in one commit, so that nothing half-pushed is ever visible.
+    """Push a built corpus to `ORGANISATION/NAME` in a single commit.
 
     Returns:
-        the repository's id.
+        the id of the repository.
 
     Raises:
-        OSError: what the Hub client raises: no token, no right, no connection.
+        OSError: from the Hub client: no token, no permission or no connection.
     """
     api = huggingface_hub.HfApi()
     repo = f"{organisation}/{folder.name}"

@@ -1,4 +1,4 @@
-"""The catalogue of corpora: `catalogue.yaml`, read into typed entries."""
+"""Read `catalogue.yaml`, the list of corpora, into typed entries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ SPLIT_ORDER = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where files come from: a repository or a program's package.
+    """Where source files come from: a repository or a software package.
 
     Attributes:
-        name: its key in the catalogue.
-        folder: its folder below a source folder.
+        name: key of the origin in the catalogue.
+        homepage: address of the repository or program.
+        folder: subfolder of a source folder that holds the origin's files.
         license: the Hub's identifier of the licence.
-        url: address below which the files lie; None where nothing can be downloaded.
-        instead: how to get the files where `url` is None.
+        license_note: a sentence on the licence, for dataset cards.
+        url: base address of the files; None if they cannot be downloaded.
+        instead: how to get the files if `url` is None.
     """
 
     name: str
@@ -39,14 +41,16 @@ class Origin:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of an origin, pinned, and what must be read from it.
+    """One source file: its checksum, its format and the expected counts.
 
     Attributes:
-        path: its name below the origin.
-        form: the reader's name.
-        git_blob: checksum as of `git hash-object`; or `sha256`.
-        chains, residues, labelled: expected counts; None where the file has not been counted yet.
-        instead: how to get the file where it cannot be downloaded.
+        path: path of the file below the origin's `url`.
+        form: file format, a key of `readers.READERS`.
+        origin: where the file comes from.
+        git_blob: checksum as printed by `git hash-object`. Give either this or `sha256`.
+        sha256: SHA-256 checksum.
+        chains, residues, labelled: expected counts; None if the file has not been counted yet.
+        instead: how to get the file if it cannot be downloaded.
     """
 
     path: str
@@ -61,23 +65,29 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """The file's name without folders."""
+        """Return the file name without folders."""
         return self.path.rsplit("/", 1)[-1]
 
     @property
     def url(self) -> str | None:
-        """Where to download it; None where it cannot be."""
+        """Return the download address, or None if there is none."""
         return None if self.origin.url is None else self.origin.url + self.path
 
     @property
     def checksum(self) -> str:
-        """The pinned checksum, with its kind."""
+        """Return the pinned checksum as `git_blob:HEX` or `sha256:HEX`."""
         return f"git_blob:{self.git_blob}" if self.git_blob else f"sha256:{self.sha256}"
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """One configuration of a corpus: its splits, and the tests it may train for."""
+    """One configuration of a corpus.
+
+    Attributes:
+        name: `default`, or the part of the corpus name after the colon.
+        splits: source file of each split, in the order train, validation, test.
+        trains_for: names of the test corpora that the training split may be used for.
+    """
 
     name: str
     splits: Mapping[str, SourceFile]
@@ -86,106 +96,155 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class CorpusEntry:
-    """All that the catalogue says of one corpus."""
+    """One entry of the catalogue: a corpus with all its configurations.
+
+    Attributes:
+        name: name of the corpus.
+        title: name for display.
+        summary: one sentence.
+        origin: where the files come from; single files may name another origin.
+        num_states: 9, or 8 if the states were assigned without P.
+        citation: BibTeX entries.
+        configs: configurations by name; `default` is always one of them.
+        notes: Markdown for the dataset card.
+    """
 
     name: str
     title: str
     summary: str
     origin: Origin
     num_states: int
-    unresolved: bool
     citation: str
     configs: Mapping[str, CorpusConfig]
     notes: str = ""
 
-    def config(self, name: str | None = None) -> CorpusConfig:
-        """The configuration of that name, the default one for None.
-
-        Raises:
-            ValueError: if there is none; the choices are listed.
-        """
-        name = name or DEFAULT_CONFIG
-        if name not in self.configs:
-            raise ValueError(f"{self.name} has no configuration {name!r}. Choose one of: {', '.join(self.configs)}.")
-        return self.configs[name]
-
 
 @dataclass(frozen=True)
-class CorpusName:
-    """`pisces25`, or `promod3:lt25id` where a configuration is meant."""
+class CataloguedCorpus:
+    """A corpus of the catalogue in one configuration, as selected by a name such as `promod3:lt25id`."""
 
-    corpus: str
-    config: str = DEFAULT_CONFIG
+    entry: CorpusEntry
+    config: CorpusConfig
 
-    @classmethod
-    def parse(cls, name: str) -> CorpusName:
-        """Take a name apart at the colon."""
-        corpus, _, config = name.partition(":")
-        return cls(corpus, config or DEFAULT_CONFIG)
+    def __str__(self) -> str:
+        return self.entry.name if self.config.name == DEFAULT_CONFIG else f"{self.entry.name}:{self.config.name}"
+
+    def crossed_tests(self, tests: Sequence[str]) -> list[str]:
+        """Return the test corpora that this training corpus must not be used for; see `crossed_tests`."""
+        corpora = {test: find_corpus(PurePath(test).name) for test in tests}
+        return [test for test, found in corpora.items() if found and found.entry.name not in self.config.trains_for]
 
 
 @cache
 def load_catalogue() -> Mapping[str, CorpusEntry]:
-    """Every corpus by name, in the catalogue's order."""
-    text = resources.files(__package__).joinpath("catalogue.yaml").read_text("utf-8")
+    """Return the entries of all corpora by name, in the order of the catalogue."""
+    return parse_catalogue(resources.files(__package__).joinpath("catalogue.yaml").read_text("utf-8"))
+
+
+def parse_catalogue(text: str) -> dict[str, CorpusEntry]:
+    """Parse the text of a catalogue; the header of `catalogue.yaml` describes the format.
+
+    Raises:
+        ValueError: if an entry lacks a field, has an unknown one or names an unknown origin.
+    """
     data = yaml.safe_load(text)
     origins = {name: Origin(name=name, **fields) for name, fields in data["origins"].items()}
-    return {name: _entry(name, fields, origins) for name, fields in data["corpora"].items()}
+    entries = {}
+    for name, fields in data["corpora"].items():
+        try:
+            entries[name] = _entry(name, fields, origins)
+        except KeyError as error:
+            raise ValueError(
+                f"catalogue.yaml: {name}: missing field or unknown origin {error}. See the header of the file."
+            ) from None
+        except TypeError as error:  # from _config or a dataclass, which names the field
+            raise ValueError(f"catalogue.yaml: {name}: {error}. See the header of the file.") from None
+    return entries
 
 
-def _entry(name: str, fields: dict[str, Any], origins: Mapping[str, Origin]) -> CorpusEntry:
-    fields = dict(fields)
-    origin = origins[fields.pop("origin")]
-    whole = {"splits": fields.pop("splits"), "trains_for": fields.pop("trains_for", ())}
-    configs = {DEFAULT_CONFIG: whole, **fields.pop("configs", {})}
+def _entry(name: str, fields: Mapping[str, Any], origins: Mapping[str, Origin]) -> CorpusEntry:
+    rest = dict(fields)
+    origin = origins[rest.pop("origin")]
+    default = {"splits": rest.pop("splits"), "trains_for": rest.pop("trains_for", ())}
+    configs = {DEFAULT_CONFIG: default, **rest.pop("configs", {})}
     return CorpusEntry(
         name=name,
         origin=origin,
         configs={key: _config(key, value, origin, origins) for key, value in configs.items()},
-        **fields,
+        **rest,
     )
 
 
-def _config(name: str, fields: dict[str, Any], origin: Origin, origins: Mapping[str, Origin]) -> CorpusConfig:
+def _config(name: str, fields: Mapping[str, Any], origin: Origin, origins: Mapping[str, Origin]) -> CorpusConfig:
+    if unknown := {*fields} - {"splits", "trains_for", "instead"} | {*fields["splits"]} - {*SPLIT_ORDER}:
+        raise TypeError(f"unknown field or split {', '.join(sorted(unknown))}")
     splits = {}
     for split in SPLIT_ORDER:
         if split in fields["splits"]:
             source = dict(fields["splits"][split])
             source["origin"] = origins[source["origin"]] if "origin" in source else origin
             splits[split] = SourceFile(**{"instead": fields.get("instead", origin.instead), **source})
-    return CorpusConfig(name, splits, tuple(fields["trains_for"]))
+    return CorpusConfig(name, splits, tuple(fields.get("trains_for", ())))
 
 
-def get_corpus(name: str) -> CorpusEntry:
-    """The catalogue's entry of that name.
+def find_corpus(name: str) -> CataloguedCorpus | None:
+    """Return the corpus of the catalogue that a name selects, or None if the catalogue has no such corpus.
+
+    Args:
+        name: name of a corpus, with the configuration after a colon: `casp12`, `promod3:lt25id`.
+    """
+    corpus, _, config = name.partition(":")
+    entry = load_catalogue().get(corpus)
+    if entry is None or (config or DEFAULT_CONFIG) not in entry.configs:
+        return None
+    return CataloguedCorpus(entry, entry.configs[config or DEFAULT_CONFIG])
+
+
+def get_corpus(name: str) -> CataloguedCorpus:
+    """Return the corpus of the catalogue that a name selects.
+
+    Args:
+        name: as for `find_corpus`.
 
     Raises:
-        ValueError: if there is none; the closest name and the choices are listed.
+        ValueError: if the catalogue has no such corpus or configuration; the message lists the choices.
+
+    Example:
+        >>> corpus = get_corpus("promod3:lt25id")
+        >>> corpus.entry.title, corpus.config.name
+        ('ProMod3 structure database', 'lt25id')
     """
+    if (found := find_corpus(name)) is not None:
+        return found
     catalogue = load_catalogue()
-    if name in catalogue:
-        return catalogue[name]
-    close = difflib.get_close_matches(name.lower().replace("_", ""), catalogue, n=1)
+    corpus, _, config = name.partition(":")
+    if corpus in catalogue:
+        choices = ", ".join(catalogue[corpus].configs)
+        raise ValueError(f"{corpus} has no configuration {config!r}. Choose one of: {choices}.")
+    close = difflib.get_close_matches(corpus.lower().replace("_", ""), catalogue, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise ValueError(f"unknown corpus {name!r}.{hint} Choose one of: {', '.join(sorted(catalogue))}.")
+    raise ValueError(f"unknown corpus {corpus!r}.{hint} Choose one of: {', '.join(sorted(catalogue))}.")
 
 
 def crossed_tests(train: str, tests: Sequence[str]) -> list[str]:
-    """Those of the tests that a training corpus must not be used for, since it holds their relatives.
+    """Return the test corpora that share chains or homologues with a training corpus.
+
+    A model trained on `train` must not be scored on them.
 
     Args:
-        train: a corpus, with its configuration after a colon (`promod3:lt25id`), or the folder it was built in; of
-            one that the catalogue does not know nothing can be said, and nothing is returned.
-        tests: test corpora, named likewise; those the catalogue does not know are passed over.
+        train: name of a training corpus (`promod3:lt25id`), or the folder it was built in. Corpora that are not in
+            the catalogue are never reported.
+        tests: names or folders of test corpora. Those that are not in the catalogue are ignored.
 
     Returns:
-        the names in question, in the order given.
+        the crossed test corpora, in the order given.
 
-    Source: what LIFT_SS trained for which test; LIFT_SS's own sets share chains across that line.
+    Source: which test sets LIFT_SS used with which training set; its training and test sets of different families
+        share chains.
+
+    Example:
+        >>> crossed_tests("spot1d", ["test2016", "casp12"])
+        ['casp12']
     """
-    name, known = CorpusName.parse(PurePath(train).name), load_catalogue()
-    if name.corpus not in known:
-        return []
-    allowed = known[name.corpus].config(name.config).trains_for
-    corpora = {test: CorpusName.parse(PurePath(test).name).corpus for test in tests}
-    return [test for test, corpus in corpora.items() if corpus in known and corpus not in allowed]
+    corpus = find_corpus(PurePath(train).name)
+    return corpus.crossed_tests(tests) if corpus else []

@@ -1,4 +1,4 @@
-"""A labelled chain, what makes one valid, and the one error all corpora raise."""
+"""Labelled chains, the checks they must pass, and the error that all corpora raise."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 from ..models.sequences import RARE_RESIDUES, STANDARD_RESIDUES
 from ..models.states import COIL_SPELLINGS, UNRESOLVED, UnknownStateError, normalise_states
 
-RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES  # all are kept as the source has them
+RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES  # kept as in the source
 
-# 1abc_A, 7p4r_AAA, 2bl8A, 5H7KA: PDB code, then the chain.
+# PDB code, then the chain: 1abc_A, 7p4r_AAA, 2bl8A, 5H7KA.
 PDB_CHAIN = re.compile(r"([0-9][A-Za-z0-9]{3})_?([A-Za-z0-9]+)")
 
 
 class CorpusError(ValueError):
-    """Data that cannot be a corpus: the message names file, line, chain and position, and the way out."""
+    """Invalid corpus data. The message names the file, line, chain and position, and says what to do."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """One protein chain with one state a residue.
+    """A protein chain with one state per residue.
 
     Attributes:
-        id: the source's name of the chain.
+        id: name of the chain in its source.
         sequence: residues, one letter each, length L.
-        states: DSSP states, length L, X where unresolved.
-        extra: further columns of the corpus.
+        states: DSSP states, length L; X for unresolved residues.
+        extra: values of further columns.
     """
 
     id: str
@@ -39,16 +39,16 @@ class Chain:
 
     @property
     def num_residues(self) -> int:
-        """Length of the chain [residues]."""
+        """Return the length of the chain [residues]."""
         return len(self.sequence)
 
     @property
     def num_labelled(self) -> int:
-        """Residues with a state [residues]."""
+        """Return the number of residues with a state."""
         return len(self.states) - self.states.count(UNRESOLVED)
 
     def row(self) -> dict[str, Any]:
-        """The chain as a row of its corpus."""
+        """Return the chain as a row of a corpus."""
         return {
             "id": self.id,
             "sequence": self.sequence,
@@ -59,7 +59,12 @@ class Chain:
 
 
 def pdb_origin(chain_id: str) -> dict[str, str]:
-    """The PDB code (lower case) and chain that an id names; both empty where it names none."""
+    """Return the PDB code (lower case) and the chain that an id contains; both empty if it contains none.
+
+    Example:
+        >>> pdb_origin("5H7KA")
+        {'pdb_id': '5h7k', 'pdb_chain': 'A'}
+    """
     match = PDB_CHAIN.fullmatch(chain_id)
     return {"pdb_id": match[1].lower(), "pdb_chain": match[2]} if match else {"pdb_id": "", "pdb_chain": ""}
 
@@ -67,24 +72,24 @@ def pdb_origin(chain_id: str) -> dict[str, str]:
 def check_chain(
     chain_id: str, sequence: str, states: str, where: str, changes: Counter[str], states_where: str | None = None
 ) -> tuple[str, str]:
-    """Check a chain at the door, and spell it the house's way.
+    """Check a chain, and convert it to upper case and to L for coil.
 
     Args:
-        chain_id: the chain's name, for messages.
+        chain_id: name of the chain, for messages.
         sequence: residue letters, length L.
-        states: state letters, length L; coil spelled L, C, '-', '.' or blank.
+        states: state letters, length L; coil may be L, C, '-', '.' or a blank.
         where: file and line, for messages.
-        changes: counts what had to be changed, for the card.
-        states_where: file and line of the states, if they have a line of their own.
+        changes: receives the number of changed letters, by description.
+        states_where: file and line of the states, if they are on another line.
 
     Returns:
-        sequence and states, in upper case and with coil as L.
+        sequence and states.
 
     Raises:
-        CorpusError: naming file, line, chain, 1-based position and what to do.
+        CorpusError: if the chain is empty, its lengths differ or a letter is unknown.
     """
     if not sequence:
-        raise CorpusError(f"{where}: {chain_id}: empty chain. Remove it, or give its residues.")
+        raise CorpusError(f"{where}: {chain_id}: empty chain. Remove it, or add its residues.")
     if len(sequence) != len(states):
         raise CorpusError(
             f"{where}: {chain_id}: {len(sequence)} residues but {len(states)} states. "
@@ -94,8 +99,8 @@ def check_chain(
     for position, residue in enumerate(upper, start=1):
         if residue not in RESIDUES:
             raise CorpusError(
-                f"{where}: {chain_id}: {sequence[position - 1]!r} at position {position} is no residue. "
-                f"Expected one of {''.join(sorted(RESIDUES))}; write X for an unknown one."
+                f"{where}: {chain_id}: {sequence[position - 1]!r} at position {position} is not a residue. "
+                f"Expected one of {''.join(sorted(RESIDUES))}; write X for an unknown residue."
             )
     try:
         normal = normalise_states(states)
@@ -110,23 +115,23 @@ def check_chain(
     return upper, normal
 
 
-def distinct_chains(located: Iterable[tuple[str, Chain]], path: object) -> Iterator[Chain]:
-    """Pass on the chains of a file.
+def require_unique_ids(located: Iterable[tuple[str, Chain]], path: object) -> Iterator[Chain]:
+    """Pass on the chains of a file, of which there must be at least one, and check that their ids differ.
 
     Args:
-        located: chains, each with its place in the file ("line 4", "row 2").
+        located: chains, each with its location in the file ("line 4", "row 2").
         path: the file, for messages.
 
     Raises:
-        CorpusError: at the second chain of one name, and if there is no chain at all.
+        CorpusError: if two chains have the same id, or there is no chain.
     """
     seen: dict[str, str] = {}
-    for place, chain in located:
+    for location, chain in located:
         if chain.id in seen:
             raise CorpusError(
-                f"{path}: {place}: {chain.id}: the chain at {seen[chain.id]} has the same id. Rename or remove one."
+                f"{path}: {location}: {chain.id}: the chain at {seen[chain.id]} has the same id. Rename or remove one."
             )
-        seen[chain.id] = place
+        seen[chain.id] = location
         yield chain
     if not seen:
-        raise CorpusError(f"{path}: no chain in it (the file is empty). Get the file again.")
+        raise CorpusError(f"{path}: no chains (the file is empty). Get the file again.")

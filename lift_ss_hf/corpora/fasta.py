@@ -1,4 +1,4 @@
-"""Reading FASTA, plain or compressed, one record at a time."""
+"""Read FASTA files, plain or compressed, one record at a time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,29 @@ OPENERS: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
-}  # by a file's first bytes
+}  # by the first bytes of the file
 
 
 def read_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Read a FASTA file as a stream of (name, sequence).
+    r"""Read a FASTA file as a stream of (name, sequence).
 
     Args:
-        path: plain text, or compressed as gzip, bzip2, xz or zstd.
+        path: plain text, or compressed with gzip, bzip2, xz or zstd.
 
-    Returns:
-        the first word of each header, and the residues in upper case without blanks.
+    Yields:
+        the first word of the header, and the residues in upper case without blanks.
 
     Raises:
-        ValueError: if the file is missing, or does not start with a header; the line is named.
+        ValueError: if the file is missing or does not start with a header.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "chains.fasta")
+        ...     _ = path.write_text(">1abc_A a kinase\nmkv\n")
+        ...     list(read_fasta(path))
+        [('1abc_A', 'MKV')]
     """
     path = Path(path)
     if not path.is_file():
@@ -39,7 +48,10 @@ def read_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
 
 
 def open_text(stream: Any) -> IO[str]:
-    """Text of a binary stream, decompressed if its first bytes say so; what is no UTF-8 is marked, not refused."""
+    """Open a binary stream as text, decompressed if its first bytes say so.
+
+    Bytes that are not UTF-8 are replaced by U+FFFD.
+    """
     buffered = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
     start = buffered.peek(6)[:6]
     raw: Any = buffered
@@ -54,14 +66,14 @@ def open_text(stream: Any) -> IO[str]:
 
 
 def read_fasta_lines(lines: Iterable[str], where: str) -> Iterator[tuple[str, str]]:
-    """Names and sequences, letters as they are, of FASTA lines.
+    """Read the lines of a FASTA file as a stream of (name, sequence), with letters unchanged.
 
     Args:
-        lines: of one file.
-        where: what an error calls the file.
+        lines: the lines of one file.
+        where: name of the file, for messages.
 
     Raises:
-        ValueError: if there is text before the first header; the line is named.
+        ValueError: if there is text before the first header; the message gives the line.
     """
     name: str | None = None
     parts: list[str] = []

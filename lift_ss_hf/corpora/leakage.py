@@ -1,7 +1,4 @@
-"""Leakage: what a training set shares with the tests, exactly or by homology, and the training set without it.
-
-Exact duplicates need nothing; homologues are found by mmseqs2.
-"""
+"""Find the chains that a training set shares with test sets: exact duplicates, and homologues with mmseqs2."""
 
 from __future__ import annotations
 
@@ -10,27 +7,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
 from tqdm.auto import tqdm
 
-from .catalogue import CorpusName, get_corpus
+from .catalogue import CataloguedCorpus
 from .chains import Chain
-from .loading import is_own_corpus, load_corpus
+from .loading import load_resolved, split_names
 from .mmseqs import require_mmseqs, run_mmseqs, write_fasta
 
-CHUNK = 2000  # training chains searched at a time: small enough to show progress, large enough to keep the cores busy
+CHUNK = 2000  # training chains per search: few enough to show progress, enough to keep all cores busy
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What counts as a homologue, and how hard to look for one.
+    """Settings of the search for homologues; the defaults are those that filtered the corpus promod3:lt25id.
 
     Attributes:
-        sensitivity: of mmseqs (its -s), 1 fast to 7.5 thorough.
-        max_evalue: hits have a lower E-value. It grows with the tests that are searched together.
-        min_aligned: shortest alignment [residues].
-        min_identity: lowest identity over the alignment [fraction].
-        threads: of mmseqs.
+        sensitivity: option -s of mmseqs, from 1 (fast) to 7.5 (thorough).
+        max_evalue: upper bound of the E-value. E-values grow with the number of test chains searched together.
+        min_aligned: minimum length of the alignment [residues].
+        min_identity: minimum identity over the alignment [fraction].
+        threads: threads of mmseqs.
+
+    Raises:
+        ValueError: if a setting is out of range.
     """
 
     sensitivity: float = 6.5
@@ -50,12 +49,12 @@ class SearchSettings:
 
 @dataclass
 class Homologues:
-    """Homologues between the training set and one test set.
+    """Homologues between a training set and one test set.
 
     Attributes:
-        train: 0-based places of training chains that have one in the test set.
-        test: 0-based places of test chains that have one in the training set.
-        highest_identity: of all pairs, over the alignment [fraction]; None without a pair.
+        train: 0-based indices of training chains with a homologue in the test set.
+        test: 0-based indices of test chains with a homologue in the training set.
+        highest_identity: highest identity of any pair, over the alignment [fraction]; None if there is no pair.
     """
 
     train: set[int] = field(default_factory=set)
@@ -64,9 +63,14 @@ class Homologues:
 
 
 def exact_duplicates(sequences: Iterable[str], others: Iterable[str]) -> list[int]:
-    """0-based places of the sequences that are also among the others, letter by letter."""
+    """Return the 0-based indices of the sequences that also occur among the others.
+
+    Example:
+        >>> exact_duplicates(["MKV", "AC", "MK"], ["AC", "MKVA"])
+        [1]
+    """
     known = set(others)
-    return [place for place, sequence in enumerate(sequences) if sequence in known]
+    return [index for index, sequence in enumerate(sequences) if sequence in known]
 
 
 def homologues(
@@ -75,20 +79,20 @@ def homologues(
     settings: SearchSettings | None = None,
     progress: bool = False,
 ) -> dict[str, Homologues]:
-    """Search every training sequence against all tests together.
+    """Search all training sequences for homologues in the test sets.
 
     Args:
         train: training sequences.
-        tests: test sequences by the name of their set.
-        settings: thresholds; the defaults are those of the promod3 corpus's filter.
-        progress: show a bar.
+        tests: test sequences by the name of the test set.
+        settings: thresholds; `SearchSettings()` by default.
+        progress: show a progress bar.
 
     Returns:
-        for each test set the places of the chains that are homologous to one of the other side.
+        the homologues between the training set and each test set.
 
     Raises:
         MissingMmseqsError: if mmseqs is not installed.
-        CorpusError: if it fails; with its last words.
+        CorpusError: if mmseqs fails; the message ends with the end of its output.
     """
     settings = settings or SearchSettings()
     require_mmseqs()
@@ -102,10 +106,10 @@ def homologues(
             for start in range(0, len(train), CHUNK):
                 chunk = list(enumerate(train[start : start + CHUNK], start=start))
                 for query, target, identity in _search(chunk, database, len(targets), settings, Path(folder)):
-                    number, place = map(int, target.split("_"))
+                    number, index = map(int, target.split("_"))
                     entry = found[names[number]]
                     entry.train.add(int(query))
-                    entry.test.add(place)
+                    entry.test.add(index)
                     entry.highest_identity = max(identity, entry.highest_identity or 0.0)
                 bar.update(len(chunk))
     return found
@@ -118,11 +122,11 @@ def _search(
     settings: SearchSettings,
     folder: Path,
 ) -> Iterator[tuple[str, str, float]]:
-    """Query, target and identity [fraction] of each hit that counts."""
-    queries = write_fasta(((str(place), sequence) for place, sequence in chunk), folder / "train.fasta")
+    """Yield query, target and identity [fraction] of each hit within the thresholds."""
+    queries = write_fasta(((str(index), sequence) for index, sequence in chunk), folder / "train.fasta")
     hits = folder / "hits.tsv"
     options = ["-s", settings.sensitivity, "-e", settings.max_evalue, "--threads", settings.threads]
-    # mmseqs keeps 300 targets a query by default; a family larger than that must not hide test chains.
+    # mmseqs reports at most 300 targets per query by default, which would hide test chains of a larger family.
     options += ["--max-seqs", max(300, num_targets), "--format-output", "query,target,fident,alnlen,evalue"]
     run_mmseqs("easy-search", queries, database, hits, folder / "scratch", *options)
     with hits.open() as lines:
@@ -136,49 +140,38 @@ def _search(
                 yield query, target, float(identity)
 
 
-def load_chains(name: str, split: str, data_dir: str | Path | None = None) -> list[Chain]:
-    """The chains of one split of a corpus; of its only split where it has just one.
+def load_chains(corpus: CataloguedCorpus | Path, split: str, data_dir: str | Path | None = None) -> list[Chain]:
+    """Return the chains of one split of a corpus. If the corpus has a single split, that one is taken.
 
     Args:
-        name: what `load_corpus` takes.
+        corpus: what `resolve_corpus` returns for a name.
         split: `train`, `validation` or `test`.
-        data_dir: a folder that holds the sources.
+        data_dir: a folder that holds the source files; see `load_corpus` for the default.
 
     Raises:
-        ValueError: if there are several splits and none of that name.
+        ValueError: if there are several splits, but none of that name.
     """
-    if is_own_corpus(name):
-        own = load_corpus(name)
-        splits = own if isinstance(own, datasets.DatasetDict) else {split: own}
-        data = splits[_choose(name, split, list(splits))]
-    else:
-        corpus = CorpusName.parse(name)
-        chosen = _choose(name, split, list(get_corpus(corpus.corpus).config(corpus.config).splits))
-        data = load_corpus(name, chosen, data_dir=data_dir)
+    available = split_names(corpus)
+    if split not in available:
+        if len(available) > 1:
+            raise ValueError(f"{corpus} has no split {split!r}. Choose one of: {', '.join(available)}.")
+        split = available[0]
     base = ("id", "sequence", "states", "num_residues")
     return [
         Chain(row["id"], row["sequence"], row["states"], {key: row[key] for key in row if key not in base})
-        for row in data
+        for row in load_resolved(corpus, split, data_dir)
     ]
-
-
-def _choose(name: str, split: str, splits: Sequence[str]) -> str:
-    if split in splits:
-        return split
-    if len(splits) == 1:
-        return splits[0]
-    raise ValueError(f"{name} has no split {split!r}. Choose one of: {', '.join(splits)}.")
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """What a training set shares with one test set.
+    """The chains that a training set shares with one test set.
 
     Attributes:
-        name: the test set.
-        num_chains: its chains.
-        duplicates: 0-based places of its chains whose sequence is in the training set.
-        homologues: None where they were not searched.
+        name: name of the test set.
+        num_chains: number of test chains.
+        duplicates: 0-based indices of test chains whose sequence is in the training set.
+        homologues: homologous chains; None if they were not searched.
     """
 
     name: str
@@ -188,7 +181,7 @@ class Leakage:
 
 
 def leakage_table(found: Sequence[Leakage]) -> str:
-    """A Markdown table with a row for each test set."""
+    """Return a Markdown table with one row per test set."""
     lines = [
         "| test | chains | exact duplicates | training chains with a homologue | test chains with a homologue "
         "| highest identity |",

@@ -1,9 +1,9 @@
-"""Readers: from a source's file to checked chains, one function a form.
+"""Readers: functions that read chains from a source file and check them, one function per format.
 
-Forms: `three_line` (`>id`, residues, states), `ps4_csv` (CB513 as NetSurfP-2.0 and ProtTrans use it), `cu_ssp_csv`
-(id, len, input, expected) and `parquet` (what this package writes). Every reader is a generator, so that a
-corpus of any size passes through; harmless oddities (CRLF, a byte-order mark, trailing blanks, blank lines between
-chains) are read as they are meant, everything else raises a `CorpusError` that says where.
+The formats are `three_line` (`>id`, residues, states), `ps4_csv` (CB513 as NetSurfP-2.0 and ProtTrans use it),
+`cu_ssp_csv` (id, len, input, expected) and `parquet` (written by this package). Every reader is a generator, so that
+a corpus of any size can be read. Harmless deviations are accepted: CRLF, a byte-order mark, trailing blanks, blank
+lines between chains. Anything else raises a `CorpusError` that says where.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..models.states import UNRESOLVED
-from .chains import Chain, CorpusError, check_chain, distinct_chains, pdb_origin
+from .chains import Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends; refuses what is no text."""
+    """Yield the lines of a text file without their ends, numbered from 1."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
@@ -38,18 +38,22 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise CorpusError(f"{path}: line {line}: not text (byte {error.start + 1}). Get the file again.") from None
-    # No splitlines(): it would also break at control characters inside a line, and shift the numbers.
+    # Not splitlines(), which also breaks lines at control characters and would shift the numbers.
     for number, content in enumerate(io.StringIO(text, newline=None), start=1):
         yield number, content.rstrip("\n")
 
 
 def read_three_line(path: Path, changes: Counter[str]) -> Iterator[Chain]:
-    """Read `>id`, residues, states, three lines a chain: the form of LIFT_SS.
+    """Read the format of LIFT_SS: three lines per chain, with `>id`, residues and states.
+
+    Args:
+        path: the file, plain or gzip.
+        changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: for a file that is not of this form.
+        CorpusError: if the file does not have this format.
     """
-    return distinct_chains(_three_line_chains(path, changes), path)
+    return require_unique_ids(_three_line_chains(path, changes), path)
 
 
 def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
@@ -64,7 +68,7 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str,
             )
         chain_id = header[1:].strip()
         if not chain_id:
-            raise CorpusError(f"{path}: line {number}: a chain without an id. Write one after '>'.")
+            raise CorpusError(f"{path}: line {number}: chain without an id. Write one after '>'.")
         body = [next(lines, None), next(lines, None)]
         if None in body:
             raise CorpusError(
@@ -73,7 +77,7 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str,
             )
         sequence, states = (line for _, line in body)  # type: ignore[misc]
         sequence = sequence.rstrip()
-        # Blank is a spelling of coil, so only blanks beyond the last residue are no states.
+        # A blank can stand for coil, so only blanks after the last residue are dropped.
         if len(states) > len(sequence) and not states[len(sequence) :].strip():
             states = states[: len(sequence)]
         where, states_where = f"{path}: line {number + 1}", f"{path}: line {number + 2}"
@@ -82,7 +86,7 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str,
 
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Numbered rows of a CSV file that must have these columns."""
+    """Yield the rows of a CSV file, with their line numbers, after checking that it has the given columns."""
     reader = csv.reader(line for _, line in _lines(path))
     header = [name.strip() for name in _next_row(reader, path) or []]
     missing = [name for name in columns if name not in header]
@@ -103,7 +107,7 @@ def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
 
 
 def _next_row(reader: Any, path: Path) -> list[str] | None:
-    """The next row of a CSV file, None at its end."""
+    """Return the next row of a CSV file, or None at its end."""
     try:
         return next(reader, None)
     except csv.Error as error:
@@ -111,15 +115,19 @@ def _next_row(reader: Any, path: Path) -> list[str] | None:
 
 
 def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
-    """Read CB513 in the form of NetSurfP-2.0: whole chains, of which one domain a row is scored.
+    """Read CB513 in the format of NetSurfP-2.0: whole chains, of which each row scores one domain.
 
-    `states` has X outside the row's domain and where the residue is unresolved; `chain_states` has the whole
-    chain's states, with X only where unresolved. `chain` numbers the distinct chains.
+    `states` is X outside the row's domain and for unresolved residues; `chain_states` has the states of the whole
+    chain, with X for unresolved residues only. `chain` numbers the distinct chains.
+
+    Args:
+        path: the file, plain or gzip.
+        changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: for a file that is not of this form.
+        CorpusError: if the file does not have this format.
     """
-    return distinct_chains(_ps4_chains(path, changes), path)
+    return require_unique_ids(_ps4_chains(path, changes), path)
 
 
 def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
@@ -143,7 +151,7 @@ def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]
 
 
 def _mask(tokens: list[str], name: str, num_residues: int, where: str, chain_id: str) -> list[bool]:
-    """The 0/1 tokens of a column as booleans, one a residue."""
+    """Convert the 0/1 tokens of a column to booleans, one per residue."""
     if len(tokens) != num_residues:
         raise CorpusError(f"{where}: {chain_id}: {num_residues} residues but {len(tokens)} values of {name}.")
     for position, token in enumerate(tokens, start=1):
@@ -157,12 +165,16 @@ def _masked(states: str, keep: list[bool]) -> str:
 
 
 def read_cu_ssp_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
-    """Read id, len, input, expected: CullPDB and CB513 as the cu-ssp repository keeps them.
+    """Read CSV with the columns id, len, input and expected: CullPDB and CB513 in the cu-ssp repository.
+
+    Args:
+        path: the file, plain or gzip.
+        changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: for a file that is not of this form.
+        CorpusError: if the file does not have this format.
     """
-    return distinct_chains(_cu_ssp_chains(path, changes), path)
+    return require_unique_ids(_cu_ssp_chains(path, changes), path)
 
 
 def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
@@ -177,12 +189,16 @@ def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Cha
 
 
 def read_parquet(path: Path, changes: Counter[str]) -> Iterator[Chain]:
-    """Read a table with the columns id, sequence and states, as this package writes it.
+    """Read a table with the columns id, sequence and states, as written by `write_corpus`.
+
+    Args:
+        path: the file.
+        changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: for a file that is no whole parquet file, lacks a column or holds a bad chain.
+        CorpusError: if the file is damaged, lacks a column or has an invalid chain.
     """
-    return distinct_chains(_parquet_chains(path, changes), path)
+    return require_unique_ids(_parquet_chains(path, changes), path)
 
 
 def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
@@ -190,7 +206,7 @@ def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Ch
         table = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise CorpusError(f"{path}: not a whole parquet file ({reason}). Build it again.") from None
+        raise CorpusError(f"{path}: not a complete parquet file ({reason}). Build it again.") from None
     missing = [name for name in ("id", "sequence", "states") if name not in table.schema_arrow.names]
     if missing:
         raise CorpusError(
@@ -207,7 +223,7 @@ def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Ch
 
 
 def _parquet_rows(table: pq.ParquetFile, path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a table, whose pages may be damaged though its footer is whole."""
+    """Yield the rows of a table, whose pages may be damaged even if its footer is intact."""
     batches = table.iter_batches()
     while True:
         try:
@@ -228,10 +244,27 @@ READERS: dict[str, Reader] = {
 
 
 def read_chains(path: str | Path, changes: Counter[str] | None = None) -> Iterator[Chain]:
-    """Read a corpus of one's own: parquet by its ending, cu-ssp's CSV by `.csv`, else three lines a chain.
+    r"""Read and check the chains of a file, one at a time.
+
+    Args:
+        path: `.parquet`, `.csv` (columns id, len, input, expected), or any other file with three lines per chain
+            (`>id`, residues, states), plain or gzip.
+        changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: if the file is missing or is not of its form.
+        CorpusError: if the file is missing or invalid.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "chains.txt")
+        ...     _ = path.write_text(">1abc_A\nmkv\nCHX\n")
+        ...     changes = Counter()
+        ...     [(chain.id, chain.sequence, chain.states) for chain in read_chains(path, changes)]
+        [('1abc_A', 'MKV', 'LHX')]
+        >>> changes["coil written 'C', now L"]
+        1
     """
     path = Path(path)
     if not path.is_file():
@@ -241,7 +274,7 @@ def read_chains(path: str | Path, changes: Counter[str] | None = None) -> Iterat
 
 
 def write_three_line(chains: Iterator[Chain], path: Path) -> int:
-    """Write chains as `>id`, residues, states; the number written. The caller sees to atomicity."""
+    """Write chains as `>id`, residues, states, and return their number. The write is not atomic."""
     number = 0
     with path.open("w", encoding="ascii", newline="\n") as file:
         for chain in chains:

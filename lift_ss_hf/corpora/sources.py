@@ -1,67 +1,63 @@
-"""Getting a source's file: a folder, then the local cache, then the network; never without its checksum.
+"""Find source files: in a folder, in the cache, or on the network; each is verified by its checksum.
 
-A folder is named by `data_dir`, or by the environment variable LIFT_SS_DATA_DIR. What the network gives lands in the
-cache in one step, after its checksum was verified, so a killed download leaves nothing that looks whole.
+The folder is given by `data_dir` or the environment variable LIFT_SS_DATA_DIR. A download is verified before it gets
+its name in the cache, so an interrupted one is never mistaken for a complete file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
-from tqdm.auto import tqdm
+import pooch
+import requests
 
+from ..models.atomic import replacing
 from .catalogue import SourceFile
 from .chains import CorpusError
 
 DATA_DIR_VARIABLE = "LIFT_SS_DATA_DIR"
-TIMEOUT = 30  # [seconds] without a byte before a download is given up
+TIMEOUT = 30  # [seconds] without a byte before a download fails
 CHUNK = 1 << 20
 
 
 class MissingSourceError(CorpusError):
-    """A source's file is in no folder and cannot be downloaded."""
+    """A source file is in no folder and could not be downloaded."""
 
 
 def download_dir() -> Path:
-    """Where downloads are kept: beside the datasets library's own cache."""
+    """Return the folder of downloads, which is in the cache of the datasets library."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "lift_ss_hf" / "downloads"
 
 
 def source_folders(data_dir: str | Path | None = None) -> list[Path]:
-    """The folders to look in, `data_dir` before LIFT_SS_DATA_DIR.
+    """Return the folders to search: `data_dir`, then LIFT_SS_DATA_DIR.
 
     Raises:
-        ValueError: if one that was named is no folder.
+        ValueError: if one of them is given but is not a folder.
     """
     folders = []
-    for origin, folder in ((None, data_dir), (DATA_DIR_VARIABLE, os.environ.get(DATA_DIR_VARIABLE))):
+    for origin, folder in (("", data_dir), (f"{DATA_DIR_VARIABLE}: ", os.environ.get(DATA_DIR_VARIABLE))):
         if not folder:
             continue
         if not Path(folder).is_dir():
-            raise ValueError(
-                f"{origin + ': ' if origin else ''}{folder} is no folder. Name one that holds the corpora."
-            )
+            raise ValueError(f"{origin}{folder} is not a folder. Name the folder that holds the corpora.")
         folders.append(Path(folder))
     return folders
 
 
 def find_source(source: SourceFile, data_dir: str | Path | None = None) -> Path:
-    """The verified file of a source: from a folder, the cache or the network.
+    """Return the path of a source file, from a folder, the cache or the network.
 
     Args:
-        source: the catalogue's file.
-        data_dir: a folder that holds it as `<origin's folder>/<file name>` or `<file name>`.
+        source: the file's entry in the catalogue.
+        data_dir: a folder that holds it as `<folder of the origin>/<file name>` or `<file name>`.
 
     Raises:
-        MissingSourceError: if it is nowhere; the message lists the ways to get it.
-        CorpusError: if a file is there but is not the pinned one.
+        MissingSourceError: if the file is not available; the message lists the ways to get it.
+        CorpusError: if a file of that name exists but does not have the pinned checksum.
     """
     folders = source_folders(data_dir)
     for folder in folders:
@@ -70,63 +66,39 @@ def find_source(source: SourceFile, data_dir: str | Path | None = None) -> Path:
                 _verify(path, source)
                 return path
     cached = download_dir() / f"{source.checksum.split(':')[1][:16]}-{source.name}"
-    if cached.is_file():
-        if _checksum_of(cached, source) == source.checksum:
-            return cached
-        cached.unlink()  # damaged on disk: get it again
-    if source.url is None:
-        raise MissingSourceError(_how_to_get(source, folders, None))
-    if datasets.config.HF_HUB_OFFLINE:
-        raise MissingSourceError(_how_to_get(source, folders, "offline mode is on"))
-    try:
-        _download(source, cached)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise MissingSourceError(_how_to_get(source, folders, f"download failed: {reason}")) from None
+    if not cached.is_file() or _checksum(cached, source) != source.checksum:  # missing, or damaged on disk
+        _download(source, cached, folders)
     return cached
 
 
-def _how_to_get(source: SourceFile, folders: list[Path], problem: str | None) -> str:
-    looked = f"not in {', '.join(map(str, folders))}" if folders else "no source folder named"
+def _download(source: SourceFile, target: Path, folders: list[Path]) -> None:
+    """Download a file with a progress bar; it gets its name only after it was verified."""
+    if source.url is None:
+        raise MissingSourceError(_how_to_get(source, folders, "it has no download address"))
+    if datasets.config.HF_HUB_OFFLINE:
+        raise MissingSourceError(_how_to_get(source, folders, "offline mode is on"))
+    # pooch.retrieve() knows no git blob ids, which are the checksums that the repositories give: verified here.
+    fetch = pooch.HTTPDownloader(progressbar=True, chunk_size=CHUNK, timeout=TIMEOUT)
+    with replacing(target) as part:
+        try:
+            fetch(source.url, str(part), None)
+        except requests.RequestException as error:
+            raise MissingSourceError(_how_to_get(source, folders, f"download failed: {error}")) from None
+        _verify(part, source, shown=source.url)
+
+
+def _how_to_get(source: SourceFile, folders: list[Path], problem: str) -> str:
+    searched = f"not in {', '.join(map(str, folders))}" if folders else "no source folder given"
     ways = [f"name a folder that holds it (--source DIR, data_dir=, or {DATA_DIR_VARIABLE})"]
     if source.url is None:
-        problem, instead = "it has no download address", source.instead
-        ways.append((instead or "").rstrip("."))
+        ways.append((source.instead or "").rstrip("."))
     else:
         ways.append(f"or download {source.url} into such a folder")
-    return f"{source.name} is not at hand ({looked}; {problem}). To get it: {'; '.join(ways)}."
+    return f"{source.name} is not available ({searched}; {problem}). To get it: {'; '.join(ways)}."
 
 
-def _download(source: SourceFile, target: Path) -> None:
-    """Download to `target` in one step, with a progress bar; verified before it has its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.incomplete")
-    assert source.url is not None
-    try:
-        with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response, part.open("wb") as file:
-            total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=source.name) as bar:
-                for chunk in _chunks(response):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        size = part.stat().st_size
-        if total is not None and size != total:
-            raise CorpusError(f"{source.url}: download is truncated: {size} of {total} bytes. Run it again.")
-        _verify(part, source, shown=source.url)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    try:
-        while chunk := response.read(CHUNK):
-            yield chunk
-    except http.client.IncompleteRead as error:
-        yield error.partial  # the sizes are compared afterwards, with a better message
-
-
-def _checksum_of(path: Path, source: SourceFile) -> str:
+def _checksum(path: Path, source: SourceFile) -> str:
+    """Return a file's checksum, of the kind that is pinned for it."""
     if source.git_blob:
         digest, kind = hashlib.sha1(f"blob {path.stat().st_size}\0".encode()), "git_blob"
     else:
@@ -138,12 +110,14 @@ def _checksum_of(path: Path, source: SourceFile) -> str:
 
 
 def _verify(path: Path, source: SourceFile, shown: str | None = None) -> None:
-    found = _checksum_of(path, source)
-    if found != source.checksum:
-        with path.open("rb") as file:
-            start = file.read(256).lstrip(b"\xef\xbb\xbf \r\n\t")
-        what = "HTML instead of data" if start[:1] == b"<" else "not the file the catalogue pins"
-        raise CorpusError(
-            f"{shown or path}: {what}: checksum {found}, expected {source.checksum} "
-            f"({path.stat().st_size} bytes). Get the file again, or remove it."
-        )
+    """Compare a file's checksum with the pinned one; `shown` is its name in the message."""
+    found = _checksum(path, source)
+    if found == source.checksum:
+        return
+    with path.open("rb") as file:
+        start = file.read(256).lstrip(b"\xef\xbb\xbf \r\n\t")
+    problem = "HTML instead of data" if start[:1] == b"<" else "not the file in the catalogue"
+    raise CorpusError(
+        f"{shown or path}: {problem}: found checksum {found}, expected {source.checksum} "
+        f"({path.stat().st_size} bytes). Get the file again, or remove it."
+    )

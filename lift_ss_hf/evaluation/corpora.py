@@ -12,8 +12,8 @@ import datasets
 import numpy as np
 from accelerate import PartialState
 
-from ..corpora import load_catalogue, load_corpus
-from ..corpora.catalogue import CorpusName
+from ..corpora import load_corpus
+from ..corpora.catalogue import find_corpus
 from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing
 from ..models.backbones import locate
@@ -71,9 +71,9 @@ def num_states_of(name: str, references: Sequence[str]) -> int:
         name: a name from the catalogue, which records the number; or a path.
         references: states of each chain. A corpus outside the catalogue has nine states if P occurs.
     """
-    entry = load_catalogue().get(CorpusName.parse(name).corpus)
-    if entry is not None:
-        return entry.num_states
+    corpus = find_corpus(name)
+    if corpus is not None:
+        return corpus.entry.num_states
     return 9 if any("P" in states for states in references) else 8
 
 

@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..corpora import load_catalogue
-from ..corpora.catalogue import CorpusName
+from ..corpora.catalogue import find_corpus
 from ..models.atomic import replacing
 from .provenance import TOKEN
 from .tables import ACCURACY_TITLES, card_markdown
@@ -142,7 +141,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _public_name(name: str) -> str:
     """Return a corpus's name as it is, and only the last part of a path."""
-    return name if CorpusName.parse(name).corpus in load_catalogue() else Path(name).name
+    return name if find_corpus(name) else Path(name).name
 
 
 def hub_id(name: str | None) -> str | None:
@@ -213,10 +212,9 @@ def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     lines = ["- code and trained weights: Apache-2.0"]
     name = config.get("backbone_name")
     lines.append(f"- backbone: {BACKBONE_LICENCES.get(str(name), 'see its own card')}")
-    catalogue = load_catalogue()
     for corpus in [*_corpora(recipe, "train"), *_corpora(recipe, "validation")]:
-        entry = catalogue.get(CorpusName.parse(corpus).corpus)
-        line = f"- {_public_name(corpus)}: {entry.origin.license if entry else 'see its own card'}"
+        found = find_corpus(corpus)
+        line = f"- {_public_name(corpus)}: {found.entry.origin.license if found else 'see its own card'}"
         if line not in lines:
             lines.append(line)
     family = config["backbone_config"]["model_type"]

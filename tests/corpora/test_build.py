@@ -9,9 +9,7 @@ import datasets
 import pytest
 import yaml
 
-from lift_ss_hf.corpora.chains import Chain, CorpusError
-from lift_ss_hf.corpora.readers import read_chains
-from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
+from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, read_chains, write_corpus
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "build.py"
 CHAINS = [Chain("a", "MKV", "LHX"), Chain("b", "AC", "EE")]
@@ -36,11 +34,11 @@ def built(shared_corpora, tmp_path_factory):
 
 
 @pytest.mark.process
-def test_all_builds_what_it_can_and_says_what_it_could_not(built):
+def test_all_builds_the_available_splits_and_reports_the_others(built):
     folder, result = built
     assert result.returncode == 1  # upstream's training files are out of reach here
     assert "casp12 test: 47 chains, 13,718 residues, 12,442 with a state" in result.stdout
-    failed = [line.split(":")[0].strip() for line in result.stderr.splitlines() if "is not at hand" in line]
+    failed = [line.split(":")[0].strip() for line in result.stderr.splitlines() if "is not available" in line]
     assert failed == [
         f"{name} train"
         for name in ("cb634", "pisces25", "pisces30", "pisces35", "pisces40", "pisces45", "pisces50", "spot1d")
@@ -77,7 +75,7 @@ def test_a_built_corpus_equals_its_source_chain_by_chain(built, shared_corpora, 
 
 
 @pytest.mark.process
-def test_the_card_is_what_the_hub_expects_and_tells_the_changes(built):
+def test_the_card_has_the_metadata_of_the_hub_and_the_changes(built):
     text = (built[0] / "lift_ss" / "cb513" / "README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
     assert front["license"] == "cc0-1.0"
@@ -89,7 +87,7 @@ def test_the_card_is_what_the_hub_expects_and_tells_the_changes(built):
         "default",
         "lt25id",
     ]
-    assert "Changed on reading: nothing" in promod3
+    assert "Changes made on reading: none" in promod3
 
 
 @pytest.mark.process
@@ -97,7 +95,8 @@ def test_the_card_is_what_the_hub_expects_and_tells_the_changes(built):
     ("arguments", "message"),
     [
         (["casp15"], "error: unknown corpus 'casp15'. Did you mean casp1"),
-        (["casp12", "--source", "/nowhere"], "error: /nowhere is no folder"),
+        (["casp12", "--source", "/nowhere"], "error: /nowhere is not a folder"),
+        (["promod3:lt25id"], "error: promod3:lt25id: all configurations of a corpus are built together. Give promod3."),
         ([], "name corpora, or give --all"),
     ],
 )
@@ -115,29 +114,29 @@ def test_a_wrong_source_builds_nothing_and_is_named(tmp_path):
     result = build("casp12", "--source", tmp_path, "--out", tmp_path / "out")
     assert result.returncode == 1
     assert "casp12 test" in result.stderr
-    assert "not the file the catalogue pins" in result.stderr
+    assert "not the file in the catalogue" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.process
-def test_one_folder_that_cannot_be_written_stops_no_other(shared_corpora, tmp_path):
+def test_a_folder_that_cannot_be_written_does_not_stop_the_others(shared_corpora, tmp_path):
     (tmp_path / "casp12").mkdir()
     (tmp_path / "casp12" / "notes.txt").write_text("mine")
     result = build("casp12", "casp13", "--source", shared_corpora, "--out", tmp_path)
     assert result.returncode == 1
-    assert "casp12 holds something that is no corpus" in result.stderr.replace(":", "")
+    assert "casp12 contains files that do not belong to a corpus" in result.stderr.replace(":", "")
     assert "casp13 test: 41 chains" in result.stdout
     assert "casp12 test" not in result.stdout
     assert (tmp_path / "casp12" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.process
-def test_a_fuller_corpus_is_not_replaced_by_a_poorer_one(shared_corpora, tmp_path):
+def test_a_corpus_is_not_replaced_if_a_split_would_be_lost(shared_corpora, tmp_path):
     folder = tmp_path / "pisces25"
     write_corpus(folder, [Split.of("train", CHAINS), Split.of("validation", CHAINS)], FACTS)
     result = build("pisces25", "--source", shared_corpora, "--out", tmp_path)
     assert result.returncode == 1
-    assert f"{folder} is left as it is, for only there is train. Remove it to build the rest anew." in result.stderr
+    assert f"{folder} was left unchanged: train would be lost. Remove it to build the rest." in result.stderr
     assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS
 
 
@@ -151,13 +150,13 @@ def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter1.tex").write_text("years of work")
-    with pytest.raises(CorpusError, match=r"thesis: holds something that is no corpus"):
+    with pytest.raises(CorpusError, match=r"thesis: contains files that do not belong to a corpus"):
         write_corpus(other, [Split.of("train", CHAINS)], FACTS)
     assert (other / "chapter1.tex").exists()
     (other / "data").mkdir()  # a project has such a folder too
     (folder / "data" / "notes.txt").write_text("mine")
     for kept in (other, folder):
-        with pytest.raises(CorpusError, match="holds something that is no corpus"):
+        with pytest.raises(CorpusError, match="contains files that do not belong to a corpus"):
             write_corpus(kept, [Split.of("train", CHAINS)], FACTS)
     assert (other / "chapter1.tex").exists()
     assert (folder / "data" / "notes.txt").exists()

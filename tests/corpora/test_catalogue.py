@@ -2,10 +2,13 @@
 
 import logging
 import re
+from importlib import resources
 
 import pytest
+from corpus_files import TEXT
 
-from lift_ss_hf.corpora.catalogue import crossed_tests, get_corpus, load_catalogue
+from lift_ss_hf.corpora.building import build_corpus
+from lift_ss_hf.corpora.catalogue import crossed_tests, get_corpus, load_catalogue, parse_catalogue
 from lift_ss_hf.corpora.columns import FORM_FEATURES
 from lift_ss_hf.corpora.loading import warn_if_crossed
 
@@ -13,13 +16,13 @@ SEVEN_TESTS = ["casp12", "casp13", "casp14", "cb433", "cb634", "test2016", "test
 
 
 def test_every_corpus_of_lift_ss_is_there():
-    splits = {name: set(entry.config().splits) for name, entry in load_catalogue().items()}
+    splits = {name: set(entry.configs["default"].splits) for name, entry in load_catalogue().items()}
     for name in [*SEVEN_TESTS, "cb513"]:
         assert "test" in splits[name]
     for name in ["pisces25", "pisces30", "pisces35", "pisces40", "pisces45", "pisces50", "cb634", "spot1d"]:
         assert {"train", "validation"} <= splits[name]
     assert splits["cullpdb6133"] == splits["promod3"] == {"train"}
-    assert set(get_corpus("promod3").config("lt25id").splits) == {"train"}
+    assert set(get_corpus("promod3:lt25id").config.splits) == {"train"}
 
 
 def test_every_file_is_pinned_and_has_a_way_to_get_it():
@@ -45,17 +48,17 @@ def test_every_file_is_pinned_and_has_a_way_to_get_it():
         ("promod3:lt25id", []),
     ],
 )
-def test_who_must_not_train_for_whom(train, crossed):
+def test_tests_that_a_training_corpus_must_not_be_used_for(train, crossed):
     assert crossed_tests(train, SEVEN_TESTS) == crossed
 
 
 def test_crossing_warns_in_one_line(caplog):
     with caplog.at_level(logging.WARNING):
-        warn_if_crossed("spot1d", ["test2016", "casp12", "a file of my own"])
+        warn_if_crossed("spot1d", ["test2016", "casp12", "my_chains.txt"])
         warn_if_crossed("spot1d", ["test2016"])
     assert [record.getMessage() for record in caplog.records] == [
-        "spot1d is no training set for casp12: they share chains or homologues, and scores would be too good. "
-        "It may train for: test2016, test2018."
+        "spot1d is not a training set for casp12: they share chains or homologues, so scores would be too high. "
+        "It may be used for: test2016, test2018."
     ]
 
 
@@ -63,9 +66,51 @@ def test_an_unknown_corpus_or_configuration_is_named_with_the_closest():
     with pytest.raises(ValueError, match=r"unknown corpus 'CASP_12'\. Did you mean casp12\? Choose one of: casp12, "):
         get_corpus("CASP_12")
     with pytest.raises(ValueError, match=r"promod3 has no configuration 'lt30id'\. Choose one of: default, lt25id"):
-        get_corpus("promod3").config("lt30id")
+        get_corpus("promod3:lt30id")
 
 
-def test_a_corpus_is_known_by_the_folder_it_was_built_in_too():
+def test_a_built_corpus_is_recognised_by_the_name_of_its_folder():
     assert crossed_tests("lift_ss/pisces25", ["lift_ss/casp12", "out/test2018", "cb513"]) == ["out/test2018", "cb513"]
     assert crossed_tests("mine/own_chains", ["lift_ss/casp12"]) == []
+
+
+def example() -> str:
+    """The example in the header of catalogue.yaml."""
+    text = resources.files("lift_ss_hf.corpora").joinpath("catalogue.yaml").read_text("utf-8")
+    block = text.split("# Example", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    return "\n".join(line.removeprefix("# ") for line in block)
+
+
+def test_the_example_in_the_header_builds(tmp_path):
+    entry = parse_catalogue(example())["my_corpus"]
+    assert entry.configs["default"].splits["train"].url == "https://example.org/corpora/files/my_chains.txt"
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab" / "my_chains.txt").write_bytes(TEXT)
+    (tmp_path / "my_chains_small.txt").write_bytes(TEXT[:16])
+    result = build_corpus(entry, tmp_path / "built", tmp_path)
+    assert result.failures == []
+    assert result.built == [
+        "my_corpus train: 2 chains, 5 residues, 4 with a state",
+        "my_corpus small/train: 1 chains, 3 residues, 2 with a state",
+    ]
+    card = (tmp_path / "built" / "my_corpus" / "README.md").read_text()
+    assert "- my_corpus may be used to train models for: casp12." in card
+    assert "- my_corpus, configuration small, must not be used" in card
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    splits:", "    parts:", r"my_corpus: missing field or unknown origin 'splits'"),
+        ("origin: my_lab", "origin: your_lab", r"my_corpus: missing field or unknown origin 'your_lab'"),
+        ("      train:", "      training:", r"my_corpus: unknown field or split training"),
+        ("    title: My corpus", "    name: My corpus", r"my_corpus: .*argument 'name'"),
+        ("    summary: Two short chains.\n", "", r"my_corpus: .*missing .* 'summary'"),
+        (", form: three_line", "", r"my_corpus: .*missing .* 'form'"),
+    ],
+)
+def test_a_wrong_entry_is_named(old, new, message):
+    text = example()
+    assert old in text
+    with pytest.raises(ValueError, match=rf"catalogue\.yaml: {message}.*See the header of the file"):
+        parse_catalogue(text.replace(old, new))

@@ -10,7 +10,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from lift_ss_hf.corpora.chains import Chain, CorpusError
+from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
 from lift_ss_hf.corpora.leakage import (
     Homologues,
     Leakage,
@@ -20,8 +20,8 @@ from lift_ss_hf.corpora.leakage import (
     leakage_table,
     load_chains,
 )
+from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
-from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "leakage.py"
 needs_mmseqs = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs (Debian: mmseqs2)")
@@ -37,8 +37,8 @@ CRO = "MEQRITLKDYAMRFGQTKTAKDLGVYQSAINKAIHAGRKIFLTINADGSVYAEEVKDGEVKPFPSNKKTTA"
 def relative(sequence, fraction):
     """The sequence with a fraction of its residues replaced."""
     generator = random.Random(0)
-    places = set(generator.sample(range(len(sequence)), round(fraction * len(sequence))))
-    return "".join("G" if place in places and r != "G" else r for place, r in enumerate(sequence))
+    replaced = set(generator.sample(range(len(sequence)), round(fraction * len(sequence))))
+    return "".join("G" if index in replaced and r != "G" else r for index, r in enumerate(sequence))
 
 
 TRAIN = [
@@ -84,7 +84,7 @@ def test_exact_duplicates_are_whole_chains_letter_by_letter():
 
 
 @needs_mmseqs
-def test_homologues_are_told_for_each_test_set_and_no_file_is_left(tmp_path, monkeypatch):
+def test_homologues_are_reported_for_each_test_set_and_no_file_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     sequences = [chain.sequence for chain in TRAIN]
     tests = {"one": ["A" * 50, relative(KINASE, 0.3)], "two": [CRO, KINASE], "three": ["W" * 40]}
@@ -106,7 +106,7 @@ def test_each_threshold_counts(settings):
 
 
 @needs_mmseqs
-def test_places_are_right_beyond_the_first_chunk(monkeypatch):
+def test_indices_are_right_beyond_the_first_chunk(monkeypatch):
     monkeypatch.setattr("lift_ss_hf.corpora.leakage.CHUNK", 2)
     found = homologues([CRO, "W" * 40, CRO, KINASE], {"one": [KINASE]})
     assert found["one"].train == {3}
@@ -118,7 +118,7 @@ def test_without_mmseqs_the_search_says_what_to_install(monkeypatch):
         homologues([CRO], {"one": [CRO]})
 
 
-def test_a_failing_mmseqs_is_told_with_its_last_words(tmp_path, monkeypatch):
+def test_the_error_of_a_failing_mmseqs_has_the_end_of_its_output(tmp_path, monkeypatch):
     (tmp_path / "mmseqs").write_text("#!/bin/sh\necho no space left\nexit 3\n")
     (tmp_path / "mmseqs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -147,12 +147,12 @@ def test_table_says_what_was_not_searched_and_where_nothing_was_found():
 
 def test_the_only_split_of_a_corpus_is_taken_and_several_are_listed(tmp_path):
     write_corpus(tmp_path / "one", [Split.of("test", TRAIN)], CardFacts("One", "One split.", "unknown"))
-    loaded = load_chains(str(tmp_path / "one"), "train")
+    loaded = load_chains(tmp_path / "one", "train")
     assert [(chain.id, chain.sequence) for chain in loaded] == [(chain.id, chain.sequence) for chain in TRAIN]
     both = [Split.of("test", TRAIN), Split.of("validation", TRAIN[:1])]
     write_corpus(tmp_path / "two", both, CardFacts("Two", "Two splits.", "unknown"))
     with pytest.raises(ValueError, match=r"two has no split 'train'\. Choose one of: test, validation\."):
-        load_chains(str(tmp_path / "two"), "train")
+        load_chains(tmp_path / "two", "train")
 
 
 @pytest.mark.process
@@ -188,8 +188,8 @@ def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_p
     "arguments, message",
     [
         (["nowhere.txt", "--tests", "casp12"], "nowhere.txt"),
-        (["casp12", "--tests", "casp99"], "casp99"),
-        (["casp12", "--tests", "casp13", "--min-identity", "25"], "min_identity is 25"),
+        (["casp12", "--tests", "casp99"], "unknown corpus 'casp99'"),  # reported before CASP12 is loaded
+        (["sample", "--tests", "sample", "--min-identity", "25"], "min_identity is 25"),
     ],
 )
 def test_command_line_refuses_bad_input_in_one_line(arguments, message):
@@ -201,11 +201,13 @@ def test_command_line_refuses_bad_input_in_one_line(arguments, message):
 def test_command_line_writes_nothing_when_everything_leaks(files, tmp_path):
     train, _, _ = files
     done = run(train, "--tests", train, "--exact-only", "--write", tmp_path / "clean")
-    assert done.returncode == 2 and "no chain is left" in done.stderr and not (tmp_path / "clean").exists()
+    assert done.returncode == 2 and "no chains are left" in done.stderr and not (tmp_path / "clean").exists()
 
 
 def test_the_filtered_promod3_has_no_chain_of_a_test(shared_corpora):
-    train = {chain.sequence for chain in load_chains("promod3", "train", shared_corpora)}
-    filtered = {chain.sequence for chain in load_chains("promod3:lt25id", "train", shared_corpora)}
-    tests = [chain.sequence for name in ("casp12", "test2016") for chain in load_chains(name, "test", shared_corpora)]
+    def sequences(name, split):
+        return [chain.sequence for chain in load_chains(resolve_corpus(name), split, shared_corpora)]
+
+    train, filtered = sequences("promod3", "train"), sequences("promod3:lt25id", "train")
+    tests = sequences("casp12", "test") + sequences("test2016", "test")
     assert exact_duplicates(tests, train) and not exact_duplicates(tests, filtered)

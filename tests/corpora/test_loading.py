@@ -1,4 +1,4 @@
-"""load_corpus: a Dataset from a source once, from the cache afterwards; and corpora of one's own."""
+"""load_corpus: from the source file the first time, from the cache afterwards; and custom corpora."""
 
 from dataclasses import replace
 
@@ -6,12 +6,11 @@ import datasets
 import pytest
 from corpus_files import TEXT, blob_id
 
-from lift_ss_hf.corpora import load_corpus
+from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, load_corpus, write_corpus
 from lift_ss_hf.corpora import loading as loading_module
-from lift_ss_hf.corpora.catalogue import get_corpus
-from lift_ss_hf.corpora.chains import Chain, CorpusError
+from lift_ss_hf.corpora.catalogue import CataloguedCorpus
+from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.corpora.sources import MissingSourceError
-from lift_ss_hf.corpora.writing import CardFacts, Split, write_corpus
 
 
 @pytest.fixture
@@ -21,17 +20,21 @@ def pisces(tmp_path, monkeypatch):
 
 
 def install(monkeypatch, tmp_path, text):
-    entry = get_corpus("pisces25")
-    config = entry.config()
-    train = replace(config.splits["train"], git_blob=blob_id(text))
-    entry = replace(entry, configs={"default": replace(config, splits={**config.splits, "train": train})})
-    monkeypatch.setattr(loading_module, "get_corpus", lambda name: entry)
+    pin(monkeypatch, git_blob=blob_id(text))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.delenv("LIFT_SS_DATA_DIR", raising=False)
     folder = tmp_path / "sources"
     folder.mkdir(exist_ok=True)
     (folder / "PISCES_25_train.txt").write_bytes(text)
     return folder
+
+
+def pin(monkeypatch, **facts):
+    """Let the catalogue say something else of PISCES_25_train.txt."""
+    corpus = loading_module.get_corpus("pisces25")
+    train = replace(corpus.config.splits["train"], **facts)
+    config = replace(corpus.config, splits={**corpus.config.splits, "train": train})
+    monkeypatch.setattr(loading_module, "get_corpus", lambda name: CataloguedCorpus(corpus.entry, config))
 
 
 def load(folder, tmp_path, split="train"):
@@ -61,42 +64,59 @@ def test_a_bad_source_is_one_clear_error_and_leaves_no_half_built_corpus(monkeyp
 
 
 def test_an_unreachable_split_and_an_unknown_one_say_so(pisces, tmp_path):
-    with pytest.raises(MissingSourceError, match=r"PISCES_25_valid\.txt is not at hand"):
+    with pytest.raises(MissingSourceError, match=r"PISCES_25_valid\.txt is not available"):
         load(pisces, tmp_path, None)
     with pytest.raises(ValueError, match=r"pisces25 has no split 'test'\. Choose one of: train, validation"):
         load(pisces, tmp_path, "test")
 
 
-def test_the_expected_counts_are_held_against_what_was_read(tmp_path, monkeypatch):
+def test_counts_other_than_the_catalogued_ones_are_an_error(tmp_path, monkeypatch):
     folder = install(monkeypatch, tmp_path, TEXT)
-    entry = loading_module.get_corpus("pisces25")
-    train = replace(entry.config().splits["train"], chains=3)
-    entry = replace(entry, configs={"default": replace(entry.config(), splits={"train": train})})
-    monkeypatch.setattr(loading_module, "get_corpus", lambda name: entry)
-    with pytest.raises(CorpusError, match=r"2 chains read, but the catalogue expects 3"):
+    pin(monkeypatch, chains=3)
+    with pytest.raises(CorpusError, match=r"read 2 chains, but the catalogue expects 3"):
         load(folder, tmp_path)
 
 
-def test_a_corpus_of_ones_own_loads_by_its_path(tmp_path):
+def test_a_custom_corpus_loads_by_its_path(tmp_path):
     chains = [Chain("a", "MKV", "LHX"), Chain("b", "AC", "EE")]
     write_corpus(tmp_path / "mine", [Split.of("train", chains)], CardFacts("Mine", "Two chains.", "unknown"))
-    own = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
-    assert own.to_list() == [chain.row() for chain in chains]
+    loaded = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
+    assert loaded.to_list() == [chain.row() for chain in chains]
     # one split serves for any: a filtered set is written as train, and used for validation
-    assert load_corpus(str(tmp_path / "mine"), "validation", cache_dir=tmp_path / "cache").to_list() == own.to_list()
+    assert load_corpus(str(tmp_path / "mine"), "validation", cache_dir=tmp_path / "cache").to_list() == loaded.to_list()
     changed = [Chain("a", "MKV", "HHX"), Chain("b", "AC", "EE")]  # of the same size: the card says nothing new
     write_corpus(tmp_path / "mine", [Split.of("train", changed)], CardFacts("Mine", "Two chains.", "unknown"))
     again = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
     assert again["states"][:] == ["HHX", "EE"]
     parquet = next((tmp_path / "mine" / "data").iterdir())
     parquet.write_bytes(parquet.read_bytes()[:-30])
-    with pytest.raises(CorpusError, match="not a whole parquet file"):
+    with pytest.raises(CorpusError, match="not a complete parquet file"):
         load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
     (tmp_path / "mine.txt").write_bytes(TEXT)
     assert load_corpus(str(tmp_path / "mine.txt"))["id"][:] == ["1abc_A", "2xyz_B"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match=r"no built corpus"):
+    with pytest.raises(CorpusError, match=r"not a built corpus"):
         load_corpus(str(tmp_path / "empty"))
+
+
+def test_a_custom_corpus_is_checked_once(tmp_path, monkeypatch):
+    write_corpus(tmp_path / "mine", [Split.of("train", [Chain("a", "MKV", "LHX")])], CardFacts("Mine", "One.", "mit"))
+    read = []
+    monkeypatch.setattr(loading_module, "read_chains", lambda path: read.append(path.name) or [])
+    for _ in range(2):
+        load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
+    assert read == ["train-00000-of-00001.parquet"]
+
+
+@pytest.mark.parametrize("name", ["promod3:lt25id", "casp12"])
+def test_a_name_of_the_catalogue_is_not_a_path(name):
+    assert str(resolve_corpus(name)) == name
+
+
+def test_a_custom_corpus_crossed_with_its_test_warns(tmp_path, caplog):
+    write_corpus(tmp_path / "spot1d", [Split.of("train", [Chain("a", "MKV", "LHX")])], CardFacts("S", "One.", "mit"))
+    load_corpus(str(tmp_path / "spot1d"), "train", cache_dir=tmp_path / "cache", tests=["casp12"])
+    assert "spot1d is not a training set for casp12" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""dataset_scripts/promod3.py: with a stand-in for ProMod3's database, and with the real one where it is installed."""
+"""dataset_scripts/promod3.py: with a stand-in for ProMod3's database, and with the real one if it is installed."""
 
 import hashlib
 import importlib.util
@@ -101,8 +101,8 @@ def test_short_and_repeated_chains_are_left_out_and_counted(tmp_path):
     done = run("--out", out, path=stand_in(tmp_path))
     assert out.read_text() == f">1abc_A\n{'MKVAC' * 4}\n{'PPPPH' * 4}\n>2xyz_a\n{'G' * 20}\n{'E' * 20}\n"
     assert "2 chains, 40 residues" in done.stdout
-    assert "left out: 1 of fewer than 20 residues, 1 repeated sequences" in done.stdout
-    assert done.returncode == 1 and done.stderr.startswith("warning: not the file that the catalogue pins")
+    assert "left out: 1 chains of fewer than 20 residues, 1 repeated sequences" in done.stdout
+    assert done.returncode == 1 and done.stderr.startswith("warning: not the file in the catalogue")
     assert [path.name for path in out.parent.iterdir()] == ["chains.txt"]
 
 
@@ -138,7 +138,7 @@ def test_an_unreadable_database_is_one_line(tmp_path):
 
 def test_too_little_memory_is_said_before_anything_is_read(promod3, monkeypatch):
     monkeypatch.setattr(promod3, "_available_memory", lambda: 512 << 20)
-    with pytest.raises(promod3.DatabaseError, match="needs 1024 MB of memory, 512 are free"):
+    with pytest.raises(promod3.DatabaseError, match="needs 1024 MB of memory, but only 512 are free"):
         promod3.load_database()
 
 
@@ -155,4 +155,4 @@ def test_real_database_gives_the_catalogued_file(promod3, tmp_path):
 def test_the_checksum_is_that_of_the_catalogue(promod3):
     from lift_ss_hf.corpora.catalogue import get_corpus
 
-    assert get_corpus("promod3").config().splits["train"].checksum == f"sha256:{promod3.EXPECTED_SHA256}"
+    assert get_corpus("promod3").config.splits["train"].checksum == f"sha256:{promod3.EXPECTED_SHA256}"

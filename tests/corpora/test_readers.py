@@ -79,14 +79,14 @@ def test_trailing_blank_states_are_coil_not_padding(tmp_path):
         (GOOD + ">c\n", r"line 7: c: the file ends in the middle"),
         (">a\nMKV\nHH\n", r"line 2: a: 3 residues but 2 states\. Mark unresolved residues X"),
         (">a\nMKV\nHZH\n", r"line 3: a: unknown state 'Z' at position 2"),
-        (">a\nM*V\nHHH\n", r"line 2: a: '\*' at position 2 is no residue"),
-        (">a\nM V\nHHH\n", r"line 2: a: ' ' at position 2 is no residue"),
+        (">a\nM*V\nHHH\n", r"line 2: a: '\*' at position 2 is not a residue"),
+        (">a\nM V\nHHH\n", r"line 2: a: ' ' at position 2 is not a residue"),
         (">a\n\n\n", r"line 2: a: empty chain"),
-        (">\nMK\nHH\n", r"line 1: a chain without an id"),
+        (">\nMK\nHH\n", r"line 1: chain without an id"),
         ("a\nMK\nHH\n", r"line 1: expected '>' and the chain's id, found 'a'"),
         (GOOD + ">1abc_A\nMK\nHH\n", r"line 7: 1abc_A: the chain at line 1 has the same id"),
         ("<!DOCTYPE html><html></html>", r"line 1: this is HTML or XML, not data"),
-        ("", r"no chain in it"),
+        ("", r"no chains \(the file is empty\)"),
         (b">a\nMK\nHH\n>b\n\xff\xfe\nHH\n", r"line 5: not text"),
     ],
 )
@@ -151,9 +151,9 @@ def test_a_table_without_rows_is_no_corpus(tmp_path):
     pq.write_table(pa.table({name: pa.array([], pa.string()) for name in ("id", "sequence", "states")}), path)
     (tmp_path / "c.csv").write_text("id,len,input,expected\n")
     for name in ("c.parquet", "c.csv"):
-        with pytest.raises(CorpusError, match=rf"{name}: no chain in it"):
+        with pytest.raises(CorpusError, match=rf"{name}: no chains"):
             list(read_chains(tmp_path / name))
-    with pytest.raises(CorpusError, match=r"CB513\.csv: no chain in it"):
+    with pytest.raises(CorpusError, match=r"CB513\.csv: no chains"):
         read_ps4(tmp_path, PS4_HEADER)
 
 
@@ -196,7 +196,7 @@ def test_bad_parquet_is_refused(tmp_path):
         list(read_parquet(path, Counter()))
     pq.write_table(pa.table({"id": ["a"], "sequence": ["MK"], "states": ["HH"]}), path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CorpusError, match=r"not a whole parquet file"):
+    with pytest.raises(CorpusError, match=r"not a complete parquet file"):
         list(read_parquet(path, Counter()))
 
 

@@ -1,6 +1,7 @@
 """The bundled sample corpus, and the script that draws it."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from lift_ss_hf.assets import sample_corpus
 from lift_ss_hf.corpora import Chain, crossed_tests, load_corpus
 from lift_ss_hf.corpora.chains import RESIDUES
 from lift_ss_hf.corpora.leakage import SearchSettings, exact_duplicates, homologues
-from lift_ss_hf.corpora.loading import is_own_corpus
+from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.evaluation.predictions import majority_accuracy, predict, score_predictions
 from lift_ss_hf.metrics.labels import encode_references
 from lift_ss_hf.models.states import Q9
@@ -40,7 +41,10 @@ def script():
 
 def run(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment or None
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
     )
 
 
@@ -102,10 +106,10 @@ def test_it_is_small_and_its_card_gives_credit():
         assert fact in card
 
 
-def test_its_name_goes_before_a_folder_of_that_name(tmp_path, monkeypatch):
+def test_its_name_takes_precedence_over_a_folder_of_that_name(tmp_path, monkeypatch):
     (tmp_path / "sample").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert is_own_corpus("sample")
+    assert resolve_corpus("sample") == sample_corpus()
     assert len(load_corpus("sample", "test[:3]", cache_dir=tmp_path / "cache")) == 3
 
 

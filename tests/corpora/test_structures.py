@@ -11,7 +11,9 @@ import datasets
 import pytest
 
 from lift_ss_hf.corpora.chains import CorpusError
-from lift_ss_hf.corpora.structures import Mkdssp, find_structure_files, label_structure, label_structures
+from lift_ss_hf.corpora.labelling import label_structure, label_structures
+from lift_ss_hf.corpora.mkdssp import Mkdssp
+from lift_ss_hf.corpora.structures import find_structure_files
 
 gemmi = pytest.importorskip("gemmi", reason="needs gemmi (pip install gemmi)")
 
@@ -81,7 +83,7 @@ def test_modified_residues_become_their_parents_and_are_counted(mkdssp):
     result = label_structure(STRUCTURES / "1A8O.cif.gz", mkdssp)
     (chain,) = result.chains
     assert chain.sequence.startswith("MDIRQGPKEPFRDYV") and chain.sequence.count("M") == 4
-    assert result.changes["residues MSE, modified, now M"] == 4
+    assert result.changes["modified residues MSE, now M"] == 4
 
 
 @needs_mkdssp
@@ -95,7 +97,7 @@ def test_a_position_of_two_residues_is_one_residue(mkdssp):
 def test_a_file_that_mkdssp_alone_refuses_is_read(mkdssp):
     result = label_structure(STRUCTURES / "rnase_frag.pdb.gz", mkdssp, min_residues=5)
     assert [(chain.id, chain.num_residues) for chain in result.chains] == [("rnase_frag_A", 14), ("rnase_frag_B", 32)]
-    assert result.changes["chains without a full sequence (SEQRES), their gaps unknown"] == 2
+    assert result.changes["chains without a full sequence (SEQRES), gaps unknown"] == 2
     assert result.chains[0].extra["pdb_id"] == ""
 
 
@@ -109,7 +111,7 @@ def test_of_several_models_the_first_is_taken(mkdssp, tmp_path):
     structure.add_model(second)
     structure.make_mmcif_document().write_file(str(tmp_path / "models.cif"))
     result = label_structure(tmp_path / "models.cif", mkdssp)
-    assert result.changes["structures of several models, of which the first was taken"] == 1
+    assert result.changes["structures with several models, first one used"] == 1
     assert result.chains[0].states == label_structure(STRUCTURES / "1A8O.cif.gz", mkdssp).chains[0].states
 
 
@@ -145,10 +147,10 @@ def drop_one_oxygen(text):
 @pytest.mark.parametrize(
     "name, edit, reason, is_error",
     [
-        ("ca.pdb", drop_backbone, "no residue with a whole backbone (N, CA, C, O)", False),
+        ("ca.pdb", drop_backbone, "no residue with a complete backbone (N, CA, C, O)", False),
         ("header.pdb", lambda text: f"HEADER    {'HYDROLASE':40}01-JAN-26   1ABC\n", "no coordinates", False),
-        ("empty.pdb", lambda text: "", "cannot be read: no record of a structure", True),
-        ("html.pdb", lambda text: "<html>not found</html>", "cannot be read: no record of a structure", True),
+        ("empty.pdb", lambda text: "", "cannot be read: no structure record", True),
+        ("html.pdb", lambda text: "<html>not found</html>", "cannot be read: no structure record", True),
         ("empty.cif", lambda text: "", "cannot be read", True),
         ("blank.cif.gz", lambda text: "", "cannot be read", True),
         ("html.cif", lambda text: "<html>not found</html>", "cannot be read", True),
@@ -169,7 +171,7 @@ def test_a_residue_without_a_whole_backbone_is_x_and_counted(mkdssp, tmp_path):
     result = label_structure(edited(tmp_path / "hole.pdb", drop_one_oxygen), mkdssp)
     (chain,) = result.chains
     assert chain.sequence[6] == "L" and chain.states[6] == "X"
-    assert result.changes["residues with coordinates but without a whole backbone, now X"] == 1
+    assert result.changes["residues with coordinates but an incomplete backbone, now X"] == 1
 
 
 def test_a_chain_that_contradicts_its_sequence_is_skipped(tmp_path):
@@ -179,10 +181,10 @@ def test_a_chain_that_contradicts_its_sequence_is_skipped(tmp_path):
     (tmp_path / "wrong.cif").write_text(wrong)
     (skipped,) = label_structure(tmp_path / "wrong.cif", Mkdssp("no-such-program", ())).skipped
     assert skipped.is_error and skipped.chain == "A"
-    assert skipped.reason == "ASP 152 stands where the full sequence has TRP (position 2)"
+    assert skipped.reason == "ASP 152 does not match the full sequence: TRP at position 2"
 
 
-def test_a_failing_mkdssp_is_one_file_s_trouble(tmp_path):
+def test_a_failing_mkdssp_is_a_problem_of_one_file(tmp_path):
     program = tmp_path / "mkdssp"
     program.write_text("#!/bin/sh\necho loading >&2\necho out of luck >&2\nexit 3\n")
     program.chmod(0o755)
@@ -196,7 +198,7 @@ def test_a_missing_or_old_mkdssp_says_how_to_get_one(tmp_path):
     old = tmp_path / "mkdssp"
     old.write_text("#!/bin/sh\necho 'mkdssp 3.0 options'\n")
     old.chmod(0o755)
-    with pytest.raises(CorpusError, match=r"is no mkdssp 4\.2 or later"):
+    with pytest.raises(CorpusError, match=r"is not mkdssp 4\.2 or later"):
         Mkdssp.find(str(old))
 
 
@@ -215,13 +217,13 @@ def test_files_are_found_below_folders_once_and_in_order(tmp_path):
     with pytest.raises(CorpusError, match="gone: no such file or folder"):
         find_structure_files([tmp_path / "gone"])
     (tmp_path / "none").mkdir()
-    with pytest.raises(CorpusError, match="no structure file"):
+    with pytest.raises(CorpusError, match="no structure files"):
         find_structure_files([tmp_path / "none"])
 
 
 @pytest.mark.process
 @needs_mkdssp
-def test_command_line_writes_the_corpus_and_tells_what_it_skipped(tmp_path):
+def test_command_line_writes_the_corpus_and_reports_what_it_skipped(tmp_path):
     shutil.copytree(STRUCTURES, tmp_path / "in")
     shutil.copy(STRUCTURES / "1orc.pdb.gz", tmp_path / "in" / "again.pdb.gz")
     (tmp_path / "in" / "broken.pdb.gz").write_bytes((STRUCTURES / "1orc.pdb.gz").read_bytes()[:5000])
@@ -230,8 +232,8 @@ def test_command_line_writes_the_corpus_and_tells_what_it_skipped(tmp_path):
     table = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in done.stdout.splitlines() if "|" in line}
     assert (str(tmp_path / "in" / "broken.pdb.gz"), "", "yes") in table
     assert (str(tmp_path / "in" / "rnase_frag.pdb.gz"), "A", "no") in table  # 14 residues
-    assert "duplicate id, already taken from" in done.stdout
-    assert "residues MSE, modified, now M: 4" in done.stdout
+    assert "duplicate id, already used for" in done.stdout
+    assert "modified residues MSE, now M: 4" in done.stdout
     corpus = datasets.load_dataset(str(tmp_path / "mine"), split="train", cache_dir=str(tmp_path / "cache"))
     assert Counter(id.split("_")[0] for id in corpus["id"]) == {
         "1a7g": 1,
@@ -252,5 +254,5 @@ def test_command_line_without_any_chain_writes_nothing(tmp_path):
     (tmp_path / "empty.pdb").touch()
     done = run(tmp_path / "empty.pdb", "--out", tmp_path / "mine")
     assert done.returncode == 2
-    assert done.stderr == "error: 1 files, but no chain with states: nothing written.\n"
+    assert done.stderr == "error: no chain with states in 1 files: nothing was written.\n"
     assert not (tmp_path / "mine").exists()

@@ -1,0 +1,147 @@
+"""Assign states to protein chains with mkdssp.
+
+mkdssp never reads a structure file itself: it gets the protein chains of the first model as a plain mmCIF file. It
+rejects many files that others read (no HEADER line, SOURCE without MOL_ID), and takes a position that may be one of
+two residues (microheterogeneity) for two residues with a chain break between them. For all other files the states
+equal those of a direct run.
+
+Source: Kabsch & Sander 1983, Biopolymers 22:2577; mkdssp 4: Hekkelman et al. 2025, Protein Science 34:e70208.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..models.states import COIL
+from .chains import CorpusError
+from .structures import Polymer, StructureError, import_gemmi
+
+if TYPE_CHECKING:
+    import gemmi
+
+SECONDS_PER_STRUCTURE = 600.0  # mkdssp needs minutes for the largest entries of the PDB
+
+
+@dataclass(frozen=True)
+class Mkdssp:
+    """An installed mkdssp.
+
+    Attributes:
+        program: its path.
+        options: the options that make it write a table of states.
+    """
+
+    program: str
+    options: tuple[str, ...]
+
+    @classmethod
+    def find(cls, program: str = "mkdssp") -> Mkdssp:
+        """Find an installed mkdssp by its name or path.
+
+        Raises:
+            CorpusError: if it is not installed, or is too old to write a table of states.
+        """
+        install = "Install it (Debian: apt-get install dssp; conda: dssp of conda-forge) or give its path."
+        path = shutil.which(program)
+        if path is None:
+            raise CorpusError(f"{program} not found. {install}")
+        done = subprocess.run([path, "--help"], capture_output=True, text=True)
+        usage = done.stdout + done.stderr
+        # 4.2 and 4.3 write the table on request, 4.4 and later by default.
+        if "--write-experimental" in usage:
+            return cls(path, ("--output-format", "mmcif", "--write-experimental"))
+        if "--no-dssp-categories" in usage:
+            return cls(path, ("--output-format", "mmcif"))
+        raise CorpusError(f"{path} is not mkdssp 4.2 or later. {install}")
+
+    def version(self) -> str:
+        """Return the program's name and version, such as `mkdssp version 4.2.2`."""
+        done = subprocess.run([self.program, "--version"], capture_output=True, text=True)
+        return next(iter((done.stdout + done.stderr).splitlines()), "mkdssp")
+
+    def assign_states(self, polymers: Sequence[Polymer]) -> list[dict[int, str]]:
+        """Return the states of each chain by 1-based position, for the residues that have one.
+
+        mkdssp gives no state to residues that lack a backbone atom.
+
+        Args:
+            polymers: all chains of one structure.
+
+        Raises:
+            StructureError: if mkdssp fails; the reason ends with its last line of output.
+        """
+        with tempfile.TemporaryDirectory(prefix="lift_ss_hf_") as folder:
+            source, target = Path(folder, "in.cif"), Path(folder, "out.cif")
+            _document(polymers).write_file(str(source))
+            self._run(source, target)
+            try:
+                block = import_gemmi().cif.read(str(target)).sole_block()
+            except (OSError, RuntimeError, ValueError) as error:
+                raise StructureError(f"output of mkdssp cannot be read: {' '.join(str(error).split())}") from None
+        table = block.find("_dssp_struct_summary.", ["label_asym_id", "label_seq_id", "secondary_structure"])
+        states: dict[str, dict[int, str]] = defaultdict(dict)
+        for row in table:
+            if row[2] != "?":
+                states[row.str(0)][int(row[1])] = row.str(2) or COIL
+        return [states[_asym_id(number)] for number in range(len(polymers))]
+
+    def _run(self, source: Path, target: Path) -> None:
+        command = [self.program, *self.options, str(source), str(target)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=SECONDS_PER_STRUCTURE)
+        except subprocess.TimeoutExpired:
+            raise StructureError(f"mkdssp took more than {SECONDS_PER_STRUCTURE:.0f} seconds") from None
+        if done.returncode or not target.is_file():
+            lines = done.stderr.decode("utf-8", "replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), f"status {done.returncode}")
+            raise StructureError(f"mkdssp failed: {last}")
+
+
+def _document(polymers: Sequence[Polymer]) -> gemmi.cif.Document:
+    """Return the chains as mmCIF for mkdssp; their label_asym_id is their number."""
+    gemmi = import_gemmi()
+    structure = gemmi.Structure()
+    structure.name = "chains"
+    structure.info["_entry.id"] = "chains"
+    model = gemmi.Model(1)
+    for number, polymer in enumerate(polymers):
+        asym = _asym_id(number)
+        entity = gemmi.Entity(asym)
+        entity.entity_type, entity.polymer_type = gemmi.EntityType.Polymer, gemmi.PolymerType.PeptideL
+        entity.full_sequence, entity.subchains = polymer.monomers, [asym]
+        structure.entities.append(entity)
+        chain = gemmi.Chain(asym)
+        for position, residue in sorted(polymer.residues.items()):
+            copy = residue.clone()
+            copy.seqid = gemmi.SeqId(position + 1, " ")
+            copy.label_seq, copy.subchain, copy.entity_id = position + 1, asym, asym
+            chain.add_residue(copy)
+        model.add_chain(chain)
+    structure.add_model(model)
+    document = structure.make_mmcif_document()
+    _add_scheme(document.sole_block(), polymers)
+    return document
+
+
+def _add_scheme(block: gemmi.cif.Block, polymers: Sequence[Polymer]) -> None:
+    """Add pdbx_poly_seq_scheme: gemmi does not write it, and without it mkdssp 4.2 finds no residues."""
+    columns = ["asym_id", "entity_id", "seq_id", "mon_id", "ndb_seq_num", "pdb_seq_num", "auth_seq_num"]
+    columns += ["pdb_mon_id", "auth_mon_id", "pdb_strand_id", "pdb_ins_code", "hetero"]
+    scheme = block.init_loop("_pdbx_poly_seq_scheme.", columns)
+    for number, polymer in enumerate(polymers):
+        asym = _asym_id(number)
+        for index, monomer in enumerate(polymer.monomers):
+            position = str(index + 1)
+            observed = [position, monomer, monomer] if index in polymer.residues else ["?", "?", "?"]
+            scheme.add_row([asym, asym, position, monomer, position, position, *observed, asym, ".", "n"])
+
+
+def _asym_id(number: int) -> str:
+    return f"C{number}"
