@@ -24,7 +24,13 @@ from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "leakage.py"
-needs_mmseqs = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs (Debian: mmseqs2)")
+
+
+def needs_mmseqs(test):
+    """Mark a test that runs mmseqs, and skip it if that is not installed."""
+    skip = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs (Debian: mmseqs2)")
+    return pytest.mark.process(skip(test))
+
 
 # Adenylate kinase of E. coli (P69441), and lambda Cro of 1orc: unrelated.
 KINASE = (
@@ -118,6 +124,7 @@ def test_without_mmseqs_the_search_says_what_to_install(monkeypatch):
         homologues([CRO], {"one": [CRO]})
 
 
+@pytest.mark.process
 def test_the_error_of_a_failing_mmseqs_has_the_end_of_its_output(tmp_path, monkeypatch):
     (tmp_path / "mmseqs").write_text("#!/bin/sh\necho no space left\nexit 3\n")
     (tmp_path / "mmseqs").chmod(0o755)
@@ -155,7 +162,6 @@ def test_the_only_split_of_a_corpus_is_taken_and_several_are_listed(tmp_path):
         load_chains(tmp_path / "two", "train")
 
 
-@pytest.mark.process
 @needs_mmseqs
 def test_command_line_reports_and_writes_what_does_not_leak(files, tmp_path):
     train, kin, alien = files

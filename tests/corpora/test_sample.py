@@ -23,7 +23,11 @@ SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "sample.py"
 TESTS = ("casp12", "casp13", "casp14", "cb433", "cb634", "test2016", "test2018", "cb513")
 THOROUGH = SearchSettings(sensitivity=7.5, min_aligned=1)
 
-needs_mmseqs = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs2 (Debian: mmseqs2)")
+
+def needs_mmseqs(test):
+    """Mark a test that runs mmseqs, and skip it if that is not installed."""
+    skip = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs (Debian: mmseqs2)")
+    return pytest.mark.process(skip(test))
 
 
 @pytest.fixture(scope="module")

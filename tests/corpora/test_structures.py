@@ -19,7 +19,12 @@ gemmi = pytest.importorskip("gemmi", reason="needs gemmi (pip install gemmi)")
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "from_structures.py"
-needs_mkdssp = pytest.mark.skipif(shutil.which("mkdssp") is None, reason="needs mkdssp (Debian: dssp)")
+
+
+def needs_mkdssp(test):
+    """Mark a test that runs mkdssp, and skip it if that is not installed."""
+    skip = pytest.mark.skipif(shutil.which("mkdssp") is None, reason="needs mkdssp (Debian: dssp)")
+    return pytest.mark.process(skip(test))
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +50,6 @@ def classic_states(path, folder):
     return {(line[11], line[5:11].strip()): line[16].replace(" ", "L") for line in lines if line[13] != "!"}
 
 
-@pytest.mark.process
 @needs_mkdssp
 @pytest.mark.parametrize("name", ["1orc.pdb.gz", "1A8O.cif.gz", "1A7G.cif.gz", "2BEG.pdb.gz"])
 def test_states_are_those_that_mkdssp_prints_residue_by_residue(name, mkdssp, tmp_path):
@@ -184,6 +188,7 @@ def test_a_chain_that_contradicts_its_sequence_is_skipped(tmp_path):
     assert skipped.reason == "ASP 152 does not match the full sequence: TRP at position 2"
 
 
+@pytest.mark.process
 def test_a_failing_mkdssp_is_a_problem_of_one_file(tmp_path):
     program = tmp_path / "mkdssp"
     program.write_text("#!/bin/sh\necho loading >&2\necho out of luck >&2\nexit 3\n")
@@ -192,6 +197,7 @@ def test_a_failing_mkdssp_is_a_problem_of_one_file(tmp_path):
     assert [entry.reason for result in results for entry in result.skipped] == ["mkdssp failed: out of luck"]
 
 
+@pytest.mark.process
 def test_a_missing_or_old_mkdssp_says_how_to_get_one(tmp_path):
     with pytest.raises(CorpusError, match=r"nowhere not found. Install it \(Debian: apt-get install dssp"):
         Mkdssp.find("nowhere")
@@ -221,7 +227,6 @@ def test_files_are_found_below_folders_once_and_in_order(tmp_path):
         find_structure_files([tmp_path / "none"])
 
 
-@pytest.mark.process
 @needs_mkdssp
 def test_command_line_writes_the_corpus_and_reports_what_it_skipped(tmp_path):
     shutil.copytree(STRUCTURES, tmp_path / "in")
@@ -248,7 +253,6 @@ def test_command_line_writes_the_corpus_and_reports_what_it_skipped(tmp_path):
     assert "license: cc0-1.0" in card and "mkdssp version" in card
 
 
-@pytest.mark.process
 @needs_mkdssp
 def test_command_line_without_any_chain_writes_nothing(tmp_path):
     (tmp_path / "empty.pdb").touch()
