@@ -1,8 +1,8 @@
-"""Time the metric on Test2016 against a noisy copy, and its growth to 100,000 chains.
+"""Time the metric on Test2016 against a noisy copy of it, and on up to 100,000 chains.
 
-CPU time of one process (`time.process_time`), best of several runs; set OMP_NUM_THREADS=1, though numpy uses one
-thread for all that is done here. Without Test2016 (see LIFT_SS_DATA_DIR) a made-up set of the same size is timed, and
-the table says so.
+Reports the CPU time of one process (`time.process_time`), the best of several runs. Set OMP_NUM_THREADS=1, although
+numpy uses a single thread for everything done here. Without Test2016 (see LIFT_SS_DATA_DIR), a synthetic set of the
+same size is timed, and the table says so.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from lift_ss_hf.metrics.scored_chains import ScoredChains
 from lift_ss_hf.metrics.scoring import score
 from lift_ss_hf.metrics.segments import tally
 
-# CPU seconds of LIFT_SS's SOV.pl (SOV_refine.pl of Liu & Wang 2018) on Test2016 against a jittered copy, measured
-# when the metric was planned; not run here, since its licence is GPL-2.
+# CPU seconds of LIFT_SS's SOV.pl (SOV_refine.pl of Liu & Wang 2018) on Test2016 against a noisy copy, measured when
+# the metric was planned. It is not run here, since its licence is GPL-2.
 PERL_SECONDS = 1.32
 REPEATS = 40
 GROWTH = (1_000, 10_000, 100_000)  # [chains]
 
 
-def test2016_or_made_up(seed: int) -> tuple[list[str], str]:
-    """States of Test2016, or of a made-up set of its size, and what it is."""
+def test2016_or_synthetic(seed: int) -> tuple[list[str], str]:
+    """Return the states of Test2016, or of a synthetic set of its size, and the name of the set."""
     try:
         return list(load_corpus("test2016", "test")["states"]), "Test2016"
     except MissingSourceError:
         rng = np.random.default_rng(seed)
         lengths = rng.multinomial(287_877 - 1213 * 30, np.full(1213, 1 / 1213)) + 30
-        return [made_up_chain(length, rng) for length in lengths], "made-up set of Test2016's size"
+        return [synthetic_chain(length, rng) for length in lengths], "synthetic set of the size of Test2016"
 
 
-def made_up_chain(length: int, rng: np.random.Generator) -> str:
-    """Runs of states as long as real ones are, about four residues."""
+def synthetic_chain(length: int, rng: np.random.Generator) -> str:
+    """Return states in runs as long as real ones, about four residues."""
     runs = rng.geometric(1 / 4, size=length)
     return "".join(state * int(run) for state, run in zip(rng.choice(list("LEHSTG"), length), runs, strict=True))[
         :length
@@ -48,14 +48,14 @@ def made_up_chain(length: int, rng: np.random.Generator) -> str:
 
 
 def noisy_copy(states: str, rng: np.random.Generator) -> str:
-    """The states, each residue's taken from up to two residues away in 30 % of all cases."""
+    """Return the states with 30 % of the residues replaced by one up to two positions away."""
     shift = rng.choice([-2, -1, 0, 1, 2], size=len(states), p=[0.05, 0.1, 0.7, 0.1, 0.05])
     letters = np.frombuffer(states.encode("ascii"), dtype=np.uint8)
     return letters[np.clip(np.arange(len(states)) + shift, 0, len(states) - 1)].tobytes().decode("ascii")
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Best CPU time of several runs."""
+    """Return the best CPU time of several runs."""
     seconds = []
     for _ in range(repeats):
         begin = time.process_time()
@@ -65,13 +65,13 @@ def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def both_sovs(references: list[str], predictions: list[str]) -> None:
-    """From strings to the sums of both SOVs, and nothing that is made of them."""
+    """Compute the sums of both SOVs from strings, without the scores."""
     for block in ScoredChains(references, predictions, "q9", None, None).blocks():
         tally(*block, 9)
 
 
 def timings(references: list[str], predictions: list[str]) -> list[str]:
-    """Rows of the first table."""
+    """Return the rows of the first table."""
     rows = {
         "SOV'99 and SOV_refine, from strings": lambda: both_sovs(references, predictions),
         "everything at q9, from strings": lambda: score(references, predictions, "q9"),
@@ -88,7 +88,7 @@ def timings(references: list[str], predictions: list[str]) -> list[str]:
 
 
 def growth(references: list[str], predictions: list[str], sizes: tuple[int, ...]) -> list[str]:
-    """Rows of the second table: the set repeated to so many chains."""
+    """Return the rows of the second table: the set repeated to each number of chains."""
     lines = []
     for num_chains in sizes:
         times = -(-num_chains // len(references))
@@ -105,10 +105,10 @@ def growth(references: list[str], predictions: list[str], sizes: tuple[int, ...]
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
-    parser.add_argument("--max-chains", type=int, default=GROWTH[-1], help="leave out larger sets in the second table")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
+    parser.add_argument("--max-chains", type=int, default=GROWTH[-1], help="largest set in the second table")
     parsed = parser.parse_args(arguments)
-    references, name = test2016_or_made_up(parsed.seed)
+    references, name = test2016_or_synthetic(parsed.seed)
     rng = np.random.default_rng(parsed.seed)
     predictions = [noisy_copy(chain, rng) for chain in references]
     result = score(references, predictions, "q9")
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"(seed {parsed.seed}: q9 {result['q9']:.4f}, sov99 {result['sov99']:.4f}, ", end="")
     measured = origin(f"numpy {np.__version__}", "one core")
     print(f"sov_refine {result['sov_refine']:.4f}); {measured}\n")
-    print("| what | CPU [ms] | against SOV.pl |\n| --- | --- | --- |")
+    print("| task | CPU [ms] | against SOV.pl |\n| --- | --- | --- |")
     print("\n".join(timings(references, predictions)))
     print("\n| chains | residues | everything at q9, CPU [ms] | [ns / residue] | peak memory of the process [MiB] |")
     print("| --- | --- | --- | --- | --- |")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Is one run better than another? A paired test of their accuracies, corpus by corpus, chain by chain.
+"""Test whether one run is better than another: a paired test of their accuracies on every corpus.
 
-Reads the chains' accuracies in `metrics.json` of two runs of recipes/train_q8.py or recipes/evaluate.py, and prints a
-Markdown table: both accuracies, their difference with its 95 % interval, and the two-sided p-value of a permutation
-test that swaps each chain's two predictions (lift_ss_hf.metrics.significance).
+Reads the accuracies of the chains from `metrics.json` of two runs of recipes/train_q8.py or recipes/evaluate.py, and
+prints a Markdown table: both accuracies, their difference with its 95 % interval, and the two-sided p-value of a
+permutation test that swaps the two predictions of a chain (lift_ss_hf.metrics.significance).
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from lift_ss_hf.version import __version__
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first", type=Path, metavar="A", help="directory of a run, with metrics.json")
-    parser.add_argument("second", type=Path, metavar="B", help="of the other")
-    parser.add_argument("--level", default="q3", choices=ALPHABETS, help="states to compare at (default: q3)")
+    parser.add_argument("first", type=Path, metavar="A", help="folder of a run, with metrics.json")
+    parser.add_argument("second", type=Path, metavar="B", help="folder of another run")
+    parser.add_argument("--states", default="q3", choices=ALPHABETS, help="states to compare at (default: q3)")
     parser.add_argument("--resamples", type=int, default=10_000, help="permutations (default: 10000)")
     return parser.parse_args()
 
 
 def read_corpora(folder: Path) -> dict[str, Any]:
-    """What a run measured, by corpus.
+    """Read the results of a run, by corpus.
 
     Raises:
-        ValueError: if the directory holds no results.
+        ValueError: if the folder holds no results.
     """
     path = folder / "metrics.json"
     if not path.is_file():
-        raise ValueError(f"{path} is missing. Name the directory of a run that was evaluated.")
+        raise ValueError(f"{path} is missing. Name the folder of a run that was evaluated.")
     return json.loads(path.read_text("utf-8"))["corpora"]
 
 
-def chain_sums(scores: dict[str, Any], level: str) -> np.ndarray:
-    """(chains, 5) sums of each chain as in `Tally`; segments are not compared, so their columns stay empty."""
+def chain_sums(scores: dict[str, Any], states: str) -> np.ndarray:
+    """Return the (chains, 5) sums of `Tally.chains`, except those of the segments, which are not compared."""
     sums = np.zeros((len(scores["chain_num_residues"]), 5))
     sums[:, LABELLED] = scores["chain_num_residues"]
-    sums[:, CORRECT] = np.nan_to_num(np.array(scores[f"chain_{level}"], dtype=float)) * sums[:, LABELLED]
-    sums[:, NORM] = 1  # nothing is divided by it that is looked at
+    sums[:, CORRECT] = np.nan_to_num(np.array(scores[f"chain_{states}"], dtype=float)) * sums[:, LABELLED]
+    sums[:, NORM] = 1  # avoids 0 / 0 in scores that are not used
     return sums
 
 
-def _what(folder: Path, corpora: dict[str, Any]) -> str:
-    """The corpora and levels of a run, for a message."""
+def _summary(folder: Path, corpora: dict[str, Any]) -> str:
+    """List the corpora and alphabets of a run, for a message."""
     return f"{folder.name} has " + ", ".join(f"{name} ({' '.join(corpora[name]['scores'])})" for name in corpora)
 
 
@@ -65,22 +65,22 @@ def main() -> int:
     first, second = read_corpora(args.first), read_corpora(args.second)
     rows = []
     for name in [name for name in first if name in second]:
-        sides = [corpora[name]["scores"].get(args.level) for corpora in (first, second)]
-        if None in sides:  # a corpus of eight states has no nine
+        sides = [corpora[name]["scores"].get(args.states) for corpora in (first, second)]
+        if None in sides:  # a corpus with eight states has no q9
             continue
-        a, b = (chain_sums(scores, args.level) for scores in sides)
+        a, b = (chain_sums(scores, args.states) for scores in sides)
         if not np.array_equal(a[:, LABELLED], b[:, LABELLED]):
             raise ValueError(f"{name}: the two runs were not scored on the same chains. Evaluate both again.")
         outcome = paired_test(a, b, args.resamples)["accuracy"]
         difference, low, high = (100 * outcome[key] for key in ("difference", "low", "high"))
         rows.append(
-            f"| {name} | {100 * sides[0][args.level]:.1f} | {100 * sides[1][args.level]:.1f} "
+            f"| {name} | {100 * sides[0][args.states]:.1f} | {100 * sides[1][args.states]:.1f} "
             f"| {difference:+.2f} [{low:+.2f}, {high:+.2f}] | {outcome['p_value']:.4f} |"
         )
     if not rows:
         raise ValueError(
-            f"nothing to compare at {args.level}: {_what(args.first, first)}; {_what(args.second, second)}. "
-            "Evaluate both on a common corpus, or choose a --level that both have."
+            f"nothing to compare at {args.states}: {_summary(args.first, first)}; {_summary(args.second, second)}. "
+            "Evaluate both on a common corpus, or choose --states that both have."
         )
     print("| corpus | A | B | B - A | p |\n| --- | ---: | ---: | --- | ---: |", *rows, sep="\n")
     print(f"\nA: {args.first.name}, B: {args.second.name}; {origin(f'lift_ss_hf {__version__}', '1 thread')}.")

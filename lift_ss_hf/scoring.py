@@ -1,4 +1,4 @@
-"""Scores of predicted states, numpy only; the code is in `metrics/scoring.py`."""
+"""Public name of `metrics/scoring.py`: scores of predicted states. Needs numpy only."""
 
 from .metrics.scoring import compare, score
 

@@ -1,4 +1,4 @@
-"""benchmarks/paired.py: two runs' files give the paired test that the metric gives of the states themselves."""
+"""benchmarks/paired.py: the files of two runs give the same paired test as their states."""
 
 import json
 import random
@@ -55,9 +55,9 @@ def test_files_give_what_states_give(runs):
 
 
 @pytest.mark.process
-def test_runs_with_nothing_in_common_are_told(runs):
+def test_runs_with_nothing_in_common_are_an_error(runs):
     folders, _ = runs
-    done = paired(*folders, "--level", "q8")
+    done = paired(*folders, "--states", "q8")
     assert done.returncode == 2
     assert done.stderr.startswith("error: nothing to compare at q8: run0 has casp12 (q3), cb513 (q3); run1 has")
     assert not done.stdout

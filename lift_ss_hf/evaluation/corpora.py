@@ -70,6 +70,10 @@ def num_states_of(name: str, references: Sequence[str]) -> int:
     Args:
         name: a name from the catalogue, which records the number; or a path.
         references: states of each chain. A corpus outside the catalogue has nine states if P occurs.
+
+    Example:
+        >>> num_states_of("test2016", []), num_states_of("my_chains.txt", ["LLP"])
+        (8, 9)
     """
     corpus = find_corpus(name)
     if corpus is not None:
@@ -108,21 +112,16 @@ def evaluate_corpora(
         majority accuracies, and by alphabet the `scores` of `metrics.scoring.score`.
     """
     results: dict[str, Any] = {"model": model_name, "states": model.config.states, "environment": environment()}
+    folder = Path(out) if out is not None and PartialState().is_main_process else None
     results["corpora"] = {}
-    is_writer = out is not None and PartialState().is_main_process
     for name, corpus in corpora.items():
-        sequences, num_states = corpus["sequence"][:], num_states_of(name, corpus["states"])
-        references = encode_references(corpus["states"])
-        logger.info("evaluating on %s: %d chains", name, len(sequences))
+        logger.info("evaluating on %s: %d chains", name, len(corpus))
+        sequences, references = corpus["sequence"][:], encode_references(corpus["states"])
         predictions = predict(model, tokenizer, sequences, settings.max_tokens)
-        residues = sum(map(len, sequences))
+        num_states = num_states_of(name, corpus["states"])
         result: dict[str, Any] = {
             "split": settings.split,
-            "num_chains": len(sequences),
-            "num_residues": residues,
-            "windowed_chains": predictions.windowed,
-            "duplicates_in_training": count_duplicates(training_chains, sequences),
-            "residues_per_second": round(residues / predictions.seconds, 1),
+            **_circumstances(sequences, predictions, training_chains),
             "majority": {
                 alphabet: majority_accuracy(references, alphabet)
                 for alphabet in scorable_alphabets(predictions.states, num_states)
@@ -130,13 +129,27 @@ def evaluate_corpora(
             "scores": score_predictions(references, predictions, num_states, settings.bootstrap),
         }
         results["corpora"][name] = result
-        if is_writer:
-            _draw(name, references, predictions, result["scores"], Path(str(out)) / "figures")
-    if is_writer:
-        write_json(Path(str(out)) / "metrics.json", results)
-        with replacing(Path(str(out)) / "results.md") as part:
+        if folder is not None:
+            _draw(name, references, predictions, result["scores"], folder / "figures")
+    if folder is not None:
+        write_json(folder / "metrics.json", results)
+        with replacing(folder / "results.md") as part:
             part.write_text(results_markdown(results), "utf-8")
     return results
+
+
+def _circumstances(
+    sequences: Sequence[str], predictions: Predictions, training_chains: np.ndarray | None
+) -> dict[str, Any]:
+    """Return the size of a corpus, the number of its chains seen in training, and the speed."""
+    num_residues = sum(map(len, sequences))
+    return {
+        "num_chains": len(sequences),
+        "num_residues": num_residues,
+        "windowed_chains": predictions.windowed,
+        "duplicates_in_training": count_duplicates(training_chains, sequences),
+        "residues_per_second": round(num_residues / predictions.seconds, 1),
+    }
 
 
 def evaluate_saved(

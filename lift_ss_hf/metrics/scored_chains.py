@@ -1,4 +1,4 @@
-"""From what a caller has (strings of states, or labels) to labels at the level that is scored, checked at the door."""
+"""Turn strings of states or rows of labels into labels of the alphabet that is scored, and check them."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ import numpy as np
 
 from .states import IGNORE_INDEX, NINE_STATES, UNRESOLVED, Alphabet, UnknownStateError, fold_index, get_alphabet
 
-# References and predictions: one string, or one row of labels, a chain.
+# References or predictions: one string of states, or one row of labels, per chain.
 Chains = Sequence[str] | Sequence[Sequence[int]] | Sequence[np.ndarray] | np.ndarray
 
 COMPATIBLE, MASKED = "compatible", "masked"
-# Residues encoded and scored at once: bounds the memory by this or the longest chain. Of 2^13 to 2^17 the one whose
-# times vary least: a block's arrays stay under 128 KiB, from where on glibc asks the kernel for each anew.
+# Residues encoded and scored at once; memory is bounded by this or the longest chain. Of 2^13 to 2^17 this size gives
+# the steadiest times: the arrays of a block stay under 128 KiB, above which glibc asks the kernel for each array.
 BLOCK_RESIDUES = 1 << 14
 
 
 class ChainLabels:
-    """Chains of one side (references, or predictions), encoded a block at a time.
+    """The references or the predictions, encoded one block of chains at a time.
 
     Args:
         chains: strings of states, or rows of integer labels.
-        role: what messages call them.
-        alphabet: the level that is scored.
-        source: the alphabet of integer labels; strings need none.
+        role: the name used in messages.
+        alphabet: the alphabet that is scored.
+        source: the alphabet of integer labels; strings do not need it.
 
     Raises:
-        ValueError: for what is no list of chains of one kind.
+        ValueError: if chains is not a list of strings or a list of rows.
     """
 
     def __init__(self, chains: Chains, role: str, alphabet: Alphabet, source: Alphabet):
         if isinstance(chains, (str, bytes)):
-            raise ValueError(f"{role} is one string. Expected a list: one string of states, or row of labels, a chain.")
+            raise ValueError(
+                f"{role} is one string. Expected a list with one string of states, or one row of labels, per chain."
+            )
         try:
             self.chains = list(chains)
         except TypeError:
@@ -51,13 +53,13 @@ class ChainLabels:
         return len(self.chains)
 
     def encode(self, first: int, last: int) -> np.ndarray:
-        """Labels of the chains from `first` up to `last`, one behind the other.
+        """Return the labels of chains `first` to `last - 1`, concatenated.
 
         Returns:
-            (R,) int8 labels at the scored level; `len(alphabet)` where unresolved.
+            (R,) int8 labels of the alphabet that is scored; `len(alphabet)` where unresolved.
 
         Raises:
-            ValueError: for an unknown state or label; names chain and position.
+            ValueError: if a state or label is unknown; the message names the chain and the position.
         """
         chains = self.chains[first:last]
         return self._encode_strings(chains, first) if self.are_strings else self._encode_rows(chains, first)
@@ -78,7 +80,7 @@ class ChainLabels:
             if array.ndim != 1 or array.dtype.kind not in "iu":
                 raise ValueError(
                     f"{self.role} has rows of {array.ndim} dimension(s) and type {array.dtype}. "
-                    "Expected one integer label a residue; take the argmax of logits or probabilities first."
+                    "Expected one integer label per residue; take the argmax of logits or probabilities first."
                 )
         labels = np.concatenate([np.zeros(0, dtype=np.int64), *arrays], dtype=np.int64, casting="unsafe")
         wrong = np.flatnonzero(((labels < 0) | (labels >= len(self.source))) & (labels != IGNORE_INDEX))
@@ -89,30 +91,31 @@ class ChainLabels:
                 f"{self.source.name} (0 to {len(self.source) - 1} for {self.source.letters}, {IGNORE_INDEX} for "
                 "unresolved). Name the labels' alphabet with source=."
             )
-        # The last entry is what IGNORE_INDEX, put at -1, looks up.
+        # IGNORE_INDEX becomes -1 and looks up the last entry.
         folded = np.append(fold_index(self.source, self.alphabet), len(self.alphabet)).astype(np.int8)
         return folded[np.where(labels == IGNORE_INDEX, -1, labels)]
 
     def locate(self, index: int, first: int) -> tuple[int, int]:
-        """The 1-based chain and position of a residue of the block that begins with chain `first`."""
+        """Return the 1-based chain and position of a residue in the block that begins with chain `first`."""
         ends = np.cumsum(self.lengths[first:])
         chain = int(np.searchsorted(ends, index, side="right"))
         return first + chain + 1, index - int(ends[chain] - self.lengths[first + chain]) + 1
 
 
 class ScoredChains:
-    """References and predictions of the same chains, checked, as labels at the level that is scored.
+    """Checked references and predictions of the same chains, as labels of the alphabet that is scored.
 
     Args:
         references: strings of states or rows of labels; X or IGNORE_INDEX where unresolved.
-        predictions: the same chains; of strings or labels, whatever the references are.
-        states: the level to score at: q9, q8, q3 or q3_lift_ss.
-        mode: how unresolved residues are seen; see `scoring.score`.
-        source: the alphabet of integer labels; `states` if None.
-        role: what messages call the predictions.
+        predictions: the same chains, as strings or labels independently of the references.
+        states: the alphabet to score at: q9, q8, q3 or q3_lift_ss.
+        mode: how to treat unresolved residues; see `scoring.score`.
+        source: the alphabet of integer labels; None means `states`.
+        role: the name of the predictions in messages.
 
     Raises:
-        ValueError: for an unknown level or mode, no chains, or chains that do not fit together.
+        ValueError: if the alphabet or the mode is unknown, there are no chains, or references and predictions differ
+            in number or length.
     """
 
     def __init__(
@@ -126,14 +129,14 @@ class ScoredChains:
     ):
         self.alphabet = get_alphabet(states)
         source = self.alphabet if source is None else get_alphabet(source)
-        fold_index(source, self.alphabet)  # says so where it does not fold
+        fold_index(source, self.alphabet)  # raises if the source does not fold into the alphabet
         self.references = ChainLabels(references, "references", self.alphabet, source)
         self.predictions = ChainLabels(predictions, role, self.alphabet, source)
         self.mode = default_mode(self.references.are_strings) if mode is None else check_mode(mode)
         if len(self.references) != len(self.predictions):
             raise ValueError(
                 f"{len(self.references)} references but {len(self.predictions)} {role}. "
-                "Give one prediction a reference, in the same order."
+                "Give one prediction per reference, in the same order."
             )
         if not len(self.references):
             raise ValueError("no chains: references and predictions are empty. Give at least one chain.")
@@ -150,10 +153,11 @@ class ScoredChains:
         return len(self.references)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Reference and prediction (R,) int8 and lengths (chains,) of some chains at a time, ready to tally.
+        """Yield blocks of chains for `segments.tally`: (R,) int8 references and predictions, (chains,) lengths.
 
         Raises:
-            ValueError: for an unknown state or label, or a residue without prediction; names chain and position.
+            ValueError: if a state or label is unknown, or a residue has no prediction; the message names the chain and
+                the position.
         """
         unresolved = len(self.alphabet)
         for first, last in _block_bounds(self.references.lengths):
@@ -167,8 +171,8 @@ class ScoredChains:
                 number, position = self.predictions.locate(int(np.argmax(missing)), first)
                 raise ValueError(
                     f"{self.predictions.role}, chain {number}: no state ({UNRESOLVED} or {IGNORE_INDEX}) "
-                    f"at position {position}. Predict a state for every residue; only mode={MASKED!r} lets you "
-                    "leave out unresolved ones."
+                    f"at position {position}. Predict a state for every residue; only mode={MASKED!r} allows "
+                    "unresolved residues without one."
                 )
             if self.mode == MASKED and not needed.all():
                 kept = np.concatenate([[0], np.cumsum(needed)])
@@ -178,10 +182,10 @@ class ScoredChains:
 
 
 def check_mode(mode: str) -> str:
-    """Pass a mode on.
+    """Return the mode if it is known.
 
     Raises:
-        ValueError: if there is no such mode; the choices are listed.
+        ValueError: if the mode is unknown; the message lists the choices.
     """
     if mode not in (COMPATIBLE, MASKED):
         raise ValueError(f"unknown mode {mode!r}. Choose one of: {COMPATIBLE}, {MASKED}.")
@@ -189,12 +193,12 @@ def check_mode(mode: str) -> str:
 
 
 def default_mode(are_strings: bool) -> str:
-    """Compatible for strings, masked for labels, where IGNORE_INDEX may just as well be padding."""
+    """Return compatible for strings, and masked for labels, whose IGNORE_INDEX may also be padding."""
     return COMPATIBLE if are_strings else MASKED
 
 
 def _block_bounds(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Consecutive ranges of chains of at most BLOCK_RESIDUES residues, or of one longer chain."""
+    """Yield consecutive ranges of chains with at most BLOCK_RESIDUES residues, or with one longer chain."""
     ends = np.cumsum(lengths)
     first = 0
     while first < len(lengths):

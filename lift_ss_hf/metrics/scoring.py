@@ -1,6 +1,6 @@
 """Scores of predicted states: accuracy (Q9, Q8, Q3), SOV'99, SOV_refine, F1, MCC. Needs numpy only.
 
-`score` says all there is to say of one predictor, `compare` which of two is better. All scores are fractions.
+`score` scores one predictor, `compare` tests whether two predictors differ. All scores are fractions.
 """
 
 from __future__ import annotations
@@ -26,41 +26,44 @@ def score(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score predicted states against the reference's.
+    """Score predicted states against reference states.
 
-    Unresolved residues (X, or IGNORE_INDEX) are never scored, but they part or join segments. `mode` says how:
+    Unresolved residues (X, or IGNORE_INDEX) are never scored, but they affect segments. `mode` says how:
 
-    - `compatible`, as LIFT_SS and the published figures: they stay in both strings, and a predicted segment runs on
-      through them. HHHXXX against HHHHHH has sov99 0.6667 at an accuracy of 1.
-    - `masked`: they are cut out of both strings first. The same pair has sov99 1.
+    - `compatible`, as in LIFT_SS and published results: they stay in both strings, and a predicted segment continues
+      through them. HHHXXX against HHHHHH has an sov99 of 0.6667 and an accuracy of 1.
+    - `masked`: they are removed from both strings first. The same pair has an sov99 of 1.
 
     Args:
-        references: one string of states a chain (coil as L, C, '-', '.' or blank; X unresolved), or one row of labels.
+        references: one string of states per chain (coil as L, C, '-', '.' or blank; X where unresolved), or one row
+            of labels per chain.
         predictions: the same chains in the same order, as strings or labels.
-        states: the level to score at: q9, q8, q3 (P is coil, the field's) or q3_lift_ss (P is helix, the reference's).
-            Finer states are folded into it.
-        mode: None means `compatible` for strings and `masked` for labels, where IGNORE_INDEX may be padding too.
-        source: the alphabet of integer labels; `states` itself if None.
+        states: the alphabet to score at: q9, q8, q3 (P is coil, as is usual) or q3_lift_ss (P is helix, as in
+            LIFT_SS). Finer states are folded into it.
+        mode: None means `compatible` for strings and `masked` for labels, whose IGNORE_INDEX may also be padding.
+        source: the alphabet of integer labels; None means `states`.
         per_chain: add the lists `chain_num_residues`, `chain_<states>`, `chain_sov99` and `chain_sov_refine`.
-        bootstrap: add 95 % intervals `<name>_low` and `<name>_high` from so many resamples of the chains.
-        seed: of the resampling.
+        bootstrap: resamples of the chains for the 95 % intervals `<name>_low` and `<name>_high`; 0 for none.
+        seed: seed of the resampling.
 
     Returns:
-        a flat dictionary of plain Python values, ready for JSON:
-        `q9` (or whatever `states` is): correct / labelled residues of the whole set [fraction];
+        A flat dictionary of plain Python values, ready for JSON:
+        `q9` (or the name of `states`): correct / labelled residues of all chains [fraction];
         `sov99`, `sov_refine`: pooled over states and chains, see `segments.tally` [fraction]; `sov_mode`;
         `macro_f1`: mean F1 over the states that occur in references or predictions;
-        `macro_f1_predicted`: over the states that were predicted at all (as LIFT_SS; never lower);
-        `recall_H`, `precision_H`, `f1_H`, `mcc_H`, `sov99_H`, ... for every state;
-        `confusion_matrix`: rows the reference's, columns the predicted state, in the order of `letters` [residues];
+        `macro_f1_predicted`: mean F1 over the states that occur in predictions (as in LIFT_SS; never lower);
+        `recall_H`, `precision_H`, `f1_H`, `mcc_H`, `sov99_H`, and so on for every state;
+        `confusion_matrix`: a row for each reference state, a column for each predicted state, in the order of
+        `letters` [residues];
         `states`, `letters`, `num_chains`, `num_residues` (labelled).
 
-        A value that is not defined is None: recall and sov99 of a state that no reference has, precision of one never
-        predicted, F1 and MCC of one in neither, scores of a chain without labels. MCC is 0 where its denominator is.
+        Undefined values are None: recall and sov99 of a state that is not in the references, precision of one that is
+        not in the predictions, F1 and MCC of one in neither, scores of a chain without labels. MCC is 0 if its
+        denominator is 0.
 
     Raises:
-        ValueError: if there are no chains, or none has a labelled residue; for chains of unequal length, unknown
-            states or labels, residues without prediction. Messages name the chain and the 1-based position.
+        ValueError: if there are no chains or no labelled residues, lengths differ, a state or label is unknown, or a
+            residue has no prediction. The message names the chain and the 1-based position.
 
     Source: Yang et al. 2023 (pooling, X); Zemla et al. 1999 (SOV'99); Liu & Wang 2018 (SOV_refine); Matthews 1975.
 
@@ -103,25 +106,34 @@ def compare(
 ) -> dict[str, Any]:
     """Test whether two predictors differ on the same chains.
 
-    Two-sided permutation test (each chain's two predictions may be swapped), with a bootstrap interval over chains.
+    The p-values come from a two-sided permutation test that swaps the two predictions of a chain, the intervals from
+    a bootstrap over chains.
 
     Args:
         references: as in `score`.
-        predictions_a: of the first predictor.
-        predictions_b: of the second.
-        states: the level to score at.
-        mode: how unresolved residues are seen; see `score`.
-        source: the alphabet of integer labels; `states` itself if None.
-        resamples: of the permutation, and of the bootstrap.
-        seed: of both.
+        predictions_a: predictions of the first predictor.
+        predictions_b: predictions of the second predictor.
+        states: the alphabet to score at.
+        mode: how to treat unresolved residues; see `score`.
+        source: the alphabet of integer labels; None means `states`.
+        resamples: number of permutations, and of bootstrap samples.
+        seed: seed of both.
 
     Returns:
-        for each of accuracy (named q9, q8, ...), sov99 and sov_refine: `<name>_a`, `<name>_b` [fraction],
-        `<name>_difference` (b - a) with its 95 % interval `<name>_difference_low` and `_high`, `<name>_p_value`;
-        `sov_mode`, `states`, `num_chains`, `num_residues`, `resamples`, `seed`.
+        For accuracy (named q9, q8, ...), sov99 and sov_refine: `<name>_a` and `<name>_b` [fraction],
+        `<name>_difference` (b - a) with its 95 % interval `<name>_difference_low` to `<name>_difference_high`, and
+        `<name>_p_value`. Also `sov_mode`, `states`, `num_chains`, `num_residues`, `resamples` and `seed`.
 
     Raises:
-        ValueError: as `score`; for resamples < 1, or fewer than two chains with labels.
+        ValueError: as in `score`, and if resamples < 1 or fewer than two chains have labels.
+
+    Source: Phipson & Smyth 2010, Stat Appl Genet Mol Biol 9:39 (p-values).
+
+    Example:
+        >>> references, worse = ["HHHHHH"] * 20, ["HHHLHH"] * 20
+        >>> result = compare(references, worse, references, "q3")
+        >>> round(result["q3_difference"], 4), result["q3_p_value"] < 0.001
+        (0.1667, True)
     """
     sides = {}
     for side, predictions in (("a", predictions_a), ("b", predictions_b)):
@@ -151,7 +163,7 @@ def compare(
 
 
 def tally_chains(scored: ScoredChains) -> Tally:
-    """All chains' counts.
+    """Count agreement and segment overlap of all chains.
 
     Raises:
         ValueError: if no residue is labelled.
@@ -165,17 +177,17 @@ def tally_chains(scored: ScoredChains) -> Tally:
 
 
 def pooled_scores(chains: np.ndarray, name: str) -> dict[str, float]:
-    """Accuracy under its full name, sov99 and sov_refine of all chains together [fraction]."""
+    """Return the accuracy under its full name, sov99 and sov_refine of all chains together [fraction]."""
     return {key: float(value) for key, value in _named(ratios(chains.sum(axis=0)), name).items()}
 
 
 def _named(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """The same, with the accuracy under its full name: q9, q8, ..."""
+    """Rename the key `accuracy` to the name of the alphabet: q9, q8, ..."""
     return {name if key == "accuracy" else key: value for key, value in values.items()}
 
 
 def state_scores(counts: Tally, alphabet: Alphabet) -> dict[str, Any]:
-    """Scores of each state, their means, and the confusion matrix."""
+    """Compute the scores of each state, their means, and the confusion matrix."""
     confusion = counts.confusion.astype(float)
     total = confusion.sum()
     hits, in_reference, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
@@ -204,5 +216,5 @@ def state_scores(counts: Tally, alphabet: Alphabet) -> dict[str, Any]:
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
-    """Python floats, None for what is not defined."""
+    """Convert to Python floats, and NaN to None."""
     return [None if value != value else value for value in values.tolist()]

@@ -1,8 +1,8 @@
-"""Segment overlap (SOV'99, SOV_refine) and agreement of states, by run lengths: O(residues), numpy only.
+"""Segment overlap (SOV'99, SOV_refine) and confusion of states from run lengths, in linear time with numpy only.
 
-A maximal stretch on which both the reference and the prediction keep their state is the overlap of exactly one
-reference segment with one predicted segment. So cutting the chains wherever either changes gives every overlapping
-pair once, and all scores are sums over these overlaps.
+A maximal stretch on which neither the reference nor the prediction changes its state is the overlap of exactly one
+reference segment with one predicted segment. Cutting the chains wherever either changes therefore gives every
+overlapping pair once, and all scores are sums over these overlaps.
 
 Sources: Zemla et al. 1999, Proteins 34:220 (SOV'99); Liu & Wang 2018, Source Code Biol Med 13:1 (SOV_refine).
 """
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The columns of `Tally.chains`: sums that pool over chains by addition, and whose ratios are the scores.
+# The columns of `Tally.chains`: sums that add up over chains, and whose ratios are the scores.
 CORRECT, LABELLED, SOV99, SOV_REFINE, NORM = range(5)
 RATIOS = {"accuracy": (CORRECT, LABELLED), "sov99": (SOV99, NORM), "sov_refine": (SOV_REFINE, NORM)}
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What chains add up to; sum two to pool them.
+    """Counts and sums over chains, from which all scores are computed.
 
     Attributes:
-        confusion: (S, S) int64 residues, reference state by predicted state; unresolved residues are not in it.
+        confusion: (S, S) int64 counts, reference state by predicted state, without unresolved residues [residues].
         sov: (3, S) numerators of SOV'99 and SOV_refine, and the normalisation N, by state [residues].
         chains: (chains, 5) the columns CORRECT, LABELLED, SOV99, SOV_REFINE, NORM of each chain [residues].
     """
@@ -34,7 +34,7 @@ class Tally:
 
     @classmethod
     def pool(cls, tallies: list[Tally]) -> Tally:
-        """All chains of these tallies, in their order."""
+        """Return the tally of all chains of several tallies, in their order."""
         return cls(
             np.sum([tally.confusion for tally in tallies], axis=0),
             np.sum([tally.sov for tally in tallies], axis=0),
@@ -43,13 +43,13 @@ class Tally:
 
 
 def ratios(totals: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores of summed columns of `Tally.chains`.
+    """Compute scores from sums of the columns of `Tally.chains`.
 
     Args:
         totals: (..., 5) sums.
 
     Returns:
-        accuracy, sov99 and sov_refine, each (...) [fraction]; NaN where there is nothing to score.
+        accuracy, sov99 and sov_refine, each of shape (...) [fraction]; NaN where there is nothing to score.
     """
     with np.errstate(invalid="ignore"):
         return {name: totals[..., top] / totals[..., bottom] for name, (top, bottom) in RATIOS.items()}
@@ -57,29 +57,29 @@ def ratios(totals: np.ndarray) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Stretches:
-    """Stretches of residues within a chain: chain, state and length of each, all (stretches,)."""
+    """Stretches of residues with one state: their chains, states and lengths, each of shape (stretches,)."""
 
     chain: np.ndarray
     state: np.ndarray
     length: np.ndarray
 
     def __getitem__(self, chosen: np.ndarray) -> _Stretches:
-        """Those at these indices (a mask would be searched three times)."""
+        """Select stretches by index (a mask would be searched three times)."""
         return _Stretches(self.chain[chosen], self.state[chosen], self.length[chosen])
 
 
 @dataclass(frozen=True)
 class _Overlaps:
-    """Where reference and predicted segments overlap, whatever their states.
+    """Overlaps of reference segments with predicted segments of any state.
 
     Attributes:
-        stretches: (overlaps,) with the reference's state; the length is minov.
-        predicted_state: (overlaps,).
-        matched: indices of the overlaps whose segments are of one state.
+        stretches: the overlaps, with the state of the reference; their length is minov.
+        predicted_state: (overlaps,) predicted states.
+        matched: indices of the overlaps whose two segments have the same state.
         segment: (overlaps,) index of the reference segment.
-        segments: the reference's segments.
+        segments: the reference segments.
         predicted_segment: (overlaps,) index of the predicted segment.
-        predicted_lengths: of the predicted segments.
+        predicted_lengths: (predicted segments,) lengths.
     """
 
     stretches: _Stretches
@@ -92,22 +92,22 @@ class _Overlaps:
 
 
 def tally(reference: np.ndarray, prediction: np.ndarray, lengths: np.ndarray, num_states: int) -> Tally:
-    """Count agreement and segment overlap of chains that lie one behind the other.
+    """Count the agreement and the segment overlap of concatenated chains.
 
     SOV'99: for every pair of overlapping segments of one state (reference s1, predicted s2), with minov the length
     of the overlap and maxov their total extent, (minov + delta) / maxov * len(s1), where
     delta = min(maxov - minov, minov, len(s1) // 2, len(s2) // 2). N adds len(s1) for every such pair, and once for a
-    reference segment without one. SOV'99 = sum / N.
+    reference segment without such a pair. SOV'99 = sum / N.
 
     SOV_refine (lambda = 1) is the same with delta = min(delta_all * len(s1) / L * minov / maxov, maxov - minov),
     where delta_all = (states in the chain's reference) / (sum of (len / L)^2 over its reference segments) and L is
-    the chain's length. An unresolved stretch counts as a state and as segments there, and nowhere else.
+    the chain's length. There, and only there, unresolved residues count as a state and form segments.
 
     Args:
         reference: (R,) integers, 0 to num_states - 1, and num_states where unresolved.
         prediction: (R,) integers, 0 to num_states - 1.
-        lengths: (chains,) residues of each chain; their sum is R. 0 is allowed.
-        num_states: S.
+        lengths: (chains,) residues of each chain, with sum R; 0 is allowed.
+        num_states: S, without the unresolved state.
 
     Source: Zemla et al. 1999; Liu & Wang 2018; N and X as in LIFT_SS.
     """
@@ -126,14 +126,14 @@ def tally(reference: np.ndarray, prediction: np.ndarray, lengths: np.ndarray, nu
 
 
 def _cut(reference: np.ndarray, prediction: np.ndarray, lengths: np.ndarray) -> _Overlaps:
-    """Cut the chains wherever the reference or the prediction changes its state."""
+    """Cut the chains wherever the reference or the prediction changes state."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     reference_starts, prediction_starts = _starts(reference, offsets), _starts(prediction, offsets)
     starts = np.flatnonzero(reference_starts | prediction_starts)
     chain = np.repeat(np.arange(len(lengths)), np.diff(np.searchsorted(starts, offsets)))
     state = reference[starts].astype(np.intp)
     predicted_state = prediction[starts].astype(np.intp)
-    # Which overlaps are the first of their reference segment, and of their predicted segment.
+    # True for overlaps that are the first in their reference segment, or in their predicted segment.
     opens, opens_predicted = reference_starts[starts], prediction_starts[starts]
     opening = np.flatnonzero(opens)
     return _Overlaps(
@@ -148,7 +148,7 @@ def _cut(reference: np.ndarray, prediction: np.ndarray, lengths: np.ndarray) -> 
 
 
 def _starts(labels: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(R,) bool: True where a segment begins, at the first residue of a chain in any case."""
+    """Return an (R,) bool array, True at the first residue of every segment, hence of every chain."""
     starts = np.empty(len(labels), dtype=bool)
     np.not_equal(labels[1:], labels[:-1], out=starts[1:])
     starts[offsets[:-1][np.diff(offsets) > 0]] = True
@@ -156,7 +156,7 @@ def _starts(labels: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _delta_all(segments: _Stretches, lengths: np.ndarray, num_states: int) -> np.ndarray:
-    """(chains,) SOV_refine's allowance of each chain; 0 for an empty one."""
+    """Return delta_all of SOV_refine for each chain, (chains,); 0 for an empty chain."""
     num_chains, letters = len(lengths), num_states + 1
     counts = np.bincount(segments.chain * letters + segments.state, minlength=num_chains * letters)
     present = (counts.reshape(num_chains, letters) > 0).sum(axis=1)
@@ -165,7 +165,7 @@ def _delta_all(segments: _Stretches, lengths: np.ndarray, num_states: int) -> np
 
 
 def _sov(overlaps: _Overlaps, lengths: np.ndarray, num_states: int) -> np.ndarray:
-    """(3, chains, S) sums of SOV'99 and of SOV_refine, and their N."""
+    """Return the (3, chains, S) numerators of SOV'99 and SOV_refine, and their N."""
     segments, num_chains = overlaps.segments, len(lengths)
     pairs, segment = overlaps.stretches[overlaps.matched], overlaps.segment[overlaps.matched]
     minov, length = pairs.length, segments.length[segment]
@@ -181,7 +181,7 @@ def _sov(overlaps: _Overlaps, lengths: np.ndarray, num_states: int) -> np.ndarra
     alone = segments[np.flatnonzero(without_pair)]
 
     def sums(stretches: _Stretches, values: np.ndarray) -> np.ndarray:
-        """(chains, S) sums of the values."""
+        """Sum values by chain and state, (chains, S)."""
         cell = stretches.chain * num_states + stretches.state
         return np.bincount(cell, values, num_chains * num_states).reshape(num_chains, num_states)
 

@@ -1,6 +1,6 @@
-"""How sure a score is: intervals by resampling chains, and a paired test of two predictors on the same chains.
+"""Confidence intervals of scores, and a paired test of two predictors on the same chains.
 
-Residues of one chain are not independent, chains nearly are: so chains are what is resampled.
+Both resample chains, since the residues of a chain are not independent of each other while chains nearly are.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 from .segments import LABELLED, ratios
 
 CONFIDENCE = 0.95
-# Random numbers drawn at once [elements]: bounds the memory, whatever the number of chains.
+# Random numbers drawn at once [elements]; bounds the memory for any number of chains.
 DRAWN_AT_ONCE = 1 << 20
 
 
 def _check(chains: np.ndarray, resamples: int, what: str) -> np.ndarray:
-    """Which chains have labels.
+    """Return a (chains,) bool array, True for chains with labels.
 
     Raises:
-        ValueError: for a bad number of resamples, or fewer than two labelled chains.
+        ValueError: if the number of resamples is invalid, or fewer than two chains have labels.
     """
     if not isinstance(resamples, (int, np.integer)) or isinstance(resamples, bool) or resamples < 1:
         raise ValueError(f"{what} is {resamples!r}. Expected a whole number of resamples, 1000 for instance.")
@@ -31,35 +31,35 @@ def _check(chains: np.ndarray, resamples: int, what: str) -> np.ndarray:
 
 
 def _bootstrap_totals(chains: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(resamples, columns) sums over as many chains as there are, drawn with replacement."""
+    """Draw as many chains as there are, with replacement, and return their sums, (resamples, columns)."""
     num_chains = len(chains)
     totals = np.empty((resamples, chains.shape[1]))
-    for row in range(resamples):  # one at a time: the memory stays that of the chains
+    for row in range(resamples):  # one by one, so that memory does not grow with the resamples
         drawn = np.bincount(rng.integers(num_chains, size=num_chains), minlength=num_chains)
         totals[row] = drawn @ chains
     return totals
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    """The central CONFIDENCE of these values."""
+    """Return the bounds of the central CONFIDENCE of the values."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def bootstrap_intervals(chains: np.ndarray, resamples: int, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of the pooled scores.
+    """Compute 95 % percentile intervals of the pooled scores.
 
     Args:
-        chains: (chains, 5) sums of each chain, as in `Tally`.
-        resamples: how many sets of chains to draw.
-        seed: of the draws; the same seed gives the same intervals.
+        chains: (chains, 5) sums of each chain, as in `Tally.chains`.
+        resamples: number of sets of chains to draw.
+        seed: seed of the draws; the same seed gives the same intervals.
 
     Returns:
-        low and high of accuracy, sov99 and sov_refine [fraction].
+        The low and high bound of accuracy, sov99 and sov_refine [fraction].
 
     Raises:
-        ValueError: for resamples < 1, or fewer than two chains with labels.
+        ValueError: if resamples < 1, or fewer than two chains have labels.
 
     Source: Efron 1979, Ann Statist 7:1.
     """
@@ -69,7 +69,7 @@ def bootstrap_intervals(chains: np.ndarray, resamples: int, seed: int = 0) -> di
 
 
 def _swap_draws(num_chains: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """(rows, chains) blocks of 0 and 1, `resamples` rows in all: 1 where a chain's two predictions swap."""
+    """Yield (rows, chains) blocks of 0 and 1 with `resamples` rows in total; 1 swaps the predictions of a chain."""
     rows_at_once = max(1, DRAWN_AT_ONCE // num_chains)
     for first in range(0, resamples, rows_at_once):
         rows = min(rows_at_once, resamples - first)
@@ -79,21 +79,21 @@ def _swap_draws(num_chains: int, resamples: int, rng: np.random.Generator) -> It
 def paired_test(chains_a: np.ndarray, chains_b: np.ndarray, resamples: int, seed: int = 0) -> dict[str, dict]:
     """Compare two predictors on the same chains.
 
-    The p-value is two-sided and comes from a permutation (sign-flip) test: where neither is better, each chain's two
-    predictions may be swapped; p = (1 + swaps with at least the seen difference) / (1 + resamples). The interval of
-    the difference is a percentile bootstrap over chains, drawn together for both.
+    The two-sided p-value comes from a permutation (sign-flip) test: if neither predictor is better, the two
+    predictions of each chain are exchangeable. p = (1 + permutations with at least the observed difference) /
+    (1 + resamples). The interval of the difference is a percentile bootstrap that draws the same chains for both.
 
     Args:
-        chains_a: (chains, 5) sums of each chain with the first predictor, as in `Tally`.
-        chains_b: (chains, 5) with the second.
-        resamples: of the permutation, and of the bootstrap.
-        seed: of both.
+        chains_a: (chains, 5) sums of each chain for the first predictor, as in `Tally.chains`.
+        chains_b: (chains, 5) sums for the second predictor.
+        resamples: number of permutations, and of bootstrap samples.
+        seed: seed of both.
 
     Returns:
-        for accuracy, sov99 and sov_refine: difference (b - a), low, high and p_value.
+        `difference` (b - a), its 95 % interval `low` to `high`, and `p_value` for accuracy, sov99 and sov_refine.
 
     Raises:
-        ValueError: for resamples < 1, or fewer than two chains with labels.
+        ValueError: if resamples < 1, or fewer than two chains have labels.
 
     Source: Phipson & Smyth 2010, Stat Appl Genet Mol Biol 9:39 (the added one).
     """
@@ -101,13 +101,13 @@ def paired_test(chains_a: np.ndarray, chains_b: np.ndarray, resamples: int, seed
     chains_a, chains_b = chains_a[labelled], chains_b[labelled]
     rng = np.random.default_rng(seed)
     sum_a, sum_b, gap = chains_a.sum(axis=0), chains_b.sum(axis=0), chains_b - chains_a
-    seen = _differences(sum_a, sum_b)
-    extreme = dict.fromkeys(seen, 0)
+    observed = _differences(sum_a, sum_b)
+    extreme = dict.fromkeys(observed, 0)
     for swapped in _swap_draws(len(gap), resamples, rng):
         moved = swapped @ gap
         for name, difference in _differences(sum_a + moved, sum_b - moved).items():
-            # The tolerance lets a permutation that only reorders the sums count as the tie it is.
-            extreme[name] += int((np.abs(difference) >= abs(seen[name]) - 1e-12).sum())
+            # With the tolerance, a permutation that only reorders the sums counts as a tie.
+            extreme[name] += int((np.abs(difference) >= abs(observed[name]) - 1e-12).sum())
     drawn = _bootstrap_totals(np.hstack([chains_a, chains_b]), resamples, rng)
     drawn_a, drawn_b = np.split(drawn, 2, axis=1)
     intervals = {name: _interval(values) for name, values in _differences(drawn_a, drawn_b).items()}
@@ -118,11 +118,11 @@ def paired_test(chains_a: np.ndarray, chains_b: np.ndarray, resamples: int, seed
             "high": intervals[name][1],
             "p_value": (1 + extreme[name]) / (1 + resamples),
         }
-        for name, difference in seen.items()
+        for name, difference in observed.items()
     }
 
 
 def _differences(totals_a: np.ndarray, totals_b: np.ndarray) -> dict[str, np.ndarray]:
-    """B less a, of each pooled score."""
+    """Return b - a for each pooled score."""
     scores_a, scores_b = ratios(totals_a), ratios(totals_b)
     return {name: scores_b[name] - scores_a[name] for name in scores_a}

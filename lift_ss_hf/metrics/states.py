@@ -1,7 +1,7 @@
-"""The states, under the name that the metric's modules know them by.
+"""The DSSP states, for the modules of the metric.
 
-evaluate copies only the siblings of a metric's module. So `scoring` and the modules beside it import `.states`: here
-that is this file, in `q8_sov/` a link to `models/states.py`.
+`evaluate.load` copies only the siblings of a metric's module. `scoring` and its siblings therefore import `.states`,
+which is this file here, and a link to `models/states.py` in `q8_sov/`.
 """
 
 from ..models.states import (

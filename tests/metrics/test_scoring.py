@@ -338,7 +338,7 @@ def test_compare_is_exact_on_few_chains():
     ("arguments", "message"),
     [
         ((["HH", "HHH"], ["HH", "HH"]), r"chain 2: 3 reference states but 2 predicted\. Mark unresolved residues X"),
-        ((["HH"], ["HH", "H"]), r"1 references but 2 predictions\. Give one prediction a reference"),
+        ((["HH"], ["HH", "H"]), r"1 references but 2 predictions\. Give one prediction per reference"),
         (([], []), "no chains: references and predictions are empty"),
         ((["XX"], ["HH"]), r"no labelled residue in 1 chain\(s\)"),
         (([""], [""]), r"no labelled residue in 1 chain\(s\)"),

@@ -1,4 +1,4 @@
-"""The metric's page as a Space: paste states, read scores."""
+"""The page of the metric as a Space: paste states, get scores."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import evaluate
 import gradio
-from states import ALPHABETS  # beside this file: a Space runs it as a script
+from states import ALPHABETS  # not `.states`, since a Space runs this file as a script
 
 METRIC = evaluate.load(str(Path(__file__).with_name("q8_sov.py")))
 
 
 def scores_of(references: str, predictions: str, states: str, mode: str) -> str:
-    """Score chains given one a line; an error of the input is the answer, as one line."""
-    # No strip(): a blank is a spelling of coil.
+    """Score chains, one per line; if the input is invalid, return the message."""
+    # Not stripped, since a blank means coil.
     chains = {"references": references.split("\n"), "predictions": predictions.split("\n")}
     try:
         return json.dumps(METRIC.compute(**chains, states=states, mode=mode), indent=2)
@@ -23,13 +23,13 @@ def scores_of(references: str, predictions: str, states: str, mode: str) -> str:
 
 
 def page() -> gradio.Interface:
-    """The page: two boxes of states, the level and the mode."""
+    """Build the page: two boxes of states, the alphabet and the mode."""
     return gradio.Interface(
         fn=scores_of,
         inputs=[
-            gradio.Textbox(label="References: one chain a line, X where unresolved", value="HHHHHH", lines=4),
-            gradio.Textbox(label="Predictions: the same chains", value="HHHLHH", lines=4),
-            gradio.Dropdown(list(ALPHABETS), label="Level", value="q8"),
+            gradio.Textbox(label="References: one chain per line, X where unresolved", value="HHHHHH", lines=4),
+            gradio.Textbox(label="Predictions: the same chains in the same order", value="HHHLHH", lines=4),
+            gradio.Dropdown(list(ALPHABETS), label="Alphabet", value="q8"),
             gradio.Radio(["compatible", "masked"], label="Unresolved residues", value="compatible"),
         ],
         outputs=gradio.Code(label="Scores [fraction]", language="json"),

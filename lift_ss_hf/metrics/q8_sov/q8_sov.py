@@ -1,7 +1,7 @@
-"""Secondary structure scores as an evaluate module: a thin shell over scoring.py, which lies beside it.
+"""Secondary structure scores as a module of the evaluate library: a thin wrapper around the `scoring.py` beside it.
 
-evaluate copies the files named in `from .x import y` below, one module a line and without a comment behind it, and
-does not look into them: so every file that scoring.py needs is named here too.
+`evaluate.load` copies the files named in the `from .x import y` lines below and does not look into them. So every file
+that scoring.py needs is named here too, one module per line, without a comment at the end of the line.
 """
 
 import datasets
@@ -15,24 +15,24 @@ from .states import ALPHABETS, get_alphabet
 
 _DESCRIPTION = f"""\
 Protein secondary structure prediction: accuracy (Q9, Q8, Q3), SOV'99 and SOV_refine pooled over chains, recall, \
-precision, F1, MCC and SOV'99 of every state, and the confusion matrix. Levels: {", ".join(ALPHABETS)}.
+precision, F1, MCC and SOV'99 of every state, and the confusion matrix. Alphabets: {", ".join(ALPHABETS)}.
 """
 
 _INPUTS_DESCRIPTION = f"""
 Args:
-    predictions: one string of states a chain, or one list of integer labels.
+    predictions: one string of states, or one list of integer labels, per chain.
     references: the same chains in the same order; X (or -100) where a residue is unresolved.
-    states: the level to score at, one of {", ".join(ALPHABETS)}; the configuration's name if None, else q9.
-    mode: 'compatible' (LIFT_SS, published figures) or 'masked' (unresolved residues cut out of both); None means
-        '{default_mode(True)}' for strings and '{default_mode(False)}' for labels.
-    source: the alphabet of integer labels; `states` itself if None.
+    states: the alphabet to score at, one of {", ".join(ALPHABETS)}; None means the configuration's name, or else q9.
+    mode: 'compatible' (as in LIFT_SS and published results) or 'masked' (unresolved residues are removed from both);
+        None means '{default_mode(True)}' for strings and '{default_mode(False)}' for labels.
+    source: the alphabet of integer labels; None means `states`.
     per_chain: add the scores of every chain.
-    bootstrap: add {CONFIDENCE:.0%} intervals of {", ".join(RATIOS)} from so many resamples of the chains.
-    seed: of the resampling.
+    bootstrap: resamples of the chains for {CONFIDENCE:.0%} intervals of {", ".join(RATIOS)}; 0 for none.
+    seed: seed of the resampling.
 Returns:
-    a flat dictionary, all scores as fractions: the accuracy under the name of the level, sov99, sov_refine, sov_mode,
-    macro_f1, macro_f1_predicted, recall_H, precision_H, f1_H, mcc_H, sov99_H (and so on for every state),
-    confusion_matrix, states, letters, num_chains, num_residues. What is not defined is None.
+    A flat dictionary with all scores as fractions: the accuracy under the name of the alphabet, sov99, sov_refine,
+    sov_mode, macro_f1, macro_f1_predicted, recall_H, precision_H, f1_H, mcc_H, sov99_H (and so on for every state),
+    confusion_matrix, states, letters, num_chains, num_residues. Undefined values are None.
 Examples:
     >>> metric = evaluate.load("lift_ss_hf/metrics/q8_sov")
     >>> metric.compute(references=["HHHHHH"], predictions=["HHHLHH"], states="q3")["sov99"]
@@ -69,7 +69,7 @@ _CITATION = """\
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS_DESCRIPTION)
 class Q8Sov(evaluate.Metric):
-    """Secondary structure scores; the configuration's name is the level."""
+    """Secondary structure scores; the name of the configuration is the alphabet to score at."""
 
     def _info(self):
         if self.config_name != "default":
@@ -85,11 +85,11 @@ class Q8Sov(evaluate.Metric):
         )
 
     def add_batch(self, *, predictions=None, references=None, **inputs):
-        """Add chains; evaluate 0.4 answers a batch without any with an IndexError."""
+        """Add chains. Refuses an empty batch, for which evaluate 0.4 raises an IndexError."""
         if predictions is not None and references is not None and not (len(predictions) and len(references)):
-            score(references, predictions)  # says what is wrong
+            score(references, predictions)  # raises the message
         super().add_batch(predictions=predictions, references=references, **inputs)
 
     def _compute(self, predictions, references, states=None, **options):
-        level = "q9" if self.config_name == "default" else self.config_name
-        return score(references, predictions, states or level, **options)
+        default = "q9" if self.config_name == "default" else self.config_name
+        return score(references, predictions, states or default, **options)
