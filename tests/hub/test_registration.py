@@ -49,8 +49,8 @@ def test_public_names_are_there_and_listed():
 
 
 def test_the_announced_types_are_those_of_the_configurations():
-    from lift_ss_hf.models import configuration as c
     from lift_ss_hf.hub.registration import MODEL_TYPES
+    from lift_ss_hf.models import configuration as c
 
     families = (c.EsmSecondaryStructureConfig, c.T5SecondaryStructureConfig, c.BertSecondaryStructureConfig)
     assert tuple(family.model_type for family in families) == MODEL_TYPES

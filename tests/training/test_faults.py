@@ -1,21 +1,25 @@
-"""Real processes, really killed: what a run is worth after SIGKILL, SIGTERM and a kill while it writes."""
+"""Processes that are killed: a run resumes after SIGKILL, SIGTERM and a kill while it writes, to the same result."""
 
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-from small_runs import ROOT, command, launch, write_data
+from forked_runs import launched_environment, run_forked, signal_at, train_forked
+from small_runs import ROOT, flags, launch, train, write_data
+from transformers import Trainer
+from transformers.trainer_callback import CallbackHandler
 
 from lift_ss_hf.training.checkpoints import find_damage, last_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
-SHORT = ("--num_train_epochs", "6", "--early_stopping_patience", "0")
+# masks are drawn anew in each epoch: a resumed run must draw those that the killed one would have drawn
+SHORT = ("--num_train_epochs", "4", "--early_stopping_patience", "0", "--mask_fraction", "0.05", "--bootstrap", "0")
 RESUME = ("--resume_from_checkpoint", "last")
+KILLED, STOPPED = -signal.SIGKILL, 75
 
 
 @pytest.fixture(scope="module")
@@ -25,128 +29,120 @@ def data(tmp_path_factory):
 
 def scores(out):
     results = json.loads((out / "metrics.json").read_text())
-    return [levels["scores"]["q9"]["q9"] for levels in results["corpora"].values()], results["learnt"]["q9"]
-
-
-def finish(arguments):
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
+    return [corpus["scores"]["q9"]["q9"] for corpus in results["corpora"].values()], results["learnt"]["q9"]
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """The scores of an uninterrupted run, in one process and in two."""
     out = tmp_path_factory.mktemp("whole")
-    finish(command(data, out / "one", *SHORT))
-    finish(launch("cpu_ddp", data, out / "two", *SHORT))
+    train(data, out / "one", *SHORT)
+    assert train_forked(data, out / "two", *SHORT, num_processes=2).statuses == [0, 0]
     return {1: scores(out / "one"), 2: scores(out / "two")}
 
 
-def start(arguments):
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def at_first_save(sent):
+    """A signal to the last process as soon as the first checkpoint is whole."""
+
+    def patch(rank):
+        if rank == int(os.environ.get("WORLD_SIZE", "1")) - 1:
+            signal_at(1, "on_save", CallbackHandler, sent)
+
+    return patch
 
 
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None:
-            pytest.fail(f"ended before it could be killed: {process.stderr.read()}")
-        assert time.monotonic() < deadline, "nothing to kill came up"
-        time.sleep(0.001)
+def resume_and_compare(data, out, whole, num_processes):
+    if num_processes == 1:
+        train(data, out, *SHORT, *RESUME)
+    else:
+        assert train_forked(data, out, *SHORT, *RESUME, num_processes=2).statuses == [0, 0]
+    assert scores(out) == whole[num_processes]
 
 
-def ranks(launcher):
-    """Process ids of the workers of a launcher."""
-    return [int(pid) for pid in subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True).stdout.split()]
-
-
-@pytest.mark.process
-def test_sigterm_leaves_a_checkpoint_and_says_that_it_can_be_resumed(data, whole, tmp_path):
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_sigterm_to_one_process_stops_all_with_one_checkpoint_and_says_how_to_resume(
+    data, whole, tmp_path, num_processes
+):
     out = tmp_path / "run"
-    with start(command(data, out, *SHORT)) as process:
-        wait_for(lambda: last_checkpoint(out), process)
-        process.terminate()
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert said.splitlines()[-1] == "stopped by SIGTERM, with a checkpoint. Go on with --resume_from_checkpoint last."
+    done = train_forked(data, out, *SHORT, num_processes=num_processes, patch=at_first_save(signal.SIGTERM))
+    assert done.statuses == [STOPPED] * num_processes
+    said = "stopped by SIGTERM, with a checkpoint. Go on with --resume_from_checkpoint last."
+    assert done.stderr.splitlines().count(said) == num_processes
+    assert len(list(out.glob("checkpoint-*"))) == 2  # that of the first epoch, and one a step after it
     assert not (out / "metrics.json").exists()
-    finish(command(data, out, *SHORT, *RESUME))
-    assert scores(out) == whole[1]
+    resume_and_compare(data, out, whole, num_processes)
 
 
-@pytest.mark.process
-def test_sigterm_to_one_of_two_processes_stops_both_with_one_checkpoint(data, whole, tmp_path):
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_killed_between_checkpoints_it_resumes_equal(data, whole, tmp_path, num_processes):
     out = tmp_path / "run"
-    with start(launch("cpu_ddp", data, out, *SHORT)) as process:
-        wait_for(lambda: last_checkpoint(out), process)
-        before = last_checkpoint(out)
-        os.kill(ranks(process.pid)[-1], signal.SIGTERM)
-        _, said = process.communicate(timeout=90)
+    done = train_forked(data, out, *SHORT, num_processes=num_processes, patch=at_first_save(signal.SIGKILL))
+    assert done.statuses[-1] == KILLED
+    assert all(done.statuses)
+    assert not (out / "metrics.json").exists()
+    resume_and_compare(data, out, whole, num_processes)
+
+
+@pytest.mark.parametrize("method", ["_save_optimizer_and_scheduler", "_save_rng_state"])
+def test_killed_while_a_checkpoint_is_written_it_resumes_from_the_one_before(data, whole, tmp_path, method):
+    out = tmp_path / "run"
+    done = train_forked(data, out, *SHORT, patch=lambda rank: signal_at(2, method, Trainer))
+    assert done.statuses == [KILLED]
+    first, second = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert find_damage(second)
+    assert last_checkpoint(out) == first
+    resume_and_compare(data, out, whole, 1)
+
+
+@pytest.mark.slow
+def test_a_real_launch_of_which_one_process_is_killed_ends(data, tmp_path):
+    """torchrun ends the other process; nothing is left that waits for the killed one."""
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        launch("cpu_ddp", data, out, "--num_train_epochs", "500", "--early_stopping_patience", "0"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 240
+        while not last_checkpoint(out):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "no checkpoint came up"
+            time.sleep(0.05)
+        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+        ranks = [int(pid) for pid in found.stdout.split()]
+        assert len(ranks) == 2
+        os.kill(ranks[-1], signal.SIGKILL)
+        process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "stopped by SIGTERM, with a checkpoint" in said
-    assert last_checkpoint(out) != before
-    finish(launch("cpu_ddp", data, out, *SHORT, *RESUME))
-    assert scores(out) == whole[2]
+    for pid in ranks:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
-@pytest.mark.process
-@pytest.mark.parametrize("victims", [1, 2])
-def test_killed_processes_end_the_run_and_it_resumes_equal(data, whole, tmp_path, victims):
+def test_a_run_of_two_processes_can_be_resumed_in_one(data, tmp_path):
     out = tmp_path / "run"
-    with start(launch("cpu_ddp", data, out, *SHORT)) as process:
-        wait_for(lambda: last_checkpoint(out), process)
-        for pid in ranks(process.pid)[-victims:]:
-            os.kill(pid, signal.SIGKILL)
-        process.communicate(timeout=90)
-    assert process.returncode != 0
-    finish(launch("cpu_ddp", data, out, *SHORT, *RESUME))
-    assert scores(out) == whole[2]
-
-
-@pytest.mark.process
-def test_killed_while_a_checkpoint_is_written_goes_on_from_the_one_before(data, whole, tmp_path):
-    out = tmp_path / "run"
-
-    def is_being_written():
-        newest = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), default=None)
-        # the one before, and not the newest itself, finished in the meantime
-        return newest is not None and find_damage(newest) and last_checkpoint(out) not in (None, newest)
-
-    with start(command(data, out, *SHORT)) as process:
-        wait_for(is_being_written, process)
-        process.kill()
-        process.communicate()
-    folders = len(list(out.glob("checkpoint-*")))
-    assert folders >= 2
-    finish(command(data, out, *SHORT, *RESUME))
-    assert scores(out) == whole[1]
-
-
-@pytest.mark.process
-def test_a_run_of_two_processes_can_be_gone_on_with_in_one(data, tmp_path):
-    out = tmp_path / "run"
-    finish(launch("cpu_ddp", data, out, "--num_train_epochs", "2"))
+    assert train_forked(data, out, "--num_train_epochs", "1", num_processes=2).statuses == [0, 0]
     steps = last_checkpoint(out).name
-    finish(command(data, out, "--num_train_epochs", "8", *RESUME))
+    train(data, out, "--num_train_epochs", "4", *RESUME)
     assert last_checkpoint(out).name != steps
 
 
-@pytest.mark.process
-def test_a_silently_smaller_world_is_an_error(data, tmp_path):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    done = subprocess.run([*launcher, *command(data, tmp_path / "run")[1:]], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert (
-        "error: several processes were requested, but accelerate started one. On a CPU use --config_file" in done.stderr
-    )
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.process
-def test_fsdp_on_a_cpu_is_an_error(data, tmp_path):
-    config = ROOT / "accelerate_configs" / "fsdp2.yaml"
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    done = subprocess.run([*launcher, *command(data, tmp_path / "run")[1:]], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "error: FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml." in done.stderr
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--cpu", "--num_processes", "2"),
+            "error: several processes were requested, but accelerate started one. On a CPU use --config_file",
+        ),
+        (
+            ("--config_file", str(ROOT / "accelerate_configs" / "fsdp2.yaml")),
+            "error: FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.",
+        ),
+    ],
+)
+def test_a_launch_that_cannot_do_what_was_asked_for_is_an_error(data, tmp_path, options, message):
+    out = tmp_path / "run"
+    environment = launched_environment(*options)
+    done = run_forked(flags(data, out), tmp_path / "log", environment=environment)
+    assert done.statuses == [2]
+    assert message in done.stderr
+    assert not out.exists()

@@ -4,17 +4,16 @@ import json
 import re
 import resource
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from forked_runs import train_forked
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from small_runs import command, launch, make_chains, train, write_data
+from small_runs import launch, make_chains, train, write_data
 
 from lift_ss_hf.batches.collator import TokenBudgetBatches
 from lift_ss_hf.batches.labelled_chains import LabelledChains
@@ -181,49 +180,20 @@ def test_a_run_that_replaces_another_takes_nothing_from_it(data, tmp_path):
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(run, data, tmp_path):
-    out = tmp_path / "killed"
-    with subprocess.Popen(command(data, out, *MASKED), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 240
-        while not list(out.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert not (out / "metrics.json").exists(), "it was finished before it could be killed"
-    resumed = subprocess.run(
-        command(data, out, *MASKED, "--resume_from_checkpoint", "last"), capture_output=True, text=True, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert scores(json.loads((out / "metrics.json").read_text())) == scores(run[1])
-
-
-@pytest.mark.process
-@pytest.mark.slow
-def test_two_processes_count_each_chain_once_and_say_everything_once(data, tmp_path):
-    out = tmp_path / "run"
-    done = subprocess.run(
-        launch("cpu_ddp", data, out, "--num_train_epochs", "1"), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("evaluating on") == 1
-    assert done.stderr.count("training chains in") == 1
-    assert done.stdout.count("# Results of run") == done.stdout.count("Everything is in") == 1
-    state = json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
-    (measured,) = [entry for entry in state["log_history"] if "eval_num_residues" in entry]
-    assert measured["eval_num_residues"] == sum(len(chain.states) - 1 for chain in make_chains(10, 1))
-    (result,) = json.loads((out / "metrics.json").read_text())["corpora"].values()
-    assert result["num_chains"] == 10
-    model = SecondaryStructureModel.from_pretrained(out / "model")
-    assert model.config.states == "q9"
-    assert state["global_step"] == -(-len(TokenBudgetBatches([0] * 48, training_lengths(), 512)) // 2)
-
-
-@pytest.mark.process
-@pytest.mark.slow
-def test_two_processes_end_with_the_weights_of_one_with_twice_the_batch(data, tmp_path):
+def test_a_real_launch_of_two_processes_trains_as_one_with_twice_the_batch_and_says_everything_once(data, tmp_path):
     # into a second epoch, with its own partners and masks
     short = ("--max_steps", "5", "--learning_rate", "1e-2", "--mask_fraction", "0.2")
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(launch("cpu_ddp", data, two, *short), check=True, capture_output=True)
+    done = subprocess.run(launch("cpu_ddp", data, two, *short), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("evaluating on") == 1
+    assert done.stderr.count("training chains in") == 1
+    assert done.stdout.count("# Results of two") == done.stdout.count("Everything is in") == 1
+    measured = [entry for entry in state_of(two)["log_history"] if "eval_num_residues" in entry]
+    assert measured[0]["step"] == -(-len(TokenBudgetBatches([0] * 48, training_lengths(), 512)) // 2)  # an epoch
+    assert measured[0]["eval_num_residues"] == sum(len(chain.states) - 1 for chain in make_chains(10, 1))
+    (result,) = json.loads((two / "metrics.json").read_text())["corpora"].values()
+    assert result["num_chains"] == 10
     train(data, one, *short, "--gradient_accumulation_steps", "2")
     found, expected = (load_file(folder / "model" / "model.safetensors") for folder in (two, one))
     for name, weights in expected.items():
@@ -234,7 +204,7 @@ def training_lengths():
     return [len(chain.sequence) + 2 for chain in make_chains(48, 0)]
 
 
-def limit_file_size():
+def limit_file_size(rank):
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
 
@@ -248,8 +218,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
     assert (whole / "model.safetensors").stat().st_size > 60_000
     before = {path: path.read_bytes() for path in whole.iterdir()}
     more = (*wide, "--learning_rate", "1e-3", "--resume_from_checkpoint", "last", "--num_train_epochs", "3")
-    full = subprocess.run(command(data, out, *more), capture_output=True, text=True, preexec_fn=limit_file_size)
-    assert full.returncode == 2, full.stderr
+    full = train_forked(data, out, *more, patch=limit_file_size)
+    assert full.statuses == [2], full.stderr
     assert "Traceback" not in full.stderr
     assert "no room to write a checkpoint" in full.stderr.splitlines()[-1]
     assert f"{whole.name} is whole: make room, and go on with --resume" in full.stderr.splitlines()[-1]
@@ -345,8 +315,8 @@ def test_another_run_is_never_overwritten_unasked(run, data, tmp_path):
 
 @pytest.mark.process
 def test_the_command_line_ends_in_one_line_not_a_traceback(data, tmp_path):
-    done = subprocess.run(command(data, tmp_path / "run", "--tests", "casp99"), capture_output=True, text=True)
-    assert done.returncode == 2
+    done = train_forked(data, tmp_path / "run", "--tests", "casp99")
+    assert done.statuses == [2]
     assert done.stderr.splitlines()[-1].startswith("error: unknown corpus 'casp99'")
     assert "Traceback" not in done.stderr
 
