@@ -8,20 +8,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: try again later
-
-
-class RunStoppedError(Exception):
-    """A run was stopped from outside and can be resumed."""
-
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command line and exit with its status.
 
     Errors that the user can fix (ValueError, OSError and their subclasses) are printed in one line on standard error
-    with status 2. An interruption gives status 130, an output that its reader closed 141, and a run that a scheduler
-    stopped and that can be resumed 75. Any other exception is a bug of ours and keeps its traceback. Log messages of
-    the package are shown by the first of several processes only.
+    with status 2. An interruption gives status 130, an output that its reader closed 141. A SystemExit passes through:
+    a training run stopped by a scheduler exits with 75. Any other exception is a bug of ours and keeps its traceback.
+    Log messages of the package are shown by the first of several processes only.
 
     Args:
         main: the command line; returns the exit status, None for success.
@@ -41,9 +35,6 @@ def run(main: Callable[[], int | None]) -> None:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
-    except RunStoppedError as stop:
-        print(stop, file=sys.stderr)
-        status = RESUME_ME
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130

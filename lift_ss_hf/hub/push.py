@@ -97,24 +97,25 @@ def make_repository(repo: str, **options: Any) -> str:
 
 
 def prepare_push(training: TrainingArguments, backbone: str) -> str | None:
-    """Take pushing over from the Trainer: it would push half a run at every save, and keep the token in checkpoints.
+    """Make the repository that a run will be pushed to, before training.
+
+    The token goes to the environment. The Trainer itself must not push: it would push an incomplete run at every save.
 
     Args:
-        training: its arguments; push_to_hub and hub_token are switched off, the token goes to the environment.
-        backbone: of the model that will be trained.
+        training: its push_to_hub, hub_model_id, hub_token and hub_private_repo.
+        backbone: Hub id or folder of the model's backbone.
 
     Returns:
-        The repository, made where absent, for `push_model` once the run is complete; None where nothing is pushed.
+        The repository for `push_model` once the run is complete; None if nothing is pushed.
 
     Raises:
-        ValueError: for a backbone that nobody else has, and a wrong name.
-        OSError: what the Hub's client raises: known before the training, not after it.
+        ValueError: if the backbone is a folder, which nobody else has, or the repository's name is invalid.
+        OSError: if the Hub's client fails: no token, no permission, no connection.
     """
     if training.hub_token:
-        os.environ["HF_TOKEN"], training.hub_token = training.hub_token, None
+        os.environ["HF_TOKEN"] = training.hub_token
     if not training.push_to_hub:
         return None
-    training.push_to_hub = False
     _check_backbone({"backbone_name": backbone})
     name = training.hub_model_id or Path(str(training.output_dir)).name
     return make_repository(name, private=bool(training.hub_private_repo)) if training.process_index == 0 else name

@@ -1,7 +1,8 @@
-"""The arguments of a training recipe: what to train, on what, and how, as dataclasses for `--help` and YAML."""
+"""Arguments of a training recipe: what to train, on what data, and how; dataclasses for `--help` and YAML."""
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, field
 
@@ -10,8 +11,32 @@ from transformers import TrainingArguments
 
 from ..batches.cached_chains import PrefixCacheSettings
 from ..models.backbones import BUNDLED
+from ..models.configuration import LIFT_SS_CHANNELS
 
 PREFIX_CACHE_OFF = "off"
+
+
+def unless_none(value: str | None) -> str | None:
+    """Return a value, or None for `none`, with which a flag overrides a recipe that sets something.
+
+    Example:
+        >>> unless_none("lora"), unless_none("none"), unless_none(None)
+        ('lora', None, None)
+    """
+    return None if str(value).lower() in ("none", "") else value
+
+
+def default_head_channels(hidden_size: int) -> int:
+    """Return the default width of a convolutional head: the backbone's, at most LIFT_SS's 1024.
+
+    Args:
+        hidden_size: width of the backbone.
+
+    Example:
+        >>> default_head_channels(320), default_head_channels(1280)
+        (320, 1024)
+    """
+    return min(hidden_size, LIFT_SS_CHANNELS)
 
 
 @dataclass
@@ -20,57 +45,62 @@ class ModelArguments:
 
     _argument_group_name = "model"
     backbone: str = field(default=BUNDLED, metadata={"help": "Hub id or folder of the backbone, or 'bundled'"})
-    backbone_revision: str | None = field(default=None, metadata={"help": "commit or tag of the backbone on the Hub"})
+    backbone_revision: str | None = field(
+        default=None, metadata={"help": "commit, tag or branch of the backbone on the Hub"}
+    )
     backbone_dtype: str = field(
-        default="float32", metadata={"help": "dtype of the frozen backbone: float32, bfloat16, float16"}
+        default="float32", metadata={"help": "dtype of the frozen backbone: float32, bfloat16 or float16"}
     )
     adapter: str | None = field(
-        default="bottleneck", metadata={"help": "adapter method; 'none' for feature extraction or full fine-tuning"}
+        default="bottleneck", metadata={"help": "adapter method; none for feature extraction or full fine-tuning"}
     )
     adapter_options: str | None = field(
         default=None,
-        metadata={"help": 'JSON of hyper-parameters that differ from the method\'s: {"reduction_factor": 16}'},
+        metadata={"help": 'hyper-parameters of the adapter method, as JSON: {"reduction_factor": 16}'},
     )
     top_blocks: int | None = field(
         default=None,
-        metadata={"help": "adapters in the top k blocks only (default: the top third, as LIFT_SS) [blocks]"},
+        metadata={"help": "add adapters to this many of the upper blocks; unset: the upper third, as in LIFT_SS"},
     )
     leave_out: list[int] = field(
-        default_factory=list, metadata={"help": "or: numbers of the blocks without an adapter, 0 the lowest"}
+        default_factory=list,
+        metadata={"help": "alternative to top_blocks: numbers of the blocks without an adapter; 0 is the lowest"},
     )
     freeze: str | None = field(
-        default="all", metadata={"help": "all: backbone frozen; none: full fine-tuning; n: the lowest n blocks frozen"}
+        default="all",
+        metadata={"help": "all: freeze the backbone; none: full fine-tuning; a number: freeze that many lower blocks"},
     )
     block_mix: str | None = field(
         default=None,
         metadata={
-            "help": "show the head all blocks' outputs: mean (a learned one) or concat (side by side, for small "
-            "backbones); or none: the last block's"
+            "help": "give the head the outputs of all blocks: mean (with learned weights) or concat (side by side, for "
+            "small backbones); none: the last block's output only"
         },
     )
     head: str = field(
         default="lift_ss",
-        metadata={"help": "lift_ss (inception), dilated (a wider view, for small backbones) or linear"},
+        metadata={"help": "lift_ss (inception), dilated (a wider receptive field, for small backbones) or linear"},
     )
     head_channels: int | None = field(
         default=None,
-        metadata={"help": "channels of a convolutional head (default: the backbone's width, at most LIFT_SS's 1024)"},
+        metadata={"help": "channels of a convolutional head; unset: the backbone's width, at most LIFT_SS's 1024"},
     )
-    head_dropout: float = field(default=0.2, metadata={"help": "values of a convolutional head dropped [fraction]"})
+    head_dropout: float = field(default=0.2, metadata={"help": "dropout in a convolutional head [fraction]"})
     loss: str = field(default="centroid", metadata={"help": "centroid (normalised softmax), cross_entropy or ldam"})
     balance: str | None = field(
         default=None,
-        metadata={"help": "let rare states count more in the loss: inverse or inverse_sqrt frequency; or none"},
+        metadata={"help": "weight states in the loss by their frequency: inverse or inverse_sqrt; none: all equally"},
     )
     states: str = field(default="q9", metadata={"help": "states to train on: q9, q8, q3 or q3_lift_ss"})
     max_residues: int | None = field(
-        default=None, metadata={"help": "longer chains are windowed (default: the backbone's limit) [residues]"}
+        default=None,
+        metadata={"help": "split longer chains into overlapping windows; unset: the backbone's limit [residues]"},
     )
 
 
 @dataclass
 class CorpusArguments:
-    """The corpora: names of the catalogue, or paths of one's own."""
+    """The corpora: names from the catalogue, or paths of your own files."""
 
     _argument_group_name = "corpora"
     train: list[str] = field(
@@ -78,41 +108,45 @@ class CorpusArguments:
     )
     validation: list[str] = field(
         default_factory=lambda: ["sample"],
-        metadata={"help": "validation corpora (their validation split), or paths; or none"},
+        metadata={"help": "validation corpora (their validation split), or paths; none: see validation_fraction"},
     )
     validation_fraction: float = field(
-        default=0.0, metadata={"help": "with --validation none: training chains to hold out instead [fraction]"}
+        default=0.0, metadata={"help": "with --validation none: hold out this part of the training chains [fraction]"}
     )
     tests: list[str] = field(
         default_factory=lambda: ["sample"], metadata={"help": "corpora to evaluate on (their test split), or paths"}
     )
-    source: str | None = field(default=None, metadata={"help": "folder that holds the sources (else LIFT_SS_DATA_DIR)"})
+    source: str | None = field(
+        default=None, metadata={"help": "folder with the corpora's source files; unset: LIFT_SS_DATA_DIR"}
+    )
     train_fraction: float = field(default=1.0, metadata={"help": "use this part of the training chains [fraction]"})
     max_train_residues: int | None = field(
-        default=None, metadata={"help": "leave out longer training chains, counted in the log [residues]"}
+        default=None, metadata={"help": "drop longer training chains; their number is logged [residues]"}
     )
-    bootstrap: int = field(default=1000, metadata={"help": "resamples of the chains for the intervals of 95 percent"})
+    bootstrap: int = field(
+        default=1000, metadata={"help": "number of bootstrap resamples of the chains for 95 percent intervals"}
+    )
 
 
 # Why our defaults differ from those of transformers.TrainingArguments; --help shows the values.
 CHANGED_DEFAULTS = {
-    "output_dir": "runs/train_q8; transformers: trainer_output. Every run directory of ours lies below runs/.",
+    "output_dir": "runs/train_q8; transformers: trainer_output. All run directories are below runs/.",
     "learning_rate": "1e-3; transformers: 5e-5, meant for full fine-tuning. LIFT_SS trains adapters at 1e-3.",
-    "lr_scheduler_type": "constant; transformers: linear, which needs to know when to stop. LIFT_SS: constant.",
-    "weight_decay": "1e-3; transformers: 0. LIFT_SS: 1e-3, not on biases and norms.",
-    "num_train_epochs": "10; transformers: 3. Minutes for the demo; the recipes have LIFT_SS's 100, an upper bound.",
-    "max_grad_norm": "0, no clipping; transformers: 1. LIFT_SS does not clip.",
-    "seed": "0; transformers: 42. LIFT_SS: 0.",
-    "eval_strategy": "epoch; transformers: no. The best epoch is kept by validation accuracy.",
-    "save_strategy": "epoch; transformers: steps. As eval_strategy, which keeping the best needs.",
-    "save_total_limit": "2; transformers: all. The best and the last: what a resumed run needs.",
-    "load_best_model_at_end": "true; transformers: false. LIFT_SS keeps the best epoch.",
-    "report_to": "tensorboard; transformers: all that is installed, which may be a service that asks for a login.",
-    "logging_steps": "20; transformers: 500, more than a small run has.",
-    "remove_unused_columns": "false. Batches are made of chains, not of a model's arguments.",
+    "lr_scheduler_type": "constant, as LIFT_SS; transformers: linear, which must know when training ends.",
+    "weight_decay": "1e-3, as LIFT_SS, except on biases and norms; transformers: 0.",
+    "num_train_epochs": "10, minutes for the demo; transformers: 3. The recipes use LIFT_SS's 100 as an upper bound.",
+    "max_grad_norm": "0, no clipping, as LIFT_SS; transformers: 1.",
+    "seed": "0, as LIFT_SS; transformers: 42.",
+    "eval_strategy": "epoch; transformers: no. The epoch with the best validation accuracy is kept.",
+    "save_strategy": "epoch; transformers: steps. Keeping the best epoch requires the same as eval_strategy.",
+    "save_total_limit": "2; transformers: all. The best and the last checkpoint are what resuming requires.",
+    "load_best_model_at_end": "true, as LIFT_SS keeps the best epoch; transformers: false.",
+    "report_to": "tensorboard; transformers: everything installed, which may include services that require a login.",
+    "logging_steps": "20; transformers: 500, more steps than a small run has.",
+    "remove_unused_columns": "false. Batches are built from chains, not from columns named after model arguments.",
     "per_device_train_batch_size": "1 batch of max_tokens_per_batch tokens; transformers: 8 chains of any length.",
-    "use_cpu": "true where no accelerator is found; transformers: false, and then refuses bf16 on a CPU.",
-    "dataloader_pin_memory": "false. Nothing to pin on a CPU, and little to gain for batches this small.",
+    "use_cpu": "true if there is no accelerator; transformers: false, which then refuses bf16.",
+    "dataloader_pin_memory": "false. It does nothing on a CPU, and gains little for batches this small.",
 }
 
 
@@ -121,67 +155,69 @@ class RecipeTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with LIFT_SS's defaults; `CHANGED_DEFAULTS` gives the reason for each."""
 
     _argument_group_name = "training (transformers.TrainingArguments)"
-    output_dir: str | None = field(default="runs/train_q8", metadata={"help": "the run's directory"})
+    output_dir: str | None = field(default="runs/train_q8", metadata={"help": "directory of the run"})
     max_tokens_per_batch: int = field(
         default=2048,
-        metadata={"help": "chains of similar length share a batch up to this size, padding counted [tokens]"},
+        metadata={"help": "size of a batch of chains of similar length, padding included [tokens]"},
     )
     mask_fraction: float = field(
         default=0.0,
         metadata={
-            "help": "training residues hidden from the backbone, others every epoch, against learning by heart "
+            "help": "mask this part of the training residues, different ones every epoch, to reduce overfitting "
             "[fraction]"
         },
     )
-    # Off unless asked for: it writes gigabytes, and rounds the frozen states to 16 bits.
+    # Off unless requested: it writes gigabytes, and rounds the hidden states to 16 bits.
     prefix_cache: str = field(
         default=PREFIX_CACHE_OFF,
         metadata={
-            "help": "folder that keeps what the frozen lower blocks make of each chain, for later epochs and runs; "
-            "or off. 2 bytes x hidden size a token; with block_mix for each of these blocks, and one more"
+            "help": "folder in which to cache the output of the frozen lower blocks for later epochs and runs, or off. "
+            "Takes 2 bytes x hidden size per token, with block_mix as much for each frozen block and the embeddings"
         },
     )
     prefix_cache_gb: float = field(
-        default=50.0, metadata={"help": "the folder of prefix_cache takes at most this much, else none is kept [GB]"}
+        default=50.0,
+        metadata={"help": "maximal size of the prefix_cache folder; train without the cache if it does not fit [GB]"},
     )
     prefix_cache_blocks: int | None = field(
         default=None,
         metadata={
-            "help": "prefix_cache keeps what at most this many of the lowest blocks make, so that models trained from "
-            "different blocks on share it; a sweep sets it (default: of all that are frozen) [blocks]"
+            "help": "cache the output of at most this many of the lowest blocks, so that models that train different "
+            "numbers of blocks can share it; set by sweeps. Unset: all frozen blocks"
         },
     )
     early_stopping_patience: int = field(
-        default=5, metadata={"help": "stop after this many evaluations without a better validation accuracy; 0: never"}
+        default=5,
+        metadata={"help": "stop after this many evaluations without a better validation accuracy; 0: never stop early"},
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "of AdamW"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "learning rate of AdamW"})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "learning rate schedule"})
-    weight_decay: float = field(default=1e-3, metadata={"help": "not on biases and norms"})
-    num_train_epochs: float = field(default=10.0, metadata={"help": "at most [epochs]"})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "clip gradients; 0: not"})
-    seed: int = field(default=0, metadata={"help": "of weights, order and dropout"})
-    eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, steps, epoch"})
-    save_strategy: str = field(default="epoch", metadata={"help": "when to save: no, steps, epoch"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    weight_decay: float = field(default=1e-3, metadata={"help": "weight decay, except on biases and norms"})
+    num_train_epochs: float = field(default=10.0, metadata={"help": "maximal number of epochs"})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "clip gradients to this norm; 0: no clipping"})
+    seed: int = field(default=0, metadata={"help": "seed of weights, batches, masks and dropout"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, steps or epoch"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to save checkpoints: no, steps or epoch"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "number of checkpoints to keep"})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best epoch"})
     report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, ... or none"})
-    logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
+    logging_steps: float = field(default=20, metadata={"help": "log every this many steps"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "leave it false"})
     per_device_train_batch_size: int = field(
-        default=1, metadata={"help": "batches of max_tokens_per_batch; leave it 1"}
+        default=1, metadata={"help": "batches of max_tokens_per_batch per step; leave it 1"}
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
 
     def __post_init__(self):
-        # Without an accelerator the Trainer refuses bf16, and DeepSpeed looks for a GPU, unless told so.
+        # Without it and without an accelerator, the Trainer refuses bf16 and DeepSpeed looks for a GPU.
         if not torch.accelerator.is_available():
             self.use_cpu = True
-            if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # accelerate would silently run DDP
+            if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # accelerate would silently use DDP
                 raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
         if self.prefix_cache_blocks is not None and self.prefix_cache_blocks < 1:
             raise ValueError(
-                f"prefix_cache_blocks is {self.prefix_cache_blocks}. Expected at least 1; leave it out to keep what "
-                "all frozen blocks make, or switch the cache off: --prefix_cache off."
+                f"prefix_cache_blocks is {self.prefix_cache_blocks}. Expected at least 1; leave it out to cache the "
+                "output of all frozen blocks, or switch the cache off: --prefix_cache off."
             )
         if not 0 <= self.mask_fraction < 1:
             raise ValueError(
@@ -189,25 +225,38 @@ class RecipeTrainingArguments(TrainingArguments):
             )
         if self.mask_fraction and self.prefix_cache != PREFIX_CACHE_OFF:
             raise ValueError(
-                "mask_fraction shows the backbone other chains every epoch, whose states cannot be kept. Switch one "
-                "of them off: --mask_fraction 0, or --prefix_cache off."
+                "mask_fraction changes the chains every epoch, so their hidden states cannot be cached. Switch one of "
+                "them off: --mask_fraction 0, or --prefix_cache off."
             )
         if self.dataloader_persistent_workers:
             raise ValueError(
-                "dataloader_persistent_workers would show every epoch the batches of the first. Leave it false."
+                "dataloader_persistent_workers would repeat the first epoch's batches in every epoch. Leave it false."
             )
         chosen = self.metric_for_best_model
         if chosen is None and self.greater_is_better is None:
             self.greater_is_better = True  # of an accuracy
         super().__post_init__()
-        # transformers puts the loss where None stood; ours is the accuracy at the level of the model's states, which
-        # only the trainer knows.
+        # transformers replaces None by the loss; ours is the accuracy of the model's states: see `for_trainer`.
         self.metric_for_best_model = chosen
 
     @property
     def stops_early(self) -> bool:
-        """Whether training ends without a better evaluation; where the best is not kept, nothing is compared."""
+        """True if training stops early; impossible unless the best model is kept, as nothing is compared then."""
         return bool(self.early_stopping_patience and self.load_best_model_at_end)
+
+    def for_trainer(self, states: str) -> RecipeTrainingArguments:
+        """Return a copy for the stock Trainer.
+
+        The best model is by default the one with the best accuracy. Pushing is off: the Trainer would push an
+        incomplete run at every save, and keep the token in its checkpoints.
+
+        Args:
+            states: name of the alphabet that the model predicts.
+        """
+        training = copy.copy(self)  # not dataclasses.replace, which would set up devices and plugins again
+        training.metric_for_best_model = self.metric_for_best_model or f"eval_{states}"
+        training.push_to_hub, training.hub_token = False, None
+        return training
 
     @property
     def prefix_cache_settings(self) -> PrefixCacheSettings | None:
@@ -226,7 +275,7 @@ class RecipeTrainingArguments(TrainingArguments):
 
     @property
     def _setup_devices(self) -> torch.device:
-        # accelerate calls the CPU of a distributed run `cpu:0`, and torch.load cannot map to it when the run is
-        # resumed. Drop when transformers > 4.57 does not ask it to.
+        # accelerate calls the CPU of a distributed run `cpu:0`, to which torch.load cannot map when the run is resumed.
+        # Drop when transformers > 4.57 does not ask it to.
         device = super()._setup_devices
         return torch.device("cpu") if device.type == "cpu" else device

@@ -1,11 +1,11 @@
-"""The main job: from corpora and a backbone to a scored, reloadable model, with the stock Trainer."""
+"""The main job: from corpora and a backbone to a scored model that can be reloaded, with the stock Trainer."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,23 @@ from ..batches.cached_chains import with_cached_states
 from ..batches.collator import ChainCollator, TokenBudgetBatches
 from ..batches.labelled_chains import LabelledChains
 from ..batches.masking import MaskedChains
-from ..corpora import load_corpus
-from ..corpora.loading import warn_if_crossed
 from ..evaluation.calibration import calibrate, store_temperature
 from ..evaluation.corpora import EvaluationSettings, evaluate_corpora
-from ..evaluation.predictions import majority_accuracy, predict, scorable_alphabets, score_predictions
+from ..evaluation.predictions import Predictions, majority_accuracy, predict, scorable_alphabets, score_predictions
 from ..hub.push import prepare_push, push_model
-from ..metrics.labels import encode_references
 from ..metrics.trainer_metrics import compute_metrics
 from ..models.atomic import replacing
 from ..models.backbones import read_backbone_config
-from ..models.configuration import LIFT_SS_CHANNELS
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer
 from ..reports.model_card import write_card
 from ..reports.provenance import environment, save_training_chains, sequence_hashes, write_json
 from ..reports.tables import learnt_markdown
-from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
-from .callbacks import EarlyStopping, EvaluateTheEnd, NewBatches
-from .checkpoints import finished_with, remove_former_run, saving_into, starting_point
-from .interruption import StopOnSigterm
+from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments, default_head_channels, unless_none
+from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, StopOnSigterm
+from .checkpoints import final_checkpoint, remove_previous_run, reporting_full_disk, starting_checkpoint
+from .corpora import TrainingCorpora, describe_corpus, load_tests, load_training_corpora
 from .recipes import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +44,7 @@ logger = logging.getLogger(__name__)
 MODEL_FOLDER = "model"
 ARGUMENTS_FILE = "recipe.yaml"
 UNTRAINED_FILE = "untrained.json"
-RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, "metrics.json", "results.md", "figures")  # what a run leaves of its own
+RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, "metrics.json", "results.md", "figures")  # written besides checkpoints
 
 
 def run_training(
@@ -56,172 +52,60 @@ def run_training(
 ) -> dict[str, Any]:
     """Train, keep the best epoch, evaluate, and fill the run's directory.
 
-    The directory then holds `model/` (the artefact), `recipe.yaml` (all arguments), `environment.json`,
-    `corpora.json` (checksums), `metrics.json`, `results.md`, `figures/`, and the Trainer's checkpoints and logs.
+    The directory then holds `model/` (to load with `from_pretrained`), `recipe.yaml` (all arguments),
+    `environment.json`, `corpora.json` (checksums), `metrics.json`, `results.md`, `figures/`, and the Trainer's
+    checkpoints and logs.
 
     Returns:
-        what `evaluate_corpora` measured, with the learning progress under `learnt`.
+        The results of `evaluate_corpora`, and `calibration`, `training_seconds` and `learnt` (see `_learnt`).
 
     Raises:
-        ValueError: for whatever cannot be run, as early as it can be known.
+        ValueError: if the job cannot be run; before training wherever that can be known.
     """
     out = Path(str(training.output_dir))
-    checkpoint = starting_point(training)
-    PartialState().wait_for_everyone()  # all have looked before the first writes there
+    checkpoint = starting_checkpoint(training)
+    PartialState().wait_for_everyone()  # until all have looked, none may write to the directory
     repository = prepare_push(training, model_arguments.backbone)
     set_seed(training.seed)
-    train, validation = load_training_corpora(corpus_arguments)
+    corpora = load_training_corpora(corpus_arguments)
     tests = load_tests(corpus_arguments)
-    tokenizer, model, chains = _build(model_arguments, train)
+    tokenizer, model, chains = _build(model_arguments, corpora.train)
     with training.main_process_first(desc="run directory"):
         if training.process_index == 0:
             if checkpoint is None:
-                remove_former_run(out, *RESULTS)
-            _write_origin(out, (model_arguments, corpus_arguments, training), train, validation, tests)
-    max_tokens = training.max_tokens_per_batch
-    untrained = _untrained_start(model, tokenizer, validation, max_tokens, out)
-    seconds = _train(
-        model, tokenizer, chains, LabelledChains(validation, tokenizer, model.config.states), training, checkpoint
-    )
-    del model  # what is scored is what was saved; under ZeRO-3 no process has the trained weights whole
-    PartialState().wait_for_everyone()
-    if PartialState().is_main_process:
-        save_training_chains(out / MODEL_FOLDER, train["sequence"])
-        tokenizer.save_pretrained(out / MODEL_FOLDER)
-    dtype = getattr(torch, model_arguments.backbone_dtype)
-    trained = SecondaryStructureModel.from_pretrained(out / MODEL_FOLDER, dtype=dtype).to(training.device)
-    predictions = predict(trained, tokenizer, validation["sequence"][:], max_tokens, quiet=True)
-    references = encode_references(validation["states"])
-    calibration = calibrate(predictions, references, 9)
-    trained.config.calibration_temperature = calibration["temperature"]
-    if PartialState().is_main_process:
-        store_temperature(out / MODEL_FOLDER, calibration["temperature"])
+                remove_previous_run(out, *RESULTS)
+            _record_origin(out, (model_arguments, corpus_arguments, training), corpora, tests)
+    untrained = _untrained_accuracies(model, tokenizer, corpora, training)
+    seconds = _train(model, tokenizer, chains, corpora, training, checkpoint)
+    del model  # scored is the saved model: under ZeRO-3 no process has all of the trained weights
+    trained = _reload(out / MODEL_FOLDER, tokenizer, corpora.train, model_arguments.backbone_dtype, training.device)
+    predictions = _predict_validation(trained, tokenizer, corpora, training)
+    calibration = _calibrate(trained, predictions, corpora, out / MODEL_FOLDER)
     results = evaluate_corpora(
         trained,
         tokenizer,
         tests,
-        EvaluationSettings(bootstrap=corpus_arguments.bootstrap, max_tokens=max_tokens),
+        EvaluationSettings(bootstrap=corpus_arguments.bootstrap, max_tokens=training.max_tokens_per_batch),
         out=out,
-        training_chains=sequence_hashes(train["sequence"]),
+        training_chains=sequence_hashes(corpora.train["sequence"]),
         model_name=out.name,
     )
-    results["calibration"], results["training_seconds"] = calibration, seconds
-    results["learnt"] = {
-        alphabet: {
-            "majority": majority_accuracy(references, alphabet),
-            "untrained": untrained[alphabet],
-            "trained": scores[alphabet],
-        }
-        for alphabet, scores in score_predictions(references, predictions, 9).items()
-    }
+    learnt = _learnt(corpora, predictions, untrained)
+    results |= {"calibration": calibration, "training_seconds": seconds, "learnt": learnt}
     if PartialState().is_main_process:
-        write_json(out / "metrics.json", results)
-        with replacing(out / "results.md") as part:
-            part.write_text(
-                (out / "results.md").read_text("utf-8") + "\n" + learnt_markdown(results["learnt"]), "utf-8"
-            )
-        write_card(out)
+        _write_reports(out, results)
         if repository is not None:
             _push(out, repository, training.hub_revision)
     return results
 
 
-def _push(out: Path, repository: str, revision: str | None) -> None:
-    """Push a complete run; if that fails, say how to do it again."""
-    try:
-        logger.info("pushed: %s", push_model(out / MODEL_FOLDER, repository, revision=revision))
-    except (OSError, ValueError) as error:
-        again = f"python recipes/push.py {out / MODEL_FOLDER} {repository}"
-        raise ValueError(f"{error} The run is complete; only the push is missing: {again}") from error
-
-
-def _train(
-    model: SecondaryStructureModel,
-    tokenizer: ResidueTokenizer,
-    train: LabelledChains,
-    validation: LabelledChains,
-    training: RecipeTrainingArguments,
-    checkpoint: str | None,
-) -> float:
-    """Train with the stock Trainer, keep the best epoch, and save it in the run's directory; seconds of training."""
-    out = Path(str(training.output_dir))
-    if checkpoint is not None:
-        num_batches = len(TokenBudgetBatches(train, train.lengths, training.max_tokens_per_batch))
-        if best := finished_with(checkpoint, training, num_batches):
-            logger.info("nothing is left to train; taking %s", best)
-            if training.process_index == 0:
-                finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
-                finished.save_pretrained(out / MODEL_FOLDER)
-            return 0.0
-    trainer = build_trainer(model, tokenizer, train, validation, training)
-    if training.stops_early:
-        trainer.add_callback(EarlyStopping(training.early_stopping_patience))
-    stop = StopOnSigterm()
-    trainer.add_callback(stop)
-    with saving_into(out), stop:
-        seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
-    with saving_into(out):
-        trainer.save_model(str(out / MODEL_FOLDER))
-    if trainer.is_world_process_zero():
-        # The Trainer pickles its arguments beside a model; they are in recipe.yaml, and no pickle goes to the Hub.
-        (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-    return seconds
-
-
-def load_training_corpora(arguments: CorpusArguments) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The training and the validation chains.
-
-    Raises:
-        RecipeError: if one of them is empty.
-        ValueError: for unknown or unreachable corpora.
-    """
-    for name in arguments.train:
-        warn_if_crossed(name, arguments.tests)
-    train = _load(arguments.train, "train", arguments.source)
-    if arguments.max_train_residues:
-        keep = [i for i, length in enumerate(train["num_residues"]) if length <= arguments.max_train_residues]
-        logger.info("left out %d of %d training chains as too long", len(train) - len(keep), len(train))
-        train = train.select(keep)
-    for name, lowest in (("train_fraction", 1e-9), ("validation_fraction", 0.0)):
-        if not lowest <= getattr(arguments, name) <= 1:
-            raise RecipeError(f"{name} is {getattr(arguments, name)}. Expected a fraction of at most 1.")
-    if arguments.train_fraction < 1:
-        train = train.shuffle(seed=0).select(range(max(1, round(arguments.train_fraction * len(train)))))
-    if arguments.validation and arguments.validation != ["none"]:
-        return train, _load(arguments.validation, "validation", arguments.source)
-    num_held_out = round(arguments.validation_fraction * len(train))
-    if not 0 < num_held_out < len(train):
-        raise RecipeError("no validation chains. Name corpora (--validation NAME ...), or give --validation_fraction.")
-    train = train.shuffle(seed=0)
-    return train.select(range(num_held_out, len(train))), train.select(range(num_held_out))
-
-
-def _load(names: Sequence[str], split: str, source: str | None) -> datasets.Dataset:
-    """One split of several corpora, end to end."""
-    columns = ["id", "sequence", "states", "num_residues"]
-    parts = [load_corpus(name, split, data_dir=source).select_columns(columns) for name in names]
-    if not sum(map(len, parts)):
-        raise RecipeError(f"no {split} chains. Name corpora: --{split} NAME ...")
-    return datasets.concatenate_datasets(parts)
-
-
-def load_tests(arguments: CorpusArguments) -> dict[str, datasets.Dataset]:
-    """The test chains, loaded before training so that a wrong name costs nothing.
-
-    Raises:
-        RecipeError: if a training corpus is given as a test.
-    """
-    tests = {}
-    for name in arguments.tests:
-        tests[name] = load_corpus(name, "test", data_dir=arguments.source)
-        if name in arguments.train and Path(name).is_file():
-            raise RecipeError(f"{name} is given for training and as a test. Name another test.")
-    return tests
+# ---- before training -----------------------------------------------------------------------------------------------
 
 
 def _build(
     arguments: ModelArguments, train: datasets.Dataset
 ) -> tuple[ResidueTokenizer, SecondaryStructureModel, LabelledChains]:
+    """Load the backbone and its tokenizer, build the model on it, and encode the training chains."""
     tokenizer = ResidueTokenizer.from_pretrained(arguments.backbone, revision=arguments.backbone_revision)
     chains = LabelledChains(train, tokenizer, arguments.states)
     options = model_options(arguments)
@@ -232,17 +116,15 @@ def _build(
 
 
 def model_options(arguments: ModelArguments) -> dict[str, Any]:
-    """Arguments of the command line as options of `from_backbone`.
+    """Return a recipe's arguments as options of `SecondaryStructureModel.from_backbone`.
 
     Raises:
-        ValueError: for an unknown backbone, and options that are no JSON.
+        ValueError: if the backbone is unknown, or adapter_options is not a JSON object.
     """
     revision = arguments.backbone_revision
     width = read_backbone_config(arguments.backbone, revision=revision).hidden_size
-    freeze, adapter, block_mix, balance = map(
-        _chosen, (arguments.freeze, arguments.adapter, arguments.block_mix, arguments.balance)
-    )
-    options: dict[str, Any] = {"adapter": None}  # then a recipe's settings of the adapter are of no account
+    freeze, adapter = unless_none(arguments.freeze), unless_none(arguments.adapter)
+    options: dict[str, Any] = {"adapter": None}  # without an adapter, a recipe's settings of it are ignored
     if adapter is not None:
         options = {
             "adapter": adapter,
@@ -253,20 +135,15 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
     return options | {
         "revision": revision,
         "freeze": int(str(freeze)) if str(freeze).isdigit() else freeze,
-        "block_mix": block_mix,
+        "block_mix": unless_none(arguments.block_mix),
         "head": arguments.head,
-        "head_channels": arguments.head_channels or min(width, LIFT_SS_CHANNELS),
+        "head_channels": arguments.head_channels or default_head_channels(width),
         "head_dropout": arguments.head_dropout,
         "loss": arguments.loss,
-        "balance": balance,
+        "balance": unless_none(arguments.balance),
         "states": arguments.states,
         "max_residues": arguments.max_residues,
     }
-
-
-def _chosen(value: str | None) -> str | None:
-    """What was chosen; None for `none`, which a flag says where a recipe has chosen something."""
-    return None if str(value).lower() in ("none", "") else value
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:
@@ -279,16 +156,100 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     return content
 
 
+def _record_origin(
+    out: Path, arguments: Sequence[Any], corpora: TrainingCorpora, tests: Mapping[str, datasets.Dataset]
+) -> None:
+    """Write the arguments, the environment, and the size and checksum of each corpus."""
+    settings: dict[str, Any] = {}
+    for part in arguments:
+        settings |= part.to_dict() if hasattr(part, "to_dict") else dataclasses.asdict(part)
+    for secret in ("hub_token", "push_to_hub_token"):
+        settings.pop(secret, None)
+    with replacing(out / ARGUMENTS_FILE) as path:
+        path.write_text(yaml.safe_dump(settings, sort_keys=True), "utf-8")
+    write_json(out / "environment.json", environment())
+    used = {"train": corpora.train, "validation": corpora.validation, **tests}
+    write_json(out / "corpora.json", {name: describe_corpus(corpus) for name, corpus in used.items()})
+
+
+def _untrained_accuracies(
+    model: SecondaryStructureModel,
+    tokenizer: ResidueTokenizer,
+    corpora: TrainingCorpora,
+    training: RecipeTrainingArguments,
+) -> dict[str, float]:
+    """Return the validation accuracies before training, from the file of a resumed run that measured them."""
+    path = Path(str(training.output_dir), UNTRAINED_FILE)
+    if path.is_file():
+        return json.loads(path.read_text("utf-8"))
+    # Not Trainer.evaluate: under DeepSpeed it would leave an engine that cannot train.
+    predictions = _predict_validation(model.to(PartialState().device), tokenizer, corpora, training)
+    scores = score_predictions(corpora.references, predictions, corpora.num_states)
+    accuracies = {alphabet: scores[alphabet][alphabet] for alphabet in scores}
+    if PartialState().is_main_process:
+        write_json(path, accuracies)
+    return accuracies
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+def _train(
+    model: SecondaryStructureModel,
+    tokenizer: ResidueTokenizer,
+    chains: LabelledChains,
+    corpora: TrainingCorpora,
+    training: RecipeTrainingArguments,
+    checkpoint: str | None,
+) -> float:
+    """Train with the stock Trainer and save the best epoch in the run's directory.
+
+    Returns:
+        Duration of the training [s]; 0 if a resumed run was finished.
+    """
+    out = Path(str(training.output_dir))
+    if checkpoint is not None:
+        num_batches = len(TokenBudgetBatches(chains, chains.lengths, training.max_tokens_per_batch))
+        if best := final_checkpoint(checkpoint, training, num_batches):
+            logger.info("training is finished; using %s", best)
+            if training.process_index == 0:
+                finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
+                finished.save_pretrained(out / MODEL_FOLDER)
+            return 0.0
+    validation = LabelledChains(corpora.validation, tokenizer, model.config.states)
+    trainer = build_trainer(model, tokenizer, chains, validation, training, corpora.num_states)
+    if training.stops_early:
+        trainer.add_callback(EarlyStopping(training.early_stopping_patience))
+    stop = StopOnSigterm()
+    trainer.add_callback(stop)
+    with reporting_full_disk(out), stop:
+        seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
+    with reporting_full_disk(out):
+        trainer.save_model(str(out / MODEL_FOLDER))
+    if trainer.is_world_process_zero():
+        # The Trainer pickles its arguments beside the model. They are in recipe.yaml, and no pickle goes to the Hub.
+        (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+    return seconds
+
+
 def build_trainer(
     model: SecondaryStructureModel,
     tokenizer: ResidueTokenizer,
     train: LabelledChains,
     validation: LabelledChains,
     training: RecipeTrainingArguments,
+    num_states: int,
 ) -> Trainer:
-    """The stock Trainer over token-budget batches."""
-    states = model.config.states
-    training.metric_for_best_model = training.metric_for_best_model or f"eval_{states}"
+    """Build the stock Trainer over token-budget batches.
+
+    Args:
+        model: the model to train.
+        tokenizer: its tokenizer.
+        train: training chains.
+        validation: validation chains.
+        training: a recipe's arguments; the Trainer gets a copy.
+        num_states: number of DSSP states that the validation chains distinguish, nine or eight.
+    """
     chains: Any = train
     held_out = validation.sorted_by_length()
     if settings := training.prefix_cache_settings:
@@ -299,67 +260,80 @@ def build_trainer(
     logger.info(
         "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
     )
-    also = [alphabet for alphabet in scorable_alphabets(states, 9) if alphabet != states]
+    finest, *others = scorable_alphabets(model.config.states, num_states)
     return Trainer(
         model=model,
-        callbacks=[EvaluateTheEnd(), NewBatches(batches)],
-        args=training,
+        callbacks=[EvaluateAtEnd(), NewBatches(batches)],
+        args=training.for_trainer(finest),
         train_dataset=batches,
         eval_dataset=held_out,
         data_collator=ChainCollator(tokenizer.pad_token_id),
-        compute_metrics=compute_metrics(states, also=also),
+        compute_metrics=compute_metrics(finest, source=model.config.states, also=others),
     )
 
 
-def _untrained_start(
+# ---- after training ------------------------------------------------------------------------------------------------
+
+
+def _reload(
+    folder: Path, tokenizer: ResidueTokenizer, train: datasets.Dataset, dtype: str, device: torch.device
+) -> SecondaryStructureModel:
+    """Complete the folder of the saved model, and load the model from it as its users will."""
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        save_training_chains(folder, train["sequence"])
+        tokenizer.save_pretrained(folder)
+    return SecondaryStructureModel.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+
+
+def _predict_validation(
     model: SecondaryStructureModel,
     tokenizer: ResidueTokenizer,
-    validation: datasets.Dataset,
-    max_tokens: int,
-    out: Path,
-) -> dict[str, float]:
-    """Validation accuracies before training; kept, since a resumed run cannot measure them again."""
-    path = out / UNTRAINED_FILE
-    if path.is_file():
-        return json.loads(path.read_text("utf-8"))
-    # Not Trainer.evaluate: under DeepSpeed it would leave an engine that cannot train.
-    predictions = predict(model.to(PartialState().device), tokenizer, validation["sequence"][:], max_tokens, quiet=True)
-    scores = score_predictions(encode_references(validation["states"]), predictions, 9)
-    accuracies = {alphabet: scores[alphabet][alphabet] for alphabet in scores}
+    corpora: TrainingCorpora,
+    training: RecipeTrainingArguments,
+) -> Predictions:
+    sequences = corpora.validation["sequence"][:]
+    return predict(model, tokenizer, sequences, training.max_tokens_per_batch, quiet=True)
+
+
+def _calibrate(
+    model: SecondaryStructureModel, predictions: Predictions, corpora: TrainingCorpora, folder: Path
+) -> dict[str, Any]:
+    """Fit the temperature to the validation chains, and store it in the model and in its folder."""
+    calibration = calibrate(predictions, corpora.references, corpora.num_states)
+    model.config.calibration_temperature = calibration["temperature"]
     if PartialState().is_main_process:
-        write_json(path, accuracies)
-    return accuracies
+        store_temperature(folder, calibration["temperature"])
+    return calibration
 
 
-def _write_origin(
-    out: Path,
-    arguments: Sequence[Any],
-    train: datasets.Dataset,
-    validation: datasets.Dataset,
-    tests: dict[str, datasets.Dataset],
-) -> None:
-    """Write what the run was started with."""
-    settings: dict[str, Any] = {}
-    for part in arguments:
-        settings |= part.to_dict() if hasattr(part, "to_dict") else dataclasses.asdict(part)
-    for secret in ("hub_token", "push_to_hub_token"):
-        settings.pop(secret, None)
-    with replacing(out / ARGUMENTS_FILE) as part:
-        part.write_text(yaml.safe_dump(settings, sort_keys=True), "utf-8")
-    write_json(out / "environment.json", environment())
-    corpora = {"train": train, "validation": validation, **tests}
-    write_json(out / "corpora.json", {name: describe_corpus(corpus) for name, corpus in corpora.items()})
-
-
-def describe_corpus(corpus: datasets.Dataset) -> dict[str, Any]:
-    """Counts and checksum of what was really used."""
-    from hashlib import sha256
-
-    digest = sha256()
-    for sequence, states in zip(corpus["sequence"], corpus["states"], strict=True):
-        digest.update(f"{sequence}\n{states}\n".encode())
+def _learnt(
+    corpora: TrainingCorpora, predictions: Predictions, untrained: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Return three validation accuracies by alphabet: of the most frequent state, before and after training."""
     return {
-        "chains": len(corpus),
-        "residues": sum(corpus["num_residues"]),
-        "sha256_of_sequences_and_states": digest.hexdigest(),
+        alphabet: {
+            "majority": majority_accuracy(corpora.references, alphabet),
+            "untrained": untrained[alphabet],
+            "trained": scores[alphabet],
+        }
+        for alphabet, scores in score_predictions(corpora.references, predictions, corpora.num_states).items()
     }
+
+
+def _write_reports(out: Path, results: Mapping[str, Any]) -> None:
+    """Add what training measured to `metrics.json` and `results.md`, and write the model card."""
+    write_json(out / "metrics.json", results)
+    evaluation = (out / "results.md").read_text("utf-8")
+    with replacing(out / "results.md") as path:
+        path.write_text(f"{evaluation}\n{learnt_markdown(results['learnt'])}", "utf-8")
+    write_card(out)
+
+
+def _push(out: Path, repository: str, revision: str | None) -> None:
+    """Push a complete run; if that fails, say how to push it again."""
+    try:
+        logger.info("pushed: %s", push_model(out / MODEL_FOLDER, repository, revision=revision))
+    except (OSError, ValueError) as error:
+        command = f"python recipes/push.py {out / MODEL_FOLDER} {repository}"
+        raise ValueError(f"{error} The run is complete; to push it, run: {command}") from error

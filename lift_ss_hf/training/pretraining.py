@@ -25,8 +25,8 @@ from ..batches.collator import budget_batches
 from ..corpora.fasta import read_fasta
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
-from .checkpoints import saving_into, starting_point
-from .interruption import StopOnSigterm
+from .callbacks import StopOnSigterm
+from .checkpoints import reporting_full_disk, starting_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
     for name in ("train_file", "validation_file"):
         if not getattr(sequences, name):
             raise ValueError(f"no {name} named. Give a FASTA file: --{name} sequences.fasta.gz")
-    checkpoint = starting_point(training)
+    checkpoint = starting_checkpoint(training)
     train, validation = Sequences(sequences.train_file), Sequences(sequences.validation_file)
     batching = (sequences.max_residues, sequences.tokens_per_batch, sequences.mask_fraction, training.seed)
     trainer = PretrainingTrainer(
@@ -254,7 +254,7 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
     logger.info("%d sequences, %d residues", len(train), len(train.tokens))
     stop = StopOnSigterm()
     trainer.add_callback(stop)
-    with saving_into(str(training.output_dir)), stop:
+    with reporting_full_disk(str(training.output_dir)), stop:
         trainer.train(resume_from_checkpoint=checkpoint)
     loss = trainer.evaluate()["eval_loss"]
     trainer.save_model()

@@ -1,9 +1,11 @@
-"""One way to read a recipe: a YAML file and flags together, flags win, and a wrong name is told with the closest."""
+"""Read a recipe: a YAML file and flags, where flags win and unknown names get a suggestion."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from transformers import HfArgumentParser
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be run, told before any long work."""
+    """A recipe cannot be run; raised before any long work."""
 
 
 def parse_recipe(
@@ -25,13 +27,24 @@ def parse_recipe(
     Args:
         argument_classes: dataclasses; `_argument_group_name` names their group in `--help`.
         description: what the command does, for `--help`.
-        argv: the command line without the program's name; that of this process by default.
+        argv: the command line without the program's name (default: that of this process).
 
     Returns:
-        an instance of each class, in order.
+        An instance of each class, in order.
 
     Raises:
-        RecipeError: for a file that is no recipe, a key or flag that does not exist, a value of the wrong type.
+        RecipeError: if the file is not a recipe, a key or flag is unknown, or a value is invalid.
+
+    Example:
+        >>> from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments
+        >>> flags = ["--head", "linear", "--tests", "casp12", "casp13"]
+        >>> model, corpora = parse_recipe([ModelArguments, CorpusArguments], "", flags)
+        >>> model.head, model.loss, corpora.tests
+        ('linear', 'centroid', ['casp12', 'casp13'])
+        >>> parse_recipe([ModelArguments], "", ["--adaptor", "lora"])
+        Traceback (most recent call last):
+        ...
+        lift_ss_hf.training.recipes.RecipeError: unknown argument 'adaptor'. Did you mean 'adapter'?
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and not argv[0].startswith("-"):
@@ -46,21 +59,30 @@ def parse_settings(
     description: str = "",
     where: str = "",
 ) -> tuple[Any, ...]:
-    """As `parse_recipe`, of settings that were read already.
+    """Parse settings that were read from a file; see `parse_recipe`.
 
     Args:
-        argument_classes: dataclasses, as there.
-        settings: names and values; None and empty lists too.
-        flags: win over them.
-        description: as there.
-        where: what the message about an unknown name begins with.
+        argument_classes: as in `parse_recipe`.
+        settings: names and values; None and empty lists are allowed.
+        flags: command line flags, which win over the settings.
+        description: as in `parse_recipe`.
+        where: start of the error message for an unknown name.
+
+    Example:
+        >>> from lift_ss_hf.training.arguments import ModelArguments
+        >>> (model,) = parse_settings([ModelArguments], {"adapter": None, "head": "linear"}, ["--head", "dilated"])
+        >>> model.adapter, model.head
+        (None, 'dilated')
     """
     parser = HfArgumentParser(list(argument_classes), description=description, usage=_usage(), exit_on_error=False)
+    for action in parser._actions:
+        # transformers 4.57 has "10% slower" in a help text, which argparse formats. Drop when it is escaped there.
+        action.help = action.help and re.sub(r"%(?!%|\(default\)s)", "%%", action.help)
     known = _known_names(parser)
     for key in settings:
         if key not in known:
             raise RecipeError(where + _unknown(key, known))
-    # Values go through argparse like those of the flags, which come later and win.
+    # Values go through argparse as flags do; the user's flags come later and win.
     flags = [*_as_flags(settings), *flags]
     parser.set_defaults(**{key: value for key, value in settings.items() if value is None or value == []})
     for flag in flags:
@@ -69,19 +91,15 @@ def parse_settings(
             raise RecipeError(_unknown(name, known))
     try:
         return parser.parse_args_into_dataclasses(args=flags)
-    except RecipeError:
-        raise
-    except Exception as error:
-        if isinstance(error, (ValueError, TypeError)) or type(error).__name__ == "ArgumentError":
-            raise RecipeError(str(error).splitlines()[0]) from None
-        raise
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise RecipeError(str(error).splitlines()[0]) from None
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The settings of a YAML recipe.
+    """Read the settings of a YAML recipe.
 
     Raises:
-        RecipeError: if it is missing, not YAML, or no mapping.
+        RecipeError: if the file is missing, not YAML, or not a mapping.
     """
     if not Path(path).is_file():
         raise RecipeError(f"{path}: no such recipe. Give a YAML file first, then flags.")
@@ -111,7 +129,7 @@ def _as_flags(settings: Mapping[str, Any]) -> list[str]:
     flags: list[str] = []
     for key, value in settings.items():
         if value is None or value == []:
-            continue  # argparse has no spelling for these: they became defaults
+            continue  # argparse cannot express these; they were set as defaults
         flags.append(f"--{key}")
         if isinstance(value, list):
             flags += [str(item) for item in value]

@@ -1,38 +1,55 @@
-"""A grid of training runs: resumable, one table and one figure at the end."""
+"""A grid of training runs: resumable, with one table and one figure of all points at the end.
+
+Points can share a prefix cache (`--prefix_cache`). The hidden states that enter the lowest trained block differ
+between depths. Cached for each depth, they save the most time. Cached for the lowest depth only, they serve every
+point, which then runs the frozen blocks above that depth in each epoch. So each depth has its own cache if all of them
+fit into `prefix_cache_gb`, and all share one if not.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ..batches.cached_chains import cached_states_bytes
 from ..models.atomic import replacing
 from ..reports import figures as plots
 from ..reports.tables import ALPHABET_TITLES, sweep_markdown
-from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments, unless_none
 from .checkpoints import last_checkpoint
+from .corpora import load_training_corpora
 from .job import run_training
+from .memory import planned_model
 from .recipes import RecipeError, parse_settings, read_recipe
-from .sweep_caches import shared_blocks
 
 logger = logging.getLogger(__name__)
 
+Point = tuple[ModelArguments, CorpusArguments, RecipeTrainingArguments]
+
+# Models that agree in these, and in depth, compute the same hidden states of a chain.
+SAME_STATES = ("backbone", "backbone_revision", "backbone_dtype", "block_mix", "max_residues")
+SAME_CHAINS = ("train", "validation", "validation_fraction", "train_fraction", "max_train_residues", "source")
+
 
 def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A sweep's file: `base` (settings of every run), `grid` (name: list of values), `also` (list of settings).
+    """Read a sweep: `base` (settings of every run), `grid` (name: list of values), `also` (list of settings).
 
     Returns:
-        the settings of every run; and what each run has of its own: the grid's points, then those of `also`, each
-        with every seed of the grid.
+        The settings of every run; and the further settings of each run: the points of the grid, then those of `also`,
+        each with every seed of the grid.
 
     Raises:
-        RecipeError: if it is not of that form.
+        RecipeError: if the file does not have that form.
     """
     settings = read_recipe(path)
     base, grid, also = settings.get("base") or {}, settings.get("grid"), settings.get("also") or []
@@ -44,8 +61,8 @@ def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
         or not (isinstance(also, list) and all(isinstance(point, dict) and point for point in also))
     ):
         raise RecipeError(
-            f"{path}: expected `base:` with settings, `grid:` with lists of values and, if wanted, `also:` with a list "
-            f"of settings; found {settings}."
+            f"{path}: expected `base:` with settings, `grid:` with lists of values and, optionally, `also:` with a "
+            f"list of settings; found {settings}."
         )
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     seeds = [{"seed": seed} for seed in grid.get("seed", [])] or [{}]
@@ -53,30 +70,32 @@ def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
-    """Run every point of a grid that has not been run yet, go on with one that was killed, and sum up.
+    """Run the points of a grid, and summarise them. Finished points are not run again, killed ones are resumed.
 
-    With `prefix_cache` the points share frozen states, as `sweep_caches` says.
+    Writes `out/POINT/` (the directory of each run), `out/results.md` and, if the grid has `top_blocks`, the figure of
+    accuracy against the number of blocks with adapters. Points of `also` without an adapter are lines in the figure:
+    frozen backbone (`adapter: none`) and full fine-tuning (`adapter: none, freeze: none`).
 
-    Writes `out/POINT/` (a run's directory each), `out/results.md` and, where the grid has `top_blocks`, the figure of
-    accuracy against the number of blocks with adapters. In it, runs of `also` without an adapter are lines: frozen
-    backbone (`adapter: none`) and full fine-tuning (`adapter: none, freeze: none`).
+    Args:
+        path: the sweep's YAML file; see `read_points`.
+        out: folder to write to.
 
     Returns:
-        one row a point: its settings, and the scores of each corpus.
+        One row per point: its settings, and under `scores` the accuracies [fraction] by corpus and alphabet.
 
     Raises:
-        RecipeError: for a wrong grid, before anything is run.
+        RecipeError: if the grid is invalid, before anything is run.
     """
     base, points = read_points(path)
     out = Path(out)
     parsed = [_parse_point(base | point, out / point_name(point)) for point in points]
-    shared = shared_blocks(parsed)  # so all are checked before the first is run
+    shared = shared_blocks(parsed)  # also checks all points before the first is run
     rows = []
     for number, (point, blocks) in enumerate(zip(points, shared, strict=True), start=1):
         folder = out / point_name(point)
         logger.info("point %d of %d: %s", number, len(points), point_name(point))
         if not _is_finished(folder):
-            # In a process of its own: what transformers and accelerate keep for a process, precision above all, must
+            # In its own process: transformers and accelerate have process-wide state, such as the precision, that must
             # not pass from one point to the next.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
@@ -92,7 +111,12 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
 
 
 def point_name(point: Mapping[str, Any]) -> str:
-    """`adapter=lora,top_blocks=3`: the folder of a point."""
+    """Return the name of a point's folder.
+
+    Example:
+        >>> point_name({"adapter": "lora", "top_blocks": 3})
+        'adapter=lora,top_blocks=3'
+    """
     return ",".join(f"{key}={value}" for key, value in point.items())
 
 
@@ -102,11 +126,11 @@ def _parse_point(settings: Mapping[str, Any], folder: Path) -> Any:
 
 
 def _run_point(settings: Mapping[str, Any], folder: Path) -> None:
-    arguments = _parse_point(settings, folder)
-    training = arguments[-1]
-    training.resume_from_checkpoint = "last" if last_checkpoint(folder) else None
-    training.overwrite_output_dir = True  # what a killed run left before its first checkpoint
-    run_training(*arguments)
+    start = {
+        "resume_from_checkpoint": "last" if last_checkpoint(folder) else None,
+        "overwrite_output_dir": True,  # if a killed run left files but no checkpoint
+    }
+    run_training(*_parse_point({**settings, **start}, folder))
 
 
 def _is_finished(folder: Path) -> bool:
@@ -122,6 +146,7 @@ def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
+    """Draw Q3 against the number of blocks with adapters, and points without an adapter as lines."""
     curves: dict[str, dict[int, list[float]]] = {}
     without: dict[str, list[float]] = {"frozen": [], "full": []}
     for row in rows:
@@ -129,8 +154,73 @@ def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
         if row.get("top_blocks") is not None:
             curve = curves.setdefault(str(row.get("adapter", "adapter")), {})
             curve.setdefault(int(row["top_blocks"]), []).append(accuracy)
-        elif str(row.get("adapter")).lower() == "none":
-            regime = {"all": "frozen", "none": "full"}.get(str(row.get("freeze", "all")).lower())
-            without.get(regime or "", []).append(accuracy)
+        elif unless_none(row.get("adapter")) is None:
+            freeze = unless_none(row.get("freeze", "all"))
+            regime = "full" if freeze is None else "frozen" if freeze == "all" else ""
+            without.get(regime, []).append(accuracy)
     lines = {regime: mean(values) for regime, values in without.items() if values}
     return plots.plot_blocks(curves, title=f"{corpus}, {ALPHABET_TITLES['q3']}", **lines)
+
+
+# ---- the prefix cache of a sweep -----------------------------------------------------------------------------------
+
+
+def shared_blocks(points: Sequence[Point]) -> list[int | None]:
+    """Return the `prefix_cache_blocks` of each point of a sweep.
+
+    Args:
+        points: the parsed arguments of each point.
+
+    Returns:
+        For each point the number of lowest blocks whose cached output it shares with the other points of its backbone;
+        None if it has no cache, or one for its own depth.
+
+    Raises:
+        ValueError: if a model cannot be built, or a corpus cannot be loaded.
+    """
+    depths, sizes = _cache_sizes(points)
+    separate = sum(sum(by_depth.values()) for by_depth in sizes.values())
+    limit = min((training.prefix_cache_gb for _, _, training in points), default=0)
+    num_depths = sum(map(len, sizes.values()))
+    if separate <= limit * 1e9 or num_depths == len(sizes):
+        logger.info("prefix cache: %d depths, %.3f GB in all, each with its own cache", num_depths, separate / 1e9)
+        return [None] * len(points)
+    together = sum(by_depth[min(by_depth)] for by_depth in sizes.values())
+    logger.info(
+        "prefix cache: %d depths would take %.3f GB, more than %g GB (--prefix_cache_gb): all share the cache of the "
+        "lowest, %.3f GB, and run the frozen blocks above it in each epoch",
+        *(num_depths, separate / 1e9, limit, together / 1e9),
+    )
+    return [None if depth is None else min(sizes[depth[0]]) for depth in depths]
+
+
+def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None], dict[str, dict[int, int]]]:
+    """Return (origin, depth) of each point's cache, None without a cache; and the bytes by origin and depth.
+
+    An origin is everything besides the depth that the cached hidden states depend on.
+    """
+    depths: list[tuple[str, int] | None] = []
+    sizes: dict[str, dict[int, int]] = {}
+    lengths: dict[str, list[int]] = {}
+    for model, corpora, training in points:
+        depths.append(None)
+        if training.prefix_cache_settings is None or training.prefix_cache_blocks is not None:
+            continue
+        with FakeTensorMode():
+            planned = planned_model(model)
+        depth = planned.num_prefix_blocks
+        if depth == 0:
+            continue
+        chains = _digest(corpora, SAME_CHAINS)
+        if chains not in lengths:
+            loaded = load_training_corpora(corpora)
+            lengths[chains] = [*loaded.train["num_residues"], *loaded.validation["num_residues"]]
+        origin = f"{training.prefix_cache} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {chains}"
+        depths[-1] = origin, depth
+        sizes.setdefault(origin, {})[depth] = cached_states_bytes(planned, lengths[chains])
+    return depths, sizes
+
+
+def _digest(arguments: Any, names: Sequence[str]) -> str:
+    values = dataclasses.asdict(arguments)
+    return json.dumps([values[name] for name in names])

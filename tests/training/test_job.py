@@ -1,5 +1,6 @@
 """The main job, really run on a tiny backbone: it learns, repeats, resumes, and says early what cannot be."""
 
+import dataclasses
 import json
 import re
 import resource
@@ -13,19 +14,21 @@ import torch
 from forked_runs import train_forked
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from small_runs import launch, make_chains, train, write_data
+from small_runs import flags, launch, make_chains, train, write_data
 
 from lift_ss_hf.batches.collator import TokenBudgetBatches
 from lift_ss_hf.batches.labelled_chains import LabelledChains
+from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.reports.model_card import make_card
 from lift_ss_hf.reports.provenance import count_duplicates, load_training_chains
-from lift_ss_hf.training.arguments import CorpusArguments, RecipeTrainingArguments
+from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.checkpoints import last_checkpoint
-from lift_ss_hf.training.job import build_trainer, load_training_corpora
-from lift_ss_hf.training.recipes import RecipeError
+from lift_ss_hf.training.corpora import load_training_corpora
+from lift_ss_hf.training.job import build_trainer, run_training
+from lift_ss_hf.training.recipes import RecipeError, parse_recipe
 
 
 @pytest.fixture(scope="module")
@@ -221,8 +224,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
     full = train_forked(data, out, *more, patch=limit_file_size)
     assert full.statuses == [2], full.stderr
     assert "Traceback" not in full.stderr
-    assert "no room to write a checkpoint" in full.stderr.splitlines()[-1]
-    assert f"{whole.name} is whole: make room, and go on with --resume" in full.stderr.splitlines()[-1]
+    assert "no space to write a checkpoint" in full.stderr.splitlines()[-1]
+    assert f"{whole.name} is complete: free space, then resume with --resume" in full.stderr.splitlines()[-1]
     assert {path: path.read_bytes() for path in whole.iterdir()} == before
     results = train(data, out, *more)  # there is room again
     assert results["learnt"]["q9"]["trained"] > 0
@@ -243,7 +246,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(run, tmp_pa
         caplog.clear()
         older = last_checkpoint(out)
         assert older is not None and older.name != newest.name
-        assert f"{newest} was not written to its end" in caplog.text
+        assert f"{newest} is incomplete" in caplog.text
         assert name in caplog.text
         (newest / name).write_bytes(original)
     assert last_checkpoint(out) == newest
@@ -265,8 +268,8 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
             output_dir=str(tmp_path), max_tokens_per_batch=max_tokens, max_steps=1, learning_rate=0.1, optim="sgd",
             eval_strategy="no", save_strategy="no", load_best_model_at_end=False, report_to="none", disable_tqdm=True,
         )  # fmt: skip
-        trainer = build_trainer(model, tokenizer, chains, chains, arguments)
-        arguments.gradient_accumulation_steps = parts or len(trainer.train_dataset)
+        trainer = build_trainer(model, tokenizer, chains, chains, arguments, num_states=9)
+        trainer.args.gradient_accumulation_steps = parts or len(trainer.train_dataset)
         assert (len(trainer.train_dataset) > 2) == (parts is None)
         trainer.train()
         weights.append({name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad})
@@ -280,7 +283,7 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         (["--tests", "casp99"], "unknown corpus 'casp99'. Did you mean casp1"),
         (["--train", "casp12"], "casp12 has no split 'train'. Choose one of: test"),
         (["--train_fraction", "0"], "train_fraction is 0.0"),
-        (["--dataloader_persistent_workers", "True"], "would show every epoch the batches of the first"),
+        (["--dataloader_persistent_workers", "True"], "would repeat the first epoch's batches in every epoch"),
         (["--validation_fraction", "2"], "validation_fraction is 2.0"),
         (["--adapter", "bottlenec"], "unknown adapter 'bottlenec'"),
         (["--adapter_options", "16"], "adapter_options is '16'. Expected JSON like {\"reduction_factor\": 16}"),
@@ -307,7 +310,7 @@ def test_a_test_that_is_the_training_file_is_refused(data, tmp_path):
 
 def test_another_run_is_never_overwritten_unasked(run, data, tmp_path):
     out, _ = run
-    with pytest.raises(RecipeError, match=r"holds another run\. Go on with it \(--resume_from_checkpoint last\)"):
+    with pytest.raises(RecipeError, match=r"holds another run\. Resume it \(--resume_from_checkpoint last\)"):
         train(data, out)
     with pytest.raises(RecipeError, match="no checkpoint to resume from"):
         train(data, tmp_path / "new", "--resume_from_checkpoint", "last")
@@ -323,11 +326,35 @@ def test_the_command_line_ends_in_one_line_not_a_traceback(data, tmp_path):
 
 def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
     arguments = CorpusArguments(train=[str(data / "train.txt")], validation=[], validation_fraction=0.25)
-    chains, held_out = load_training_corpora(arguments)
-    assert (len(chains), len(held_out)) == (36, 12)
-    assert not set(chains["id"]) & set(held_out["id"])
+    corpora = load_training_corpora(arguments)
+    assert (len(corpora.train), len(corpora.validation), corpora.num_states) == (36, 12, 9)
+    assert not set(corpora.train["id"]) & set(corpora.validation["id"])
     arguments.validation = ["none"]  # as the command line says it
-    assert len(load_training_corpora(arguments)[1]) == 12
+    assert len(load_training_corpora(arguments).validation) == 12
     arguments.validation_fraction = 0.0
     with pytest.raises(RecipeError, match="no validation chains"):
         load_training_corpora(arguments)
+
+
+def test_eight_state_validation_chains_are_never_scored_at_nine_states(data, tmp_path):
+    eight_states = [Chain(chain.id, chain.sequence, chain.states.replace("P", "L")) for chain in make_chains(10, 1)]
+    write_three_line(eight_states, tmp_path / "eight.txt")
+    few = ("--num_train_epochs", "2", "--validation", str(tmp_path / "eight.txt"))
+    results = train(data, tmp_path / "run", *few)
+    assert list(results["learnt"]) == ["q8", "q3", "q3_lift_ss"]
+    assert "q9" in next(iter(results["corpora"].values()))["scores"]  # the test corpus has nine states
+    state = state_of(tmp_path / "run")
+    assert not any("eval_q9" in entry for entry in state["log_history"])
+    assert state["best_metric"] == max(entry["eval_q8"] for entry in state["log_history"] if "eval_q8" in entry)
+
+
+def test_the_arguments_are_not_changed_by_a_run(data, tmp_path):
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+    arguments = parse_recipe(classes, "", flags(data, tmp_path / "run", "--num_train_epochs", "1"))
+    before = [dataclasses.asdict(part) for part in arguments[:2]], arguments[2].to_json_string()
+    run_training(*arguments)
+    assert ([dataclasses.asdict(part) for part in arguments[:2]], arguments[2].to_json_string()) == before
+    training = RecipeTrainingArguments(str(tmp_path), push_to_hub=True, hub_token="hf_secret", report_to="none")
+    ours = training.for_trainer("q8")
+    assert (ours.push_to_hub, ours.hub_token, ours.metric_for_best_model) == (False, None, "eval_q8")
+    assert (training.push_to_hub, training.hub_token, training.metric_for_best_model) == (True, "hf_secret", None)

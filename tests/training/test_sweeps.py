@@ -10,8 +10,7 @@ from tiny_models import save_tiny_backbone
 from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.training.recipes import RecipeError
-from lift_ss_hf.training.sweep_caches import shared_blocks
-from lift_ss_hf.training.sweeps import _figure, _parse_point, read_points, run_sweep
+from lift_ss_hf.training.sweeps import _figure, _parse_point, read_points, run_sweep, shared_blocks
 
 
 @pytest.fixture(scope="module")
