@@ -153,17 +153,7 @@ def predict_to_folder(
     """
     options = options or RunOptions()
     process = process or ProcessRank.from_environment()
-    folder = RunFolder(
-        out,
-        {
-            "version": __version__,
-            "model": predictor.digest,
-            "states": options.alphabet or predictor.alphabet,
-            "formats": sorted(set(options.formats)),
-            "precision": predictor.precision,
-            "max_tokens": predictor.max_tokens,
-        },
-    )
+    folder = RunFolder(out, _run_settings(predictor, options))
     check_alphabets(predictor, folder.formats.values())
     folder.open(options.resume, is_first=process.rank == 0)
     try:
@@ -182,6 +172,18 @@ def predict_to_folder(
         return None
     folder.join(num_parts)
     return folder.counts() if folder.is_joined else None
+
+
+def _run_settings(predictor: Predictor, options: RunOptions) -> dict[str, Any]:
+    """Return all that decides what a run writes, for run.json."""
+    return {
+        "version": __version__,
+        "model": predictor.digest,
+        "states": options.alphabet or predictor.alphabet,
+        "formats": sorted(set(options.formats)),
+        "precision": predictor.precision,
+        "max_tokens": predictor.max_tokens,
+    }
 
 
 def _predict_parts(
