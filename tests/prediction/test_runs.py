@@ -1,33 +1,27 @@
 """Runs to a directory: killed and resumed, or shared by processes, they give the same bytes; they are never mixed."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-import time
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import run_forked, signal_at
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction import running
+from lift_ss_hf.prediction.formats import JsonLines, ParquetTable
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import Predictor
+from lift_ss_hf.prediction.run_folder import RunFolder
 from lift_ss_hf.prediction.running import ProcessRank, RunOptions, predict_to_folder
 
-ROOT = Path(__file__).parents[2]
+RECIPE = Path(__file__).parents[2] / "recipes" / "predict.py"
 FORMATS = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
-# Small parts, so that a run of a few hundred chains has many of them.
-SMALL_PARTS = (
-    "import sys; from lift_ss_hf.prediction import running; running.PART_RESIDUES = 600; "
-    "from lift_ss_hf.cli.lift_ss import main; main()"
-)
 
 
 @pytest.fixture(scope="module")
@@ -107,33 +101,34 @@ def test_a_run_that_fails_before_its_first_part_leaves_nothing(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_fails_later_keeps_its_parts(data, tmp_path, small_parts):
-    with pytest.raises(ValueError, match="record 20"):
-        run(data, tmp_path / "run", skip_bad=False)
-    assert list((tmp_path / "run" / "parts").iterdir())
-
-
+@pytest.mark.process
 def test_workers_that_write_change_nothing(whole, data, tmp_path, small_parts):
     run(data, tmp_path / "run", num_workers=2)
     assert contents(tmp_path / "run") == contents(whole[0])
 
 
 @pytest.mark.process
-@pytest.mark.slow
-def test_a_run_killed_three_times_resumes_to_the_same_bytes(whole, data, tmp_path):
-    out, rng = tmp_path / "run", random.Random(1)
-    command = [sys.executable, "-c", SMALL_PARTS, "predict", str(data / "chains.fasta"), "-o", str(out), "--resume"]
-    command += ["--model", str(data / "model"), "--format", ",".join(FORMATS), "--max_tokens", "300", "--skip-bad"]
-    for parts in (2, 4, 6):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        until = time.monotonic() + 120
-        while len(list(out.glob("parts/[0-9]*"))) < parts and process.poll() is None and time.monotonic() < until:
-            time.sleep(rng.uniform(0.001, 0.01))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_run_killed_anywhere_resumes_to_the_same_bytes(whole, data, tmp_path):
+    out = tmp_path / "run"
+    arguments = [str(data / "chains.fasta"), "-o", str(out), "--resume", "--skip-bad", "--max_tokens", "300"]
+    arguments += ["--model", str(data / "model"), "--format", ",".join(FORMATS)]
+
+    def predict(number, method, owner):
+        def patch(rank):
+            running.PART_RESIDUES = 600
+            signal_at(number, method, owner)
+
+        return run_forked(arguments, tmp_path / "log", script=RECIPE, patch=patch)
+
+    for kill in (
+        (2, "write_part", RunFolder),  # between two parts
+        (3, "write_part", ParquetTable),  # within a part
+        (1, "join", JsonLines),  # while the results are joined
+        (1, "_write_settings", RunFolder),  # before they are noted as complete
+    ):
+        assert predict(*kill).statuses == [-signal.SIGKILL]
+    done = predict(0, "join", RunFolder)  # call number 0 never comes
+    assert done.statuses == [0], done.stderr
     assert contents(out) == contents(whole[0])
     assert "57 chains" in done.stderr and "3 records rejected" in done.stderr
 
@@ -191,7 +186,7 @@ def test_memory_does_not_grow_with_the_input(data, tmp_path, monkeypatch):
 
     original = running.predict_part
     monkeypatch.setattr(running, "predict_part", predict_part)
-    run(data, tmp_path / "run", source="many.fasta")
+    run(data, tmp_path / "run", source="many.fasta", formats=("three-line",))
     assert len(in_memory) == 20
     assert max(in_memory) == 20
 
