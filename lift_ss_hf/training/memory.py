@@ -1,7 +1,12 @@
-"""What a recipe needs, before anything is fetched or launched: parameters, memory for each device.
+"""Estimate what a recipe needs before it is launched: parameters, and memory for each device.
 
-The model is built and run forwards on torch's fake tensors, which have shapes and no content; what autograd would keep
-for the backward pass is counted by its own hooks, so nothing here repeats the architecture.
+The model is built and run forward on torch's fake tensors, which have shapes but no data. Autograd's own hooks count
+the activations kept for the backward pass, so nothing here repeats the architecture.
+
+Existing estimators do not apply. `accelerate estimate-memory` reads a model's configuration from the Hub and assumes
+that all weights are trained; DeepSpeed's `estimate_zero*_model_states_mem_needs` take a built model and assume the
+same. With a frozen backbone gradients and optimizer states are a few percent of that, and the activations, which both
+leave out, are most of the memory.
 """
 
 from __future__ import annotations
@@ -24,20 +29,23 @@ ADAM_STATES = 2  # mean and variance of each gradient, fp32
 
 @dataclass
 class EstimateArguments:
-    """The devices to estimate for."""
+    """The devices and the batch to estimate for."""
 
     _argument_group_name = "devices"
-    num_processes: int = field(default=1, metadata={"help": "devices that share the work"})
-    chain_length: int = field(default=512, metadata={"help": "chains of this length fill the batch [residues]"})
+    num_processes: int = field(default=1, metadata={"help": "number of devices"})
+    chain_length: int = field(default=512, metadata={"help": "length of the chains of a batch [residues]"})
 
 
 @dataclass
 class Estimate:
-    """What one device holds while a model is trained on it alone.
+    """Memory of a model that is trained on one device.
 
     Attributes:
         parameters: `parameter_summary()` of the model.
-        weights, gradients, optimizer, activations: [bytes].
+        weights: all weights [bytes].
+        gradients: gradients of the trained weights [bytes].
+        optimizer: AdamW's mean and variance of each gradient [bytes].
+        activations: tensors that autograd keeps for the backward pass [bytes].
     """
 
     parameters: dict[str, dict[str, int]]
@@ -47,14 +55,18 @@ class Estimate:
     activations: int
 
     def on_each_device(self, stage: int, num_processes: int) -> dict[str, int]:
-        """The same under ZeRO.
+        """Return the memory of each device under DDP or ZeRO.
 
         Args:
-            stage: 0 for DDP, 1 splits the optimizer's states, 2 gradients too, 3 weights too.
-            num_processes: devices.
+            stage: 0 for DDP; ZeRO-1 shards the optimizer states, ZeRO-2 also gradients, ZeRO-3 also weights.
+            num_processes: number of devices.
 
         Returns:
-            [bytes] of each part, and `total`.
+            The size of each part, and `total` [bytes].
+
+        Example:
+            >>> Estimate({}, weights=100, gradients=40, optimizer=80, activations=7).on_each_device(2, 4)
+            {'weights': 100, 'gradients': 10, 'optimizer': 20, 'activations': 7, 'total': 137}
         """
         held: dict[str, int] = {}
         for first_stage, part in ((3, "weights"), (2, "gradients"), (1, "optimizer"), (4, "activations")):
@@ -69,15 +81,15 @@ class Estimate:
 
 
 def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_length: int = 512) -> Estimate:
-    """Estimate what a recipe holds in memory.
+    """Estimate the memory that a recipe needs on one device.
 
     Args:
-        model: of the recipe; only the backbone's configuration is fetched.
-        training: of the recipe.
-        chain_length: chains of this length fill the token budget; a longer one is a batch of its own [residues].
+        model: the recipe's model; only the configuration of its backbone is fetched.
+        training: the recipe's training arguments.
+        chain_length: length of the chains that fill the token budget; at least one chain (default: 512) [residues].
 
     Raises:
-        ValueError: for a model that cannot be built.
+        ValueError: if the model cannot be built.
     """
     with FakeTensorMode(), _kronecker_products_by_shape():
         built = planned_model(model)
@@ -97,25 +109,29 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
 
 
 def planned_model(arguments: ModelArguments) -> SecondaryStructureModel:
-    """The model of a recipe without its weights: under FakeTensorMode it takes no memory.
+    """Build the model of a recipe without loading weights; under FakeTensorMode it takes no memory.
 
     Raises:
-        ValueError: for a model that cannot be built.
+        ValueError: if the model cannot be built.
     """
     options = model_options(arguments)
     if arguments.loss == "ldam" or arguments.balance:
-        options["class_counts"] = [1] * len(get_alphabet(arguments.states))  # of no account for shapes
+        options["class_counts"] = [1] * len(get_alphabet(arguments.states))  # their values do not change shapes
     plan = SecondaryStructureModel.plan(arguments.backbone, **options)
     return SecondaryStructureModel.untrained(plan, arguments.backbone_dtype)
 
 
 @contextlib.contextmanager
 def _kronecker_products_by_shape() -> Iterator[None]:
-    """Let compacters run without content: adapters 1.3.0 multiplies their shapes as tensors. Drop when it does not."""
+    """Let compacters run on fake tensors.
+
+    `adapters.methods.modeling.kronecker_product` of adapters 1.3.0 computes the shape of its result with tensors, which
+    under FakeTensorMode have no values. Drop this when it computes with integers.
+    """
     stock = adapter_modules.kronecker_product
 
     def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """(n, i, j) and (n, k, l) to (n, i k, j l), as the stock one."""
+        """Return the Kronecker product of (n, i, j) and (n, k, l): (n, i k, j l)."""
         outer = a[..., :, None, :, None] * b[..., None, :, None, :]
         return outer.reshape(*outer.shape[:-4], a.shape[-2] * b.shape[-2], a.shape[-1] * b.shape[-1])
 
@@ -127,15 +143,15 @@ def _kronecker_products_by_shape() -> Iterator[None]:
 
 
 def saved_activations(model: SecondaryStructureModel, tokens: torch.Tensor, bf16: bool = False) -> int:
-    """Run a model forwards in training mode and count what autograd keeps, each tensor once, weights apart.
+    """Run a model forward in training mode, and return the size of what autograd keeps besides the weights.
 
     Args:
-        model: it stays in training mode.
-        tokens: (batch, tokens) int64, all kept.
-        bf16: under autocast.
+        model: a secondary structure model; it is left in training mode.
+        tokens: (batch, tokens) int64, without padding.
+        bf16: use bfloat16 autocast (default: False).
 
     Returns:
-        [bytes].
+        Size of the kept tensors, each counted once [bytes].
     """
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -143,7 +159,7 @@ def saved_activations(model: SecondaryStructureModel, tokens: torch.Tensor, bf16
     def count(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage  # held, lest its address be given to another
+            kept[storage._cdata] = storage  # a reference, so that its address is not reused
         return tensor
 
     model.train()

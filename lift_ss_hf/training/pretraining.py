@@ -1,8 +1,8 @@
-"""Masked-language-model pretraining of a small ESM-2-shaped encoder on one's own sequences.
+"""Masked-language-model pretraining of a small encoder of ESM-2's architecture on your own sequences.
 
-Stock `EsmForMaskedLM` and `Trainer`. Batches are never padded: chains of similar length are cropped to the shortest
-of the batch. That is not only speed: with `<mask>` tokens *and* padding, transformers 4.57 changes the outputs of
-ESM, since it does not pass the mask to the embeddings' scale.
+Uses the stock `EsmForMaskedLM` and `Trainer`. Batches are never padded: chains of similar length are cropped to the
+shortest of the batch. This is faster, and it avoids a bug: with both `<mask>` tokens and padding, the outputs of ESM
+in transformers 4.57 depend on the padding, because the embeddings' scale ignores the attention mask.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .checkpoints import reporting_full_disk, starting_checkpoint
 
 logger = logging.getLogger(__name__)
 
-# ESM-2's vocabulary and order, so that a backbone of ours is a drop-in for one of theirs.
+# ESM-2's vocabulary, in its order, so that our backbones are drop-in replacements.
 VOCABULARY = [
     *("<cls>", "<pad>", "<eos>", "<unk>"),
     *"LAGVSERTIDPKQNFYMHWCXBUZO.-",
@@ -49,9 +49,9 @@ class EncoderArguments:
     """The shape of the encoder."""
 
     _argument_group_name = "encoder"
-    hidden_size: int = field(default=192, metadata={"help": "width of a block"})
+    hidden_size: int = field(default=192, metadata={"help": "width of the blocks"})
     num_hidden_layers: int = field(default=6, metadata={"help": "number of blocks"})
-    num_attention_heads: int = field(default=6, metadata={"help": "attention heads a block"})
+    num_attention_heads: int = field(default=6, metadata={"help": "number of attention heads per block"})
     intermediate_size: int = field(default=768, metadata={"help": "width of the feed-forward layer"})
 
 
@@ -60,18 +60,28 @@ class SequenceArguments:
     """The sequences to pretrain on."""
 
     _argument_group_name = "sequences"
-    train_file: str = field(default="", metadata={"help": "FASTA (plain, gz, xz) to train on"})
-    validation_file: str = field(default="", metadata={"help": "FASTA of held-out clusters, for the perplexity"})
-    max_residues: int = field(default=256, metadata={"help": "longer chains are cropped, anew each time [residues]"})
-    tokens_per_batch: int = field(default=8192, metadata={"help": "batch size of one process [tokens]"})
-    backbone_dir: str = field(
-        default="", metadata={"help": "also write the encoder alone, in half precision, to this folder"}
+    train_file: str = field(default="", metadata={"help": "FASTA file to train on (plain, gz or xz)"})
+    validation_file: str = field(
+        default="", metadata={"help": "FASTA file of held-out clusters, to measure the perplexity"}
     )
-    mask_fraction: float = field(default=0.15, metadata={"help": "residues to predict [fraction]"})
+    max_residues: int = field(default=256, metadata={"help": "crop longer chains to a random part [residues]"})
+    tokens_per_batch: int = field(default=8192, metadata={"help": "size of a batch in each process [tokens]"})
+    backbone_dir: str = field(
+        default="", metadata={"help": "also save the encoder without its head, in half precision, to this folder"}
+    )
+    mask_fraction: float = field(default=0.15, metadata={"help": "part of the residues to predict [fraction]"})
 
 
 class Sequences(Dataset):
-    """Sequences of a FASTA file as tokens, end to end in one array: a byte a residue in memory."""
+    """Sequences of a FASTA file as tokens, concatenated in one array of one byte per residue.
+
+    Args:
+        path: FASTA file, plain, gz or xz.
+        min_residues: shorter sequences are left out (default: 30) [residues].
+
+    Raises:
+        ValueError: if no sequence is left.
+    """
 
     def __init__(self, path: str | Path, min_residues: int = 30):
         chunks = [
@@ -80,7 +90,7 @@ class Sequences(Dataset):
             if len(sequence) >= min_residues
         ]
         if not chunks:
-            raise ValueError(f"{path}: no sequence of at least {min_residues} residues in it.")
+            raise ValueError(f"{path}: found no sequence of at least {min_residues} residues.")
         self.lengths = np.array([len(chunk) for chunk in chunks])
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.tokens = np.concatenate(chunks)
@@ -95,15 +105,14 @@ class Sequences(Dataset):
 class UnpaddedBatches(IterableDataset):
     """Masked batches without padding: chains of similar length, cropped to the shortest of their batch.
 
-    Endless for training (a new order, crop and mask each pass), one fixed pass for validation.
-
     Args:
-        sequences: what to draw from.
-        max_residues: crop to this length [residues].
-        tokens_per_batch: rows are as many as fit [tokens].
-        mask_fraction: residues to predict; 80 % of them become <mask>, 10 % another residue, 10 % stay [fraction].
-        seed: of order, crops and masks.
-        endless: whether to start over.
+        sequences: the sequences.
+        max_residues: crop chains to at most this length [residues].
+        tokens_per_batch: size of a batch [tokens].
+        mask_fraction: part of the residues to predict: 80 % of them become <mask>, 10 % another residue, and 10 % stay
+            unchanged [fraction].
+        seed: seed of order, crops and masks.
+        endless: for training, repeat with new order, crops and masks; otherwise iterate once, for validation.
     """
 
     def __init__(
@@ -129,9 +138,9 @@ class UnpaddedBatches(IterableDataset):
                 return
 
     def _batches(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """Indices by similar length; ties and the order of batches are shuffled."""
+        """Return the indices of each batch of chains of similar length; the order of the batches is random."""
         lengths = np.minimum(self.sequences.lengths, self.max_residues)
-        # The jitter lets neighbours in length meet other ones in the next pass.
+        # The jitter gives chains other partners in the next pass.
         order = np.argsort(lengths * rng.uniform(0.97, 1.03, len(lengths)))
         batches = budget_batches(lengths + 2, self.tokens_per_batch, order=order)  # + 2: <cls>, <eos>
         return [batches[i] for i in rng.permutation(len(batches))]
@@ -158,7 +167,12 @@ class UnpaddedBatches(IterableDataset):
 
 
 def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
-    """A new ESM-2-shaped encoder with its language model head."""
+    """Build an encoder of ESM-2's architecture with a language model head, randomly initialised.
+
+    Args:
+        shape: width, depth and heads.
+        max_residues: length of the training crops; recorded in the configuration, not a limit [residues].
+    """
     config = EsmConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=shape.hidden_size,
@@ -167,7 +181,7 @@ def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
         intermediate_size=shape.intermediate_size,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        max_position_embeddings=max_residues + 4,  # rotary: a description, not a limit
+        max_position_embeddings=max_residues + 4,  # not a limit: positions are rotary
         position_embedding_type="rotary",
         emb_layer_norm_before=False,
         token_dropout=True,
@@ -178,9 +192,9 @@ def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
 
 
 def save_backbone(model: EsmForMaskedLM, folder: str | Path) -> None:
-    """Write the encoder alone, in half precision, with its tokenizer: a backbone of half the size.
+    """Save the encoder without its language model head, in half precision, with its tokenizer.
 
-    The contact head, which masked-language-model training does not reach, becomes zeros.
+    The contact head, which masked-language-model training does not change, is set to zeros.
     """
     encoder = copy.deepcopy(model.esm).cpu().half()
     for parameter in encoder.contact_head.parameters():
@@ -190,19 +204,19 @@ def save_backbone(model: EsmForMaskedLM, folder: str | Path) -> None:
 
 
 def save_tokenizer(folder: str | Path) -> None:
-    """Write the tokenizer's files, so that the folder loads as any ESM-2."""
+    """Save the tokenizer's files, so that the folder loads like any ESM-2."""
     vocabulary = Path(folder) / VOCAB_FILES_NAMES["vocab_file"]
     vocabulary.write_text("\n".join(VOCABULARY), "utf-8")
     EsmTokenizer(str(vocabulary)).save_pretrained(folder)
 
 
 def baseline_perplexities(train: Sequences, validation: Sequences) -> dict[str, float]:
-    """Perplexity a residue of the validation sequences under unigram and bigram counts of the training sequences."""
+    """Return the perplexity per residue of the validation sequences under `unigram` and `bigram` training counts."""
     size = len(VOCABULARY)
     unigram = np.bincount(train.tokens, minlength=size) + 1.0
     pairs = train.tokens[:-1].astype(np.int64) * size + train.tokens[1:]
     inner = np.ones(len(train.tokens) - 1, dtype=bool)
-    inner[train.starts[1:] - 1] = False  # not from one chain into the next
+    inner[train.starts[1:] - 1] = False  # no pairs across chains
     bigram = np.bincount(pairs[inner], minlength=size * size).reshape(size, size) + 1.0
     unigram_cost, bigram_cost, count = 0.0, 0.0, 0
     log_unigram = -np.log(unigram / unigram.sum())
@@ -219,11 +233,11 @@ class PretrainingTrainer(Trainer):
     """The stock Trainer over ready-made batches."""
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """Batches come from the dataset; accelerate gives each process its own."""
+        """Return a loader over the dataset's batches; accelerate distributes them among processes."""
         return self._loader(self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset=None) -> torch.utils.data.DataLoader:
-        """As for training."""
+        """Return a loader over the batches of the evaluation dataset."""
         return self._loader(eval_dataset or self.eval_dataset)
 
     def _loader(self, batches: Any) -> torch.utils.data.DataLoader:
@@ -233,15 +247,20 @@ class PretrainingTrainer(Trainer):
 def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: TrainingArguments) -> dict[str, float]:
     """Pretrain an encoder and save it, with its tokenizer, in `training.output_dir`.
 
+    Args:
+        shape: the encoder's shape.
+        sequences: the files to train and validate on, and how to batch and mask them.
+        training: arguments of the Trainer.
+
     Returns:
-        perplexities on the held-out sequences: of the model, and of the unigram and bigram baselines.
+        Perplexities of the held-out sequences: `model`, and the baselines `unigram` and `bigram`.
 
     Raises:
-        ValueError: for missing or empty sequence files, and a directory that holds another run.
+        ValueError: if a sequence file is missing or empty, or the output directory holds another run.
     """
     for name in ("train_file", "validation_file"):
         if not getattr(sequences, name):
-            raise ValueError(f"no {name} named. Give a FASTA file: --{name} sequences.fasta.gz")
+            raise ValueError(f"no {name} given. Give a FASTA file: --{name} sequences.fasta.gz")
     checkpoint = starting_checkpoint(training)
     train, validation = Sequences(sequences.train_file), Sequences(sequences.validation_file)
     batching = (sequences.max_residues, sequences.tokens_per_batch, sequences.mask_fraction, training.seed)

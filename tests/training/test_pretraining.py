@@ -137,7 +137,7 @@ def test_missing_sequences_are_one_line(tmp_path):
         [sys.executable, RECIPE, "--output_dir", str(tmp_path), "--use_cpu", "True"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: no train_file named.")
+    assert done.stderr.splitlines()[-1].startswith("error: no train_file given.")
     assert "Traceback" not in done.stderr
 
 

@@ -80,7 +80,7 @@ def test_every_changed_default_has_its_reason(tmp_path):
 def test_every_recipe_parses_and_states_its_needs(path, tmp_path):
     model, corpora, _ = parse_recipe(CLASSES, "Train.", [str(path), "--output_dir", str(tmp_path)])
     text = path.read_text()
-    for needed in ("# Hardware:", "Memory:", "# Leaves the paper:"):
+    for needed in ("# Hardware:", "Memory:", "# Differs from the paper:"):
         assert needed in text
     assert corpora.tests != ["sample"]
     assert (model.backbone == "bundled") == (path.parent.name == "bundled")
