@@ -1,36 +1,31 @@
-"""dataset_scripts/build.py, run as a user runs it."""
+"""Building corpora: dataset_scripts/build.py, and the folders that it writes."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import datasets
 import pytest
 import yaml
+from corpus_files import example_catalogue, write_example_sources
+from scripts import ROOT, run_script
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, read_chains, write_corpus
+from lift_ss_hf.corpora import catalogue as catalogue_module
 
-SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "build.py"
+SCRIPT = "dataset_scripts/build.py"
 CHAINS = [Chain("a", "MKV", "LHX"), Chain("b", "AC", "EE")]
 FACTS = CardFacts("Mine", "Two chains.", "unknown")
 
 
-def build(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LIFT_SS_DATA_DIR": "", "HF_HUB_OFFLINE": "1", **environment},
-    )
-
-
 @pytest.fixture(scope="module")
 def built(shared_corpora, tmp_path_factory):
-    """Everything that the real sources give, and what the command said."""
+    """All corpora built from the real source files with an empty cache, and the output of the command."""
     folder = tmp_path_factory.mktemp("built")
-    result = build("--all", "--source", shared_corpora, "--out", folder / "lift_ss", HF_HOME=str(folder / "home"))
-    return folder, result
+    command = [sys.executable, ROOT / SCRIPT, "--all", "--source", shared_corpora, "--out", folder / "lift_ss"]
+    environment = {**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    return folder, subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.process
@@ -90,7 +85,31 @@ def test_the_card_has_the_metadata_of_the_hub_and_the_changes(built):
     assert "Changes made on reading: none" in promod3
 
 
-@pytest.mark.process
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A source folder with the files of the catalogue's example, whose corpora are known in addition."""
+    catalogue = {
+        **catalogue_module.load_catalogue(),
+        **catalogue_module.parse_catalogue(example_catalogue()),
+    }
+    monkeypatch.setattr(catalogue_module, "load_catalogue", lambda: catalogue)
+    monkeypatch.delenv("LIFT_SS_DATA_DIR", raising=False)
+    return write_example_sources(tmp_path / "sources")
+
+
+def test_the_command_writes_what_load_dataset_reads(sources, tmp_path):
+    result = run_script(SCRIPT, "my_corpus", "--source", sources, "--out", tmp_path / "out")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "my_corpus train: 2 chains, 5 residues, 4 with a state",
+        "my_corpus small/train: 1 chains, 3 residues, 2 with a state",
+    ]
+    folder = str(tmp_path / "out" / "my_corpus")
+    for config, states in (("default", ["LHX", "EE"]), ("small", ["LHX"])):
+        corpus = datasets.load_dataset(folder, config, split="train", cache_dir=str(tmp_path / "cache"))
+        assert corpus["states"][:] == states
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,40 +120,48 @@ def test_the_card_has_the_metadata_of_the_hub_and_the_changes(built):
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(tmp_path, arguments, message):
-    result = build(*arguments, "--out", tmp_path / "out")
+    result = run_script(SCRIPT, *arguments, "--out", tmp_path / "out")
     assert result.returncode == 2
     assert message in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.process
-def test_a_wrong_source_builds_nothing_and_is_named(tmp_path):
-    (tmp_path / "CASP12.txt").write_text(">a\nMK\nHH\n")
-    result = build("casp12", "--source", tmp_path, "--out", tmp_path / "out")
+def test_a_wrong_source_builds_nothing_and_is_named(sources, tmp_path):
+    (sources / "my_lab" / "my_chains.txt").write_text(">a\nMK\nHH\n")
+    (sources / "my_chains_small.txt").unlink()
+    result = run_script(SCRIPT, "my_corpus", "--source", sources, "--out", tmp_path / "out")
     assert result.returncode == 1
-    assert "casp12 test" in result.stderr
-    assert "not the file in the catalogue" in result.stderr
+    assert "my_chains.txt: not the file in the catalogue" in result.stderr
+    assert "my_chains_small.txt is not available" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.process
-def test_a_folder_that_cannot_be_written_does_not_stop_the_others(shared_corpora, tmp_path):
-    (tmp_path / "casp12").mkdir()
-    (tmp_path / "casp12" / "notes.txt").write_text("mine")
-    result = build("casp12", "casp13", "--source", shared_corpora, "--out", tmp_path)
+def test_a_missing_split_is_on_the_card(sources, tmp_path):
+    (sources / "my_chains_small.txt").unlink()
+    result = run_script(SCRIPT, "my_corpus", "--source", sources, "--out", tmp_path)
     assert result.returncode == 1
-    assert "casp12 contains files that do not belong to a corpus" in result.stderr.replace(":", "")
-    assert "casp13 test: 41 chains" in result.stdout
-    assert "casp12 test" not in result.stdout
-    assert (tmp_path / "casp12" / "notes.txt").read_text() == "mine"
+    card = (tmp_path / "my_corpus" / "README.md").read_text()
+    assert "Not in this build: small/train (my_chains_small.txt was missing or invalid at build time)." in card
 
 
-@pytest.mark.process
-def test_a_corpus_is_not_replaced_if_a_split_would_be_lost(shared_corpora, tmp_path):
-    folder = tmp_path / "pisces25"
-    write_corpus(folder, [Split.of("train", CHAINS), Split.of("validation", CHAINS)], FACTS)
-    result = build("pisces25", "--source", shared_corpora, "--out", tmp_path)
+def test_a_folder_that_cannot_be_written_does_not_stop_the_others(sources, tmp_path, monkeypatch):
+    (tmp_path / "my_corpus").mkdir()
+    (tmp_path / "my_corpus" / "notes.txt").write_text("mine")
+    catalogue = catalogue_module.load_catalogue()
+    monkeypatch.setitem(catalogue, "other", replace(catalogue["my_corpus"], name="other"))
+    result = run_script(SCRIPT, "my_corpus", "other", "--source", sources, "--out", tmp_path)
+    assert result.returncode == 1
+    assert "my_corpus: contains files that do not belong to a corpus" in result.stderr
+    assert "other train: 2 chains" in result.stdout
+    assert "my_corpus train" not in result.stdout
+    assert (tmp_path / "my_corpus" / "notes.txt").read_text() == "mine"
+
+
+def test_a_corpus_is_not_replaced_if_a_split_would_be_lost(sources, tmp_path):
+    folder = tmp_path / "my_corpus"
+    write_corpus(folder, [Split.of("train", CHAINS)], FACTS)
+    (sources / "my_lab" / "my_chains.txt").unlink()
+    result = run_script(SCRIPT, "my_corpus", "--source", sources, "--out", tmp_path)
     assert result.returncode == 1
     assert f"{folder} was left unchanged: train would be lost. Remove it to build the rest." in result.stderr
     assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS

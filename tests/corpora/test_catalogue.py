@@ -2,10 +2,9 @@
 
 import logging
 import re
-from importlib import resources
 
 import pytest
-from corpus_files import TEXT
+from corpus_files import example_catalogue, write_example_sources
 
 from lift_ss_hf.corpora.building import build_corpus
 from lift_ss_hf.corpora.catalogue import crossed_tests, get_corpus, load_catalogue, parse_catalogue
@@ -74,20 +73,10 @@ def test_a_built_corpus_is_recognised_by_the_name_of_its_folder():
     assert crossed_tests("mine/own_chains", ["lift_ss/casp12"]) == []
 
 
-def example() -> str:
-    """The example in the header of catalogue.yaml."""
-    text = resources.files("lift_ss_hf.corpora").joinpath("catalogue.yaml").read_text("utf-8")
-    block = text.split("# Example", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
-    return "\n".join(line.removeprefix("# ") for line in block)
-
-
 def test_the_example_in_the_header_builds(tmp_path):
-    entry = parse_catalogue(example())["my_corpus"]
+    entry = parse_catalogue(example_catalogue())["my_corpus"]
     assert entry.configs["default"].splits["train"].url == "https://example.org/corpora/files/my_chains.txt"
-    (tmp_path / "my_lab").mkdir()
-    (tmp_path / "my_lab" / "my_chains.txt").write_bytes(TEXT)
-    (tmp_path / "my_chains_small.txt").write_bytes(TEXT[:16])
-    result = build_corpus(entry, tmp_path / "built", tmp_path)
+    result = build_corpus(entry, tmp_path / "built", write_example_sources(tmp_path))
     assert result.failures == []
     assert result.built == [
         "my_corpus train: 2 chains, 5 residues, 4 with a state",
@@ -110,7 +99,7 @@ def test_the_example_in_the_header_builds(tmp_path):
     ],
 )
 def test_a_wrong_entry_is_named(old, new, message):
-    text = example()
+    text = example_catalogue()
     assert old in text
     with pytest.raises(ValueError, match=rf"catalogue\.yaml: {message}.*See the header of the file"):
         parse_catalogue(text.replace(old, new))

@@ -3,14 +3,13 @@
 import os
 import random
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import pytest
+from scripts import run_script
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
+from lift_ss_hf.corpora.fasta import read_fasta
 from lift_ss_hf.corpora.leakage import (
     Homologues,
     Leakage,
@@ -23,7 +22,7 @@ from lift_ss_hf.corpora.leakage import (
 from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
 
-SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "leakage.py"
+SCRIPT = "dataset_scripts/leakage.py"
 
 
 def needs_mmseqs(test):
@@ -72,15 +71,6 @@ def files(tmp_path):
     )
 
 
-def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-    )
-
-
 def rows(output):
     return [[cell.strip() for cell in line.strip("| ").split("|")] for line in output.splitlines() if line[:1] == "|"]
 
@@ -102,20 +92,40 @@ def test_homologues_are_reported_for_each_test_set_and_no_file_is_left(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-@needs_mmseqs
+@pytest.fixture
+def identical_hits(monkeypatch):
+    """Replace mmseqs by a search for equal sequences, whose hits have 80 % identity over 200 residues, E = 1e-50."""
+
+    def run(command, *arguments):
+        if command == "createdb":
+            shutil.copy(arguments[0], arguments[1])
+        else:
+            queries, targets = dict(read_fasta(arguments[0])), dict(read_fasta(arguments[1]))
+            pairs = [(q, t) for q in queries for t in targets if queries[q] == targets[t]]
+            arguments[2].write_text("".join(f"{query}\t{target}\t0.8\t200\t1e-50\n" for query, target in pairs))
+
+    monkeypatch.setattr("lift_ss_hf.corpora.leakage.require_mmseqs", lambda: None)
+    monkeypatch.setattr("lift_ss_hf.corpora.leakage.run_mmseqs", run)
+
+
 @pytest.mark.parametrize(
-    "settings", [{"min_identity": 0.95}, {"min_aligned": 250}, {"max_evalue": 1e-200}], ids=lambda s: next(iter(s))
+    ("settings", "train"),
+    [
+        ({}, {0}),
+        ({"min_identity": 0.8, "min_aligned": 200}, {0}),
+        ({"min_identity": 0.81}, set()),
+        ({"min_aligned": 201}, set()),
+        ({"max_evalue": 1e-50}, set()),
+    ],
 )
-def test_each_threshold_counts(settings):
-    # Found with the defaults, in the test above.
-    assert not homologues([relative(KINASE, 0.2)], {"one": [KINASE]}, SearchSettings(**settings))["one"].train
+def test_each_threshold_counts(identical_hits, settings, train):
+    assert homologues([KINASE], {"one": [KINASE]}, SearchSettings(**settings))["one"].train == train
 
 
-@needs_mmseqs
-def test_indices_are_right_beyond_the_first_chunk(monkeypatch):
+def test_indices_are_right_beyond_the_first_chunk(identical_hits, monkeypatch):
     monkeypatch.setattr("lift_ss_hf.corpora.leakage.CHUNK", 2)
-    found = homologues([CRO, "W" * 40, CRO, KINASE], {"one": [KINASE]})
-    assert found["one"].train == {3}
+    found = homologues([CRO, "W" * 40, CRO, KINASE], {"one": ["A" * 40], "two": ["A" * 40, KINASE]})
+    assert (found["one"].train, found["two"].train, found["two"].test) == (set(), {3}, {1})
 
 
 def test_without_mmseqs_the_search_says_what_to_install(monkeypatch):
@@ -165,7 +175,7 @@ def test_the_only_split_of_a_corpus_is_taken_and_several_are_listed(tmp_path):
 @needs_mmseqs
 def test_command_line_reports_and_writes_what_does_not_leak(files, tmp_path):
     train, kin, alien = files
-    done = run(train, "--tests", kin, alien, "--write", tmp_path / "clean", "--threads", 1)
+    done = run_script(SCRIPT, train, "--tests", kin, alien, "--write", tmp_path / "clean", "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert rows(done.stdout)[2:] == [
         [str(kin), "2", "1", "2", "1", "100.0 %"],
@@ -177,19 +187,18 @@ def test_command_line_reports_and_writes_what_does_not_leak(files, tmp_path):
     assert "at least 30 aligned residues, at least 25 % identity" in (tmp_path / "clean" / "README.md").read_text()
 
 
-@pytest.mark.process
-def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_path):
+def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
     train, kin, _ = files
-    done = run(train, "--tests", kin, PATH=str(tmp_path))
+    done = run_script(SCRIPT, train, "--tests", kin)
     assert done.returncode == 1 and rows(done.stdout)[2] == [str(kin), "2", "1", *["not searched"] * 3]
     assert done.stderr.startswith("mmseqs not found") and len(done.stderr.splitlines()) == 1
-    refused = run(train, "--tests", kin, "--write", tmp_path / "clean", PATH=str(tmp_path))
+    refused = run_script(SCRIPT, train, "--tests", kin, "--write", tmp_path / "clean")
     assert refused.returncode == 2 and "give --exact-only" in refused.stderr and not (tmp_path / "clean").exists()
-    exact = run(train, "--tests", kin, "--write", tmp_path / "clean", "--exact-only", PATH=str(tmp_path))
+    exact = run_script(SCRIPT, train, "--tests", kin, "--write", tmp_path / "clean", "--exact-only")
     assert exact.returncode == 0 and "1 of 4 chains leak, 3 are left" in exact.stdout
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -198,15 +207,15 @@ def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_p
         (["sample", "--tests", "sample", "--min-identity", "25"], "min_identity is 25"),
     ],
 )
-def test_command_line_refuses_bad_input_in_one_line(arguments, message):
-    done = run(*arguments, LIFT_SS_DATA_DIR="")
+def test_command_line_refuses_bad_input_in_one_line(arguments, message, monkeypatch):
+    monkeypatch.delenv("LIFT_SS_DATA_DIR", raising=False)
+    done = run_script(SCRIPT, *arguments)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.process
 def test_command_line_writes_nothing_when_everything_leaks(files, tmp_path):
     train, _, _ = files
-    done = run(train, "--tests", train, "--exact-only", "--write", tmp_path / "clean")
+    done = run_script(SCRIPT, train, "--tests", train, "--exact-only", "--write", tmp_path / "clean")
     assert done.returncode == 2 and "no chains are left" in done.stderr and not (tmp_path / "clean").exists()
 
 

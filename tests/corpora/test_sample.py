@@ -1,13 +1,10 @@
 """The bundled sample corpus, and the script that draws it."""
 
 import importlib.util
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from scripts import ROOT, run_script
 
 from lift_ss_hf import ResidueTokenizer, bundled_model
 from lift_ss_hf.assets import sample_corpus
@@ -19,7 +16,7 @@ from lift_ss_hf.evaluation.predictions import majority_accuracy, predict, score_
 from lift_ss_hf.metrics.labels import encode_references
 from lift_ss_hf.models.states import Q9
 
-SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "sample.py"
+SCRIPT = "dataset_scripts/sample.py"
 TESTS = ("casp12", "casp13", "casp14", "cb433", "cb634", "test2016", "test2018", "cb513")
 THOROUGH = SearchSettings(sensitivity=7.5, min_aligned=1)
 
@@ -37,19 +34,10 @@ def sample(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("sample_script", SCRIPT)
+    spec = importlib.util.spec_from_file_location("sample_script", ROOT / SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
 
 
 def test_it_has_three_splits_of_a_few_hundred_valid_chains(sample):
@@ -152,16 +140,15 @@ def test_the_script_keeps_homologues_out_of_other_splits(script, monkeypatch):
         script.split_up(chains, {"train": 4, "validation": 3, "test": 2}, script.SEARCH)
 
 
-@pytest.mark.process
-def test_without_mmseqs_the_script_says_so_before_any_work(tmp_path):
-    done = run("--out", tmp_path / "out", PATH=str(tmp_path), HOME=str(tmp_path))
+def test_without_mmseqs_the_script_says_so_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run_script(SCRIPT, "--out", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: mmseqs not found") and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.process
 def test_a_split_without_chains_is_refused():
-    done = run("--chains", 10, 0, 10)
+    done = run_script(SCRIPT, "--chains", 10, 0, 10)
     assert done.returncode == 2
     assert done.stderr.endswith("error: --chains: each split needs at least one chain\n")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from scripts import run_script
 
 from lift_ss_hf.corpora.chains import CorpusError
 from lift_ss_hf.corpora.labelling import label_structure, label_structures
@@ -18,7 +19,7 @@ from lift_ss_hf.corpora.structures import find_structure_files
 gemmi = pytest.importorskip("gemmi", reason="needs gemmi (pip install gemmi)")
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
-SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "from_structures.py"
+SCRIPT = "dataset_scripts/from_structures.py"
 
 
 def needs_mkdssp(test):
@@ -32,11 +33,6 @@ def mkdssp():
     if shutil.which("mkdssp") is None:
         pytest.skip("needs mkdssp (Debian: dssp)")
     return Mkdssp.find()
-
-
-def run(*arguments):
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def classic_states(path, folder):
@@ -232,7 +228,7 @@ def test_command_line_writes_the_corpus_and_reports_what_it_skipped(tmp_path):
     shutil.copytree(STRUCTURES, tmp_path / "in")
     shutil.copy(STRUCTURES / "1orc.pdb.gz", tmp_path / "in" / "again.pdb.gz")
     (tmp_path / "in" / "broken.pdb.gz").write_bytes((STRUCTURES / "1orc.pdb.gz").read_bytes()[:5000])
-    done = run(tmp_path / "in", "--out", tmp_path / "mine", "--jobs", 2, "--license", "cc0-1.0")
+    done = run_script(SCRIPT, tmp_path / "in", "--out", tmp_path / "mine", "--jobs", 2, "--license", "cc0-1.0")
     assert done.returncode == 1 and "Traceback" not in done.stderr  # broken.pdb.gz
     table = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in done.stdout.splitlines() if "|" in line}
     assert (str(tmp_path / "in" / "broken.pdb.gz"), "", "yes") in table
@@ -256,7 +252,7 @@ def test_command_line_writes_the_corpus_and_reports_what_it_skipped(tmp_path):
 @needs_mkdssp
 def test_command_line_without_any_chain_writes_nothing(tmp_path):
     (tmp_path / "empty.pdb").touch()
-    done = run(tmp_path / "empty.pdb", "--out", tmp_path / "mine")
+    done = run_script(SCRIPT, tmp_path / "empty.pdb", "--out", tmp_path / "mine")
     assert done.returncode == 2
     assert done.stderr == "error: no chain with states in 1 files: nothing was written.\n"
     assert not (tmp_path / "mine").exists()
