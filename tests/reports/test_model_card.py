@@ -73,6 +73,7 @@ def test_the_card_has_what_was_measured(run):
     assert "at commit unknown; torch 2.0" in text
     assert "- training took 1,23" in text
     assert "- mine.txt: see its own card" in text
+    assert "- citation of the backbone: Lin et al. 2023" in text
 
 
 def test_the_results_are_in_the_metadata(run):
