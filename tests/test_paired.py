@@ -2,11 +2,10 @@
 
 import json
 import random
-import subprocess
-import sys
 
 import pytest
-from small_runs import ROOT, make_chains
+from scripts import ROOT, run_script
+from small_runs import make_chains
 
 from lift_ss_hf.metrics.scoring import compare, score
 
@@ -20,7 +19,7 @@ def noisy(states, share, seed):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two runs over two corpora, the second better; their references and predictions of the first corpus."""
+    """Two runs on two corpora, the second one better; and the states of the first corpus for each run."""
     folders, kept = [], []
     for number, share in enumerate((0.5, 0.4)):
         corpora = {}
@@ -38,13 +37,13 @@ def runs(tmp_path):
     return folders, kept
 
 
-def paired(*arguments):
-    script = ROOT / "benchmarks" / "paired.py"
-    return subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
+@pytest.fixture
+def paired(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))  # where a script finds the modules beside it
+    return lambda *arguments: run_script("benchmarks/paired.py", *arguments)
 
 
-@pytest.mark.process
-def test_files_give_what_states_give(runs):
+def test_files_give_what_states_give(runs, paired):
     folders, ((references, first), (_, second)) = runs
     rows = [line for line in paired(*folders, "--resamples", "500").stdout.splitlines() if line.startswith("| c")]
     assert [row.split()[1] for row in rows] == ["corpus", *NAMES]
@@ -54,8 +53,7 @@ def test_files_give_what_states_give(runs):
     assert difference > 2
 
 
-@pytest.mark.process
-def test_runs_with_nothing_in_common_are_an_error(runs):
+def test_runs_with_nothing_in_common_are_an_error(runs, paired):
     folders, _ = runs
     done = paired(*folders, "--states", "q8")
     assert done.returncode == 2

@@ -1,0 +1,98 @@
+"""Models are evaluated on corpora: one model or an ensemble, nine states or eight; bad names are reported."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scripts import run_script
+from tiny_models import save_tiny_backbone
+
+from lift_ss_hf.corpora.chains import Chain
+from lift_ss_hf.corpora.readers import write_three_line
+from lift_ss_hf.evaluation.corpora import (
+    EvaluationSettings,
+    common_num_states,
+    evaluate_saved,
+    load_corpora,
+    num_states_of,
+)
+from lift_ss_hf.evaluation.predictions import predict
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.prediction.ensemble import Ensemble
+
+SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "ACD", "GGGGSSSSPPPPTTTTNNNNQQQQHHHH", "MKV"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    save_tiny_backbone(folder / "backbone", "esm")
+    torch.manual_seed(0)
+    model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16, max_residues=16)
+    model.save_pretrained(folder / "model")
+    chains = [Chain(f"c{i}", s, "X" + "HEL"[i % 3] * (len(s) - 2) + "P") for i, s in enumerate(SEQUENCES)]
+    write_three_line(iter(chains), folder / "test.txt")
+    return folder
+
+
+def test_the_number_of_states_is_in_the_catalogue_or_follows_from_p():
+    assert (num_states_of("casp12", []), num_states_of("test2016", [])) == (9, 8)
+    assert (num_states_of("mine.txt", ["LLP"]), num_states_of("mine.txt", ["LLH"])) == (9, 8)
+
+
+def test_corpora_together_have_nine_states_only_if_each_has(folder, tmp_path):
+    eight = tmp_path / "eight.txt"
+    eight.write_text(">c1\nMKV\nLHH\n")
+    nine = str(folder / "test.txt")
+    assert common_num_states(load_corpora([nine, nine])) == 9
+    assert common_num_states(load_corpora([nine, str(eight)])) == 8
+
+
+def test_several_models_are_scored_as_an_ensemble(folder, tmp_path):
+    torch.manual_seed(1)
+    other = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=1, head_channels=16)
+    other.config.calibration_temperature = 3.0
+    other.save_pretrained(tmp_path / "other")
+    names = [str(folder / "model"), str(tmp_path / "other")]
+    evaluate_saved(names, [str(folder / "test.txt")], EvaluationSettings(bootstrap=0), out=str(tmp_path / "out"))
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert results["model"] == "model + other"
+    ensemble = Ensemble.from_pretrained(names)
+    tokenizer = ResidueTokenizer.from_pretrained(names[0])
+    for sequence, probabilities in zip(
+        SEQUENCES, predict(ensemble, tokenizer, SEQUENCES, quiet=True).probabilities, strict=True
+    ):
+        tokens = torch.from_numpy(tokenizer.encode(sequence))[None]
+        with torch.no_grad():
+            logits = ensemble(tokens).logits[0, tokenizer.residue_slice()]
+        assert np.allclose(probabilities, (logits / 2).softmax(-1), atol=1e-5)  # the mean of 1 and 3
+
+
+def test_a_saved_model_is_evaluated_to_table_json_and_figures(folder, tmp_path):
+    table = evaluate_saved(
+        [str(folder / "model")], [str(folder / "test.txt")], EvaluationSettings(bootstrap=10), out=str(tmp_path)
+    )
+    assert "not known" in table  # whether it was trained on these chains
+    result = next(iter(json.loads((tmp_path / "metrics.json").read_text())["corpora"].values()))
+    assert (result["num_chains"], result["num_residues"]) == (4, sum(map(len, SEQUENCES)))
+    assert set(result["scores"]) == {"q9", "q8", "q3", "q3_lift_ss"}
+    assert result["scores"]["q3"]["q3_low"] <= result["scores"]["q3"]["q3"] <= result["scores"]["q3"]["q3_high"]
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 4
+    assert (tmp_path / "results.md").read_text() == table
+
+
+@pytest.mark.parametrize(
+    ("model", "corpus", "message"),
+    [
+        ("{folder}/model", "casp99", "unknown corpus 'casp99'. Did you mean casp1"),
+        ("{folder}/nothing", "sample", "nothing"),
+        ("{folder}/backbone", "sample", "backbone"),
+    ],
+)
+def test_an_evaluation_that_cannot_run_is_one_line(folder, model, corpus, message):
+    done = run_script("recipes/evaluate.py", model.format(folder=folder), "--corpora", corpus)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert message in done.stderr.splitlines()[-1]
