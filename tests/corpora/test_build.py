@@ -31,7 +31,7 @@ def built(shared_corpora, tmp_path_factory):
 @pytest.mark.process
 def test_all_builds_the_available_splits_and_reports_the_others(built):
     folder, result = built
-    assert result.returncode == 1  # upstream's training files are out of reach here
+    assert result.returncode == 1  # the training files of LIFT_SS are not in the folder
     assert "casp12 test: 47 chains, 13,718 residues, 12,442 with a state" in result.stdout
     failed = [line.split(":")[0].strip() for line in result.stderr.splitlines() if "is not available" in line]
     assert failed == [
@@ -87,7 +87,7 @@ def test_the_card_has_the_metadata_of_the_hub_and_the_changes(built):
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """A source folder with the files of the catalogue's example, whose corpora are known in addition."""
+    """A source folder with the files of the catalogue's example, whose corpus is added to the catalogue."""
     catalogue = {
         **catalogue_module.load_catalogue(),
         **catalogue_module.parse_catalogue(example_catalogue()),
@@ -180,7 +180,7 @@ def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):
     with pytest.raises(CorpusError, match=r"thesis: contains files that do not belong to a corpus"):
         write_corpus(other, [Split.of("train", CHAINS)], FACTS)
     assert (other / "chapter1.tex").exists()
-    (other / "data").mkdir()  # a project has such a folder too
+    (other / "data").mkdir()  # a project may have such a folder too
     (folder / "data" / "notes.txt").write_text("mine")
     for kept in (other, folder):
         with pytest.raises(CorpusError, match="contains files that do not belong to a corpus"):

@@ -61,7 +61,7 @@ def test_crossing_warns_in_one_line(caplog):
     ]
 
 
-def test_an_unknown_corpus_or_configuration_is_named_with_the_closest():
+def test_an_unknown_name_is_reported_with_suggestions():
     with pytest.raises(ValueError, match=r"unknown corpus 'CASP_12'\. Did you mean casp12\? Choose one of: casp12, "):
         get_corpus("CASP_12")
     with pytest.raises(ValueError, match=r"promod3 has no configuration 'lt30id'\. Choose one of: default, lt25id"):
@@ -98,7 +98,7 @@ def test_the_example_in_the_header_builds(tmp_path):
         (", form: three_line", "", r"my_corpus: .*missing .* 'form'"),
     ],
 )
-def test_a_wrong_entry_is_named(old, new, message):
+def test_an_invalid_entry_is_reported(old, new, message):
     text = example_catalogue()
     assert old in text
     with pytest.raises(ValueError, match=rf"catalogue\.yaml: {message}.*See the header of the file"):

@@ -15,7 +15,7 @@ from lift_ss_hf.corpora.sources import MissingSourceError
 
 @pytest.fixture
 def pisces(tmp_path, monkeypatch):
-    """A source folder with a small PISCES_25_train.txt, and a catalogue that pins it."""
+    """A source folder with a small PISCES_25_train.txt, which is pinned in the catalogue."""
     return install(monkeypatch, tmp_path, TEXT)
 
 
@@ -30,7 +30,7 @@ def install(monkeypatch, tmp_path, text):
 
 
 def pin(monkeypatch, **facts):
-    """Let the catalogue say something else of PISCES_25_train.txt."""
+    """Replace facts about PISCES_25_train.txt in the catalogue."""
     corpus = loading_module.get_corpus("pisces25")
     train = replace(corpus.config.splits["train"], **facts)
     config = replace(corpus.config, splits={**corpus.config.splits, "train": train})
@@ -41,7 +41,7 @@ def load(folder, tmp_path, split="train"):
     return load_corpus("pisces25", split, data_dir=folder, cache_dir=tmp_path / "cache")
 
 
-def test_a_split_loads_and_the_second_time_needs_no_source(pisces, tmp_path):
+def test_a_second_load_needs_no_source(pisces, tmp_path):
     first = load(pisces, tmp_path)
     assert first.to_list() == [
         {"id": "1abc_A", "sequence": "MKV", "states": "LHX", "num_residues": 3, "pdb_id": "1abc", "pdb_chain": "A"},
@@ -63,7 +63,7 @@ def test_a_bad_source_is_one_clear_error_and_leaves_no_half_built_corpus(monkeyp
     assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
-def test_an_unreachable_split_and_an_unknown_one_say_so(pisces, tmp_path):
+def test_an_unavailable_and_an_unknown_split_are_reported(pisces, tmp_path):
     with pytest.raises(MissingSourceError, match=r"PISCES_25_valid\.txt is not available"):
         load(pisces, tmp_path, None)
     with pytest.raises(ValueError, match=r"pisces25 has no split 'test'\. Choose one of: train, validation"):
@@ -82,9 +82,9 @@ def test_a_custom_corpus_loads_by_its_path(tmp_path):
     write_corpus(tmp_path / "mine", [Split.of("train", chains)], CardFacts("Mine", "Two chains.", "unknown"))
     loaded = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
     assert loaded.to_list() == [chain.row() for chain in chains]
-    # one split serves for any: a filtered set is written as train, and used for validation
+    # a single split serves for any: a filtered set is written as train, but may be used for validation
     assert load_corpus(str(tmp_path / "mine"), "validation", cache_dir=tmp_path / "cache").to_list() == loaded.to_list()
-    changed = [Chain("a", "MKV", "HHX"), Chain("b", "AC", "EE")]  # of the same size: the card says nothing new
+    changed = [Chain("a", "MKV", "HHX"), Chain("b", "AC", "EE")]  # of the same size, so the card is the same
     write_corpus(tmp_path / "mine", [Split.of("train", changed)], CardFacts("Mine", "Two chains.", "unknown"))
     again = load_corpus(str(tmp_path / "mine"), "train", cache_dir=tmp_path / "cache")
     assert again["states"][:] == ["HHX", "EE"]
@@ -121,7 +121,7 @@ def test_a_custom_corpus_crossed_with_its_test_warns(tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("name", "split", "chains", "residues", "labelled", "longest"),
-    [  # the table of LIFT_SS
+    [  # as published by LIFT_SS
         ("casp12", "test", 47, 13_718, 12_442, 1494),
         ("casp13", "test", 41, 12_217, 11_169, 756),
         ("casp14", "test", 33, 9_049, 8_031, 2194),

@@ -13,8 +13,8 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "promod3.py"
 DEBIAN_PYTHON = "/usr/bin/python3"
 
-# The part of ProMod3's interface that the script uses, over four chains: the second is short, the fourth repeats the
-# first. Its states are those that the real database stores, coil as C.
+# The part of ProMod3's interface that the script uses, with four chains: the second is short, the fourth repeats the
+# first. As in the real database, coil is C.
 STAND_IN = """
 class Info:
     def __init__(self, id, chain_name, size):
@@ -81,7 +81,7 @@ INSIDE, OUTSIDE = (-75, 145), (-60, -45)
     "states, torsions, expected",
     [
         ("CCCC", [INSIDE] * 4, "PPPP"),
-        ("CCCC", [INSIDE, INSIDE, OUTSIDE, INSIDE], "LLLL"),  # two in a row are no stretch
+        ("CCCC", [INSIDE, INSIDE, OUTSIDE, INSIDE], "LLLL"),  # two in a row are too few
         ("CCCCC", [OUTSIDE, INSIDE, INSIDE, INSIDE, OUTSIDE], "LPPPL"),
         ("CSC", [INSIDE] * 3, "PSP"),  # a bend counts for the stretch and stays a bend
         ("EEEC", [INSIDE] * 4, "EEEP"),
@@ -106,7 +106,7 @@ def test_short_and_repeated_chains_are_left_out_and_counted(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["chains.txt"]
 
 
-def test_an_error_half_way_leaves_the_old_file_alone(promod3, tmp_path):
+def test_an_error_while_writing_keeps_the_old_file(promod3, tmp_path):
     out = tmp_path / "chains.txt"
     out.write_text("old")
 
@@ -136,7 +136,7 @@ def test_an_unreadable_database_is_one_line(tmp_path):
     assert "cannot be read (Could not find structure_db.dat). Install" in done.stderr
 
 
-def test_too_little_memory_is_said_before_anything_is_read(promod3, monkeypatch):
+def test_too_little_memory_is_reported_before_reading(promod3, monkeypatch):
     monkeypatch.setattr(promod3, "_available_memory", lambda: 512 << 20)
     with pytest.raises(promod3.DatabaseError, match="needs 1024 MB of memory, but only 512 are free"):
         promod3.load_database()

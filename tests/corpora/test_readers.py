@@ -1,4 +1,4 @@
-"""Readers: every form round trips, every oddity is read or refused with file, line, chain and position."""
+"""Readers: every format round trips; deviations are read, or rejected with file, line, chain and position."""
 
 import gzip
 from collections import Counter
@@ -138,7 +138,7 @@ def test_bad_cb513_files_say_where_and_what(tmp_path, text, message):
         read_ps4(tmp_path, text)
 
 
-def test_cu_ssp_length_is_held_against_the_sequence(tmp_path):
+def test_cu_ssp_length_is_compared_with_the_sequence(tmp_path):
     path = tmp_path / "c.csv"
     path.write_text("id,len,input,expected\n1,3,MKV,LHH\n2,4,MKV,LHH\n")
     with pytest.raises(CorpusError, match=r"line 3: 2: len says 4 but there are 3 residues"):
@@ -146,7 +146,7 @@ def test_cu_ssp_length_is_held_against_the_sequence(tmp_path):
     assert [c.states for c in read_chains_of(path, "id,len,input,expected\n1,3,MKV,LHH\n")] == ["LHH"]
 
 
-def test_a_table_without_rows_is_no_corpus(tmp_path):
+def test_a_table_without_rows_is_not_a_corpus(tmp_path):
     path = tmp_path / "c.parquet"
     pq.write_table(pa.table({name: pa.array([], pa.string()) for name in ("id", "sequence", "states")}), path)
     (tmp_path / "c.csv").write_text("id,len,input,expected\n")

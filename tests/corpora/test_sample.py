@@ -76,7 +76,7 @@ def test_no_homologue_in_any_test_set(sample, shared_corpora, tmp_path):
     assert not any(exact_duplicates(chains, corpus["sequence"]) for corpus in tests.values())
 
 
-def test_it_is_what_the_source_says(sample, shared_corpora, tmp_path):
+def test_its_chains_equal_those_of_the_source(sample, shared_corpora, tmp_path):
     source = load_corpus("promod3:lt25id", "train", data_dir=shared_corpora, cache_dir=tmp_path)
     known = dict(zip(source["id"], zip(source["sequence"], source["states"], strict=True), strict=True))
     for split in sample.values():
@@ -110,12 +110,12 @@ def test_an_unknown_split_lists_those_it_has(tmp_path):
         load_corpus("sample", "dev", cache_dir=tmp_path)
 
 
-def test_it_may_train_for_every_test():
+def test_it_may_be_used_with_every_test_set():
     assert crossed_tests("sample", TESTS) == []
 
 
 @needs_mmseqs
-def test_the_script_sees_a_homologue_and_what_cannot_be_searched(script, sample):
+def test_the_script_finds_homologues_and_chains_that_cannot_be_searched(script, sample):
     first, second = (Chain(row["id"], row["sequence"], row["states"]) for row in sample["train"].select(range(2)))
     masked = Chain("masked", "GGAGGAPGG" * 6, "L" * 54)
     assert script.searchable([first, masked, second], SearchSettings(sensitivity=1)) == [first, second]
@@ -159,8 +159,8 @@ def test_a_failing_mmseqs_is_one_line(script):
         script.cluster([], 1)
 
 
-def test_the_bundled_predictor_is_there_whole():
-    """It was trained on the set that the sample is drawn from, so this is no measurement."""
+def test_the_bundled_predictor_is_complete():
+    """The predictor was trained on chains of the sample's source: its accuracy here is not a measurement."""
     corpus = load_corpus("sample", "test")
     model, tokenizer = bundled_model(), ResidueTokenizer.from_pretrained("bundled")
     assert sum(path.stat().st_size for path in sample_corpus().parent.rglob("*") if path.is_file()) < 16e6

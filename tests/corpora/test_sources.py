@@ -1,4 +1,4 @@
-"""Getting a file: folder, cache, network from a loopback server; whatever goes wrong leaves nothing behind."""
+"""Source files: from a folder, the cache or a server on this machine; a failed download leaves nothing behind."""
 
 import http.server
 import threading
@@ -14,7 +14,7 @@ from lift_ss_hf.corpora.sources import MissingSourceError, download_dir, find_so
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.body`; claims `server.claimed` bytes."""
+    """Serves `server.body`, with `server.claimed` as its length."""
 
     def do_GET(self):
         self.server.requests.append(self.path)
@@ -41,7 +41,7 @@ def server():
 
 @pytest.fixture
 def source(server, tmp_path, monkeypatch):
-    """PISCES_25_train as the catalogue has it, but small and served from loopback."""
+    """PISCES_25_train as in the catalogue, but small and served from this machine."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("LIFT_SS_DATA_DIR", raising=False)
@@ -79,7 +79,7 @@ def test_a_folder_comes_before_the_network(source, server, tmp_path, monkeypatch
     assert server.requests == []
 
 
-def test_a_wrong_file_in_a_folder_is_refused_not_passed_over(source, server, tmp_path):
+def test_a_wrong_file_in_a_folder_is_an_error(source, server, tmp_path):
     (tmp_path / "PISCES_25_train.txt").write_bytes(TEXT[:-1])
     with pytest.raises(
         CorpusError, match=r"not the file in the catalogue: found checksum git_blob:\w+, expected git_blob:"
@@ -102,7 +102,7 @@ def test_html_instead_of_data_leaves_nothing(source, server):
     assert nothing_left()
 
 
-def test_a_changed_file_upstream_is_refused(source, server):
+def test_a_file_that_changed_upstream_is_rejected(source, server):
     server.body = TEXT.replace(b"MKV", b"MKA")
     with pytest.raises(CorpusError, match=r"http://127\.0\.0\.1:\d+/data/PISCES_25_train\.txt: not the file"):
         find_source(source)
@@ -110,7 +110,7 @@ def test_a_changed_file_upstream_is_refused(source, server):
 
 
 @pytest.mark.parametrize("problem", ["404", "refused", "offline"])
-def test_what_is_out_of_reach_says_how_to_get_it(source, server, monkeypatch, problem):
+def test_an_unavailable_file_is_reported_with_the_ways_to_get_it(source, server, monkeypatch, problem):
     if problem == "404":
         server.status, expected = 404, "download failed: 404 .*Not Found"
     elif problem == "refused":
@@ -132,7 +132,7 @@ def test_promod3_names_the_script_that_makes_it(source):
         find_source(get_corpus("promod3").config.splits["train"])
 
 
-def test_a_folder_that_is_none_is_named(source, tmp_path, monkeypatch):
+def test_a_path_that_is_not_a_folder_is_reported(source, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"nowhere is not a folder"):
         find_source(source, tmp_path / "nowhere")
     monkeypatch.setenv("LIFT_SS_DATA_DIR", str(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""Structures to chains: against mkdssp's own classic output, and what is skipped and why."""
+"""Structures to chains: compared with the classic output of mkdssp, and what is skipped and why."""
 
 import gzip
 import shutil
@@ -36,7 +36,7 @@ def mkdssp():
 
 
 def classic_states(path, folder):
-    """(chain, number of the residue) to its state, as mkdssp prints it in the classic format."""
+    """Return the states that mkdssp prints in the classic format, by chain and residue number."""
     target = folder / "classic.dssp"
     subprocess.run(["mkdssp", "--output-format", "dssp", path, target], check=True, capture_output=True)
     lines = iter(target.read_text().splitlines())
@@ -64,7 +64,7 @@ def test_states_are_those_that_mkdssp_prints_residue_by_residue(name, mkdssp, tm
 
 
 @needs_mkdssp
-def test_polyproline_comes_through(mkdssp):
+def test_polyproline_is_kept(mkdssp):
     (chain,) = label_structure(STRUCTURES / "1A7G.cif.gz", mkdssp).chains
     assert "PPP" in chain.states
 
@@ -94,7 +94,7 @@ def test_a_position_of_two_residues_is_one_residue(mkdssp):
 
 
 @needs_mkdssp
-def test_a_file_that_mkdssp_alone_refuses_is_read(mkdssp):
+def test_a_file_that_mkdssp_itself_rejects_is_read(mkdssp):
     result = label_structure(STRUCTURES / "rnase_frag.pdb.gz", mkdssp, min_residues=5)
     assert [(chain.id, chain.num_residues) for chain in result.chains] == [("rnase_frag_A", 14), ("rnase_frag_B", 32)]
     assert result.changes["chains without a full sequence (SEQRES), gaps unknown"] == 2
@@ -102,7 +102,7 @@ def test_a_file_that_mkdssp_alone_refuses_is_read(mkdssp):
 
 
 @needs_mkdssp
-def test_of_several_models_the_first_is_taken(mkdssp, tmp_path):
+def test_the_first_of_several_models_is_used(mkdssp, tmp_path):
     structure = gemmi.read_structure(str(STRUCTURES / "1A8O.cif.gz"))
     second = structure[0].clone()
     second.num = 2
@@ -116,7 +116,7 @@ def test_of_several_models_the_first_is_taken(mkdssp, tmp_path):
 
 
 @needs_mkdssp
-def test_a_chain_that_is_left_out_still_bonds_to_the_others(mkdssp, tmp_path):
+def test_a_chain_that_is_skipped_still_forms_bonds_with_the_others(mkdssp, tmp_path):
     text = gzip.decompress((STRUCTURES / "2BEG.pdb.gz").read_bytes()).decode()
     lines = [line for line in text.split("\n") if not (line.startswith("SEQRES") and line[11] != "A")]
     (tmp_path / "2beg.pdb").write_text("\n".join(lines))
@@ -130,7 +130,7 @@ def test_a_chain_that_is_left_out_still_bonds_to_the_others(mkdssp, tmp_path):
 
 
 def edited(path, edit):
-    """1orc, changed as a text."""
+    """Write 1orc to a file, with its text changed."""
     path.write_text(edit(gzip.decompress((STRUCTURES / "1orc.pdb.gz").read_bytes()).decode()))
     return path
 
@@ -158,7 +158,7 @@ def drop_one_oxygen(text):
         ("nul.cif", lambda text: "\0" * 100, "cannot be read", True),
     ],
 )
-def test_what_gives_no_chain_is_skipped_with_its_reason(name, edit, reason, is_error, mkdssp, tmp_path):
+def test_a_file_without_chains_is_skipped_with_the_reason(name, edit, reason, is_error, mkdssp, tmp_path):
     result = label_structure(edited(tmp_path / name, edit), mkdssp)
     assert not result.chains
     (skipped,) = result.skipped
@@ -167,7 +167,7 @@ def test_what_gives_no_chain_is_skipped_with_its_reason(name, edit, reason, is_e
 
 
 @needs_mkdssp
-def test_a_residue_without_a_whole_backbone_is_x_and_counted(mkdssp, tmp_path):
+def test_a_residue_with_an_incomplete_backbone_is_x_and_counted(mkdssp, tmp_path):
     result = label_structure(edited(tmp_path / "hole.pdb", drop_one_oxygen), mkdssp)
     (chain,) = result.chains
     assert chain.sequence[6] == "L" and chain.states[6] == "X"
