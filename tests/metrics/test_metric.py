@@ -157,10 +157,10 @@ def test_labels_are_taken_too(metric_cache):
     assert metric.compute(**labels, states="q3", source="q9")["q3"] == 0.8
 
 
-def test_two_levels_combine(metric_cache):
-    both = evaluate.combine({level: load_q8_sov(level, **metric_cache) for level in ("q9", "q3")})
+def test_two_alphabets_combine(metric_cache):
+    both = evaluate.combine({states: load_q8_sov(states, **metric_cache) for states in ("q9", "q3")})
     result = both.compute(references=REFERENCES, predictions=PREDICTIONS)
-    nine, three = (score(REFERENCES, PREDICTIONS, level) for level in ("q9", "q3"))
+    nine, three = (score(REFERENCES, PREDICTIONS, states) for states in ("q9", "q3"))
     assert (result["q9"], result["q3"]) == (nine["q9"], three["q3"])
     assert (result["q9_sov99"], result["q3_sov99"]) == (nine["sov99"], three["sov99"])
     both.add_batch(references=REFERENCES, predictions=PREDICTIONS)

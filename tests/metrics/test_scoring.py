@@ -232,7 +232,7 @@ def test_coil_may_be_spelled_as_sources_spell_it():
 
 
 @pytest.mark.parametrize(("states", "expected"), [("q9", 0.25), ("q8", 0.5), ("q3", 0.75), ("q3_lift_ss", 0.5)])
-def test_finer_states_are_folded_into_the_level(states, expected):
+def test_finer_states_are_folded(states, expected):
     # P and L are one in q8 and q3, not in q3_lift_ss; B and E are one in the three states; S and G nowhere.
     assert score(["PBSH"], ["LEGH"], states)[states] == expected
 

@@ -1,13 +1,12 @@
-"""What the stock Trainer calls: padded arrays, logits or labels, one process or two."""
+"""The Trainer's metrics: padded arrays, logits or labels, from one process or two."""
 
 import json
-import subprocess
-import sys
 import textwrap
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from forked_runs import run_forked
 
 from lift_ss_hf.metrics.scoring import score
 from lift_ss_hf.metrics.trainer_metrics import compute_metrics
@@ -185,14 +184,12 @@ TRAINER_RUN = textwrap.dedent(
 
 
 @pytest.mark.process
-def test_the_trainer_scores_what_two_processes_gather(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_the_trainer_scores_what_two_processes_gather(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(TRAINER_RUN)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launcher, str(script), str(tmp_path / "out"), str(tmp_path / "results.json")]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert finished.returncode == 0, finished.stderr[-2000:]
+    arguments = [str(tmp_path / "out"), str(tmp_path / "results.json")]
+    finished = run_forked(arguments, tmp_path / "log", script=script, num_processes=2)
+    assert finished.statuses == [0, 0], finished.stderr[-2000:]
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["ranks"] == 2
     for mode, suffix in {"masked": "_masked", "compatible": ""}.items():
