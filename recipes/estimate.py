@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print what a recipe needs before it is launched: parameters, and memory for each device under DDP and ZeRO.
+"""Print the number of parameters of a recipe, and the memory it needs on each device under DDP and ZeRO.
 
 python recipes/estimate.py recipes/prot_t5_xl/pisces.yaml --num_processes 4
 """
@@ -12,7 +12,7 @@ from lift_ss_hf.training.recipes import parse_recipe
 
 
 def main() -> None:
-    """Parse, estimate, print."""
+    """Parse the arguments, and print the estimate."""
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments, EstimateArguments)
     model, _, training, devices = parse_recipe(classes, __doc__ or "")
     found, num_processes = estimate(model, training, devices.chain_length), devices.num_processes

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Pretrain a small ESM-2-shaped protein language model on your own sequences."""
+"""Pretrain a small protein language model of ESM-2's architecture on your own sequences."""
 
 import json
 
@@ -11,7 +11,7 @@ from lift_ss_hf.training.recipes import parse_recipe
 
 
 def main() -> None:
-    """Parse, pretrain, report."""
+    """Parse the arguments, pretrain, and print the perplexities."""
     shape, sequences, training = parse_recipe((EncoderArguments, SequenceArguments, TrainingArguments), __doc__ or "")
     set_seed(training.seed)
     print(json.dumps(pretrain(shape, sequences, training), indent=2))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train every point of a grid (adapters x top blocks x seeds), resumable, and draw accuracy against blocks."""
+"""Train every point of a grid (adapters x top blocks x seeds) and plot accuracy against blocks; can be resumed."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from lift_ss_hf.training.sweeps import run_sweep
 
 
 def main() -> None:
-    """Parse, sweep."""
+    """Parse the arguments, and run the sweep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("grid", metavar="GRID.yaml", help="`base:` settings of every run, `grid:` name: [values]")
     parser.add_argument("--out", metavar="DIR", default="runs/sweep", help="default: runs/sweep")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train adapters and a head over a protein language model, and score the result.
 
-Without arguments: the bundled backbone on the bundled sample corpus, offline, minutes on two CPU cores.
+Without arguments: the bundled backbone on the bundled sample corpus; offline, a few minutes on two CPU cores.
 With a recipe:     accelerate launch recipes/train_q8.py recipes/esm2_650m/pisces.yaml --source DIR
 """
 
@@ -16,7 +16,7 @@ from lift_ss_hf.training.recipes import parse_recipe
 
 
 def main() -> None:
-    """Parse, train, show the results."""
+    """Parse the arguments, train, and print the results."""
     arguments = parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), __doc__ or "")
     run_training(*arguments)
     if PartialState().is_main_process:

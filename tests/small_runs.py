@@ -1,4 +1,4 @@
-"""Runs of the main job over a tiny backbone and chains with something to learn in them."""
+"""Runs of the main job on a tiny backbone, and chains whose states can be learnt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HELIX, STRAND = set("AELKMQR"), set("VIYFWTC")
 
 
 def make_chains(number: int, seed: int) -> Iterator[Chain]:
-    """Chains whose states follow from their residues."""
+    """Yield chains whose states follow from their residues."""
     rng = random.Random(seed)
     for index in range(number):
         sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(20, 60)))
@@ -31,7 +31,7 @@ def make_chains(number: int, seed: int) -> Iterator[Chain]:
 
 
 def write_data(folder: Path, family: str = "esm") -> Path:
-    """Training (48 chains), validation and test files (10 each) and a backbone; returns the folder."""
+    """Write training (48 chains), validation and test files (10 each) and a backbone; return the folder."""
     for name, number, seed in (("train", 48, 0), ("validation", 10, 1), ("test", 10, 2)):
         write_three_line(make_chains(number, seed), folder / f"{name}.txt")
     save_tiny_backbone(folder / "backbone", family)
@@ -39,7 +39,7 @@ def write_data(folder: Path, family: str = "esm") -> Path:
 
 
 def flags(data: Path, out: Path, *more: str) -> list[str]:
-    """Arguments of the recipe; `more` wins."""
+    """Return arguments of the recipe; those in `more` win."""
     return [
         *("--backbone", str(data / "backbone"), "--head", "linear", "--loss", "cross_entropy", "--top_blocks", "2"),
         *("--train", str(data / "train.txt"), "--validation", str(data / "validation.txt")),
@@ -50,18 +50,18 @@ def flags(data: Path, out: Path, *more: str) -> list[str]:
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:
-    """The recipe in one process."""
+    """Return the command that runs the recipe in one process."""
     return [sys.executable, str(RECIPE), *flags(data, out, *more)]
 
 
 def launch(configuration: str, data: Path, out: Path, *more: str, options: tuple[str, ...] = ()) -> list[str]:
-    """The recipe under one of the accelerate configurations."""
+    """Return the command that launches the recipe with one of the accelerate configurations."""
     config = ROOT / "accelerate_configs" / f"{configuration}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *options]
     return [*launcher, str(RECIPE), *flags(data, out, *more)]
 
 
 def train(data: Path, out: Path, *more: str) -> dict[str, Any]:
-    """The recipe in this process; its results."""
+    """Run the recipe in this process and return its results."""
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
     return run_training(*parse_recipe(classes, "", flags(data, out, *more)))

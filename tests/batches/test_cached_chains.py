@@ -1,4 +1,4 @@
-"""Training from cached states: the same curve, for every kind of model, and never a run that fails for the cache."""
+"""Training from cached hidden states: the same loss curve for every kind of model; no run fails due to the cache."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
 PAD = {"esm": 1, "t5": 0, "bert": 0}
-TOLERANCE = 2e-3  # of a loss of about 1; rounding to fp16 changes the states by a relative 5e-4 at most
+TOLERANCE = 2e-3  # of a loss of about 1; rounding to fp16 changes hidden states by a relative 5e-4 at most
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def data(tmp_path_factory):
 
 
 class Chains:
-    """Random chains; the last is the first again."""
+    """Random chains; the last repeats the first."""
 
     def __init__(self, family, lengths=(9, 30, 17, 12, 9)):
         batches = [batch_of_chains(family, [length], seed=length) for length in lengths]
@@ -59,7 +59,7 @@ def settings(tmp_path, **changes):
 
 
 def curve(out):
-    """Every loss and validation loss of a run."""
+    """Return every training and validation loss of a run."""
     states = sorted(out.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
     history = json.loads(states[-1].read_text())["log_history"]
     return [entry.get("loss", entry.get("eval_loss")) for entry in history]
@@ -144,7 +144,7 @@ def falls_back(tmp_path, caplog, *, options=None, **changes):
 
 
 @pytest.mark.parametrize("options", [{"top_blocks": 4, "adapter": "lora"}, {"adapter": None, "freeze": None}], ids=str)
-def test_nothing_is_cached_where_the_lowest_block_is_trained(tmp_path, caplog, options):
+def test_nothing_is_cached_if_the_lowest_block_is_trained(tmp_path, caplog, options):
     assert "the lowest block is trained" in falls_back(tmp_path, caplog, options=options)
 
 
@@ -152,7 +152,7 @@ def test_the_size_is_bounded(tmp_path, caplog):
     assert "--prefix_cache_gb" in falls_back(tmp_path, caplog, limit_gb=1e-6)
 
 
-def test_what_other_backbones_take_is_told_with_how_to_remove_it(tmp_path, caplog):
+def test_the_message_says_how_to_remove_the_stores_of_other_backbones(tmp_path, caplog):
     save_tiny_backbone(tmp_path / "other", "esm", seed=1)
     model = SecondaryStructureModel.from_backbone(tmp_path / "other", head="linear", top_blocks=2)
     with_cached_states(model, [Chains("esm")], 1, settings(tmp_path))
@@ -164,6 +164,7 @@ def test_what_other_backbones_take_is_told_with_how_to_remove_it(tmp_path, caplo
     assert "rm -r" not in falls_back(tmp_path, caplog, limit_gb=1e-6)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_method):
     save_tiny_backbone(tmp_path / "backbone", "esm")
@@ -171,7 +172,7 @@ def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_m
     (cached,) = with_cached_states(model, [Chains("esm", [500, 600, 700])], 1, settings(tmp_path))
     assert (
         len(pickle.dumps(cached.store)) < 5000 < cached.store.num_bytes()
-    )  # the states do not travel, they are mapped
+    )  # the hidden states are not pickled, but mapped again
     options = {"batch_size": 2, "collate_fn": ChainCollator(1)}
     workers = {"num_workers": 2, "multiprocessing_context": start_method}
     for here, there in zip(DataLoader(cached, **options), DataLoader(cached, **options, **workers), strict=True):
@@ -179,18 +180,18 @@ def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_m
         assert torch.equal(here["input_ids"], there["input_ids"])
 
 
-def test_what_the_disk_has_not_is_not_begun(tmp_path, caplog, monkeypatch):
+def test_nothing_is_written_if_the_disk_has_too_little_space(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(cached_chains.PrefixStore, "free_bytes", lambda self: 1000)
     assert "GB left" in falls_back(tmp_path, caplog)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, caplog):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     assert "file" in falls_back(tmp_path, caplog, folder=tmp_path / "file" / "prefixes")
 
 
 @pytest.mark.process
-def test_a_disk_that_gets_full_leaves_training_running(tmp_path):
+def test_training_continues_if_the_disk_gets_full(tmp_path):
     code = (
         "import resource, sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]; "
         "from test_cached_chains import *; tmp_path = Path(sys.argv[1]); "
@@ -210,7 +211,7 @@ def test_a_disk_that_gets_full_leaves_training_running(tmp_path):
     assert not list(tmp_path.glob("prefixes/*/*/*"))
 
 
-def test_other_frozen_weights_have_a_store_of_their_own(tmp_path):
+def test_other_frozen_weights_have_another_store(tmp_path):
     for seed in (0, 1):
         save_tiny_backbone(tmp_path / f"backbone{seed}", "esm", seed=seed)
         model = SecondaryStructureModel.from_backbone(tmp_path / f"backbone{seed}", head="linear", top_blocks=2)

@@ -33,7 +33,7 @@ lengths_lists = st.lists(st.integers(1, 300), min_size=1, max_size=200)
 
 
 @given(lengths=lengths_lists, max_tokens=st.integers(1, 2000), epoch=st.integers(0, 3))
-def test_every_chain_once_an_epoch_within_the_budget(lengths, max_tokens, epoch):
+def test_every_chain_once_per_epoch_within_the_budget(lengths, max_tokens, epoch):
     batches = TokenBudgetBatches(list(range(len(lengths))), lengths, max_tokens, seed=1)
     number = len(batches)
     batches.set_epoch(epoch)
@@ -52,7 +52,7 @@ def test_prediction_batches_cover_everything_within_the_budget(lengths, max_toke
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens
 
 
-def test_partners_change_with_the_epoch_and_come_back_with_it():
+def test_batches_depend_on_the_epoch_only():
     lengths = np.random.default_rng(0).integers(50, 60, 400)
     batches = TokenBudgetBatches(list(range(400)), lengths, 600, seed=0)
 
@@ -65,11 +65,11 @@ def test_partners_change_with_the_epoch_and_come_back_with_it():
     assert partners(0) == first
 
 
-def test_real_lengths_are_padded_next_to_nothing():
+def test_real_lengths_need_little_padding():
     lengths = np.random.default_rng(0).lognormal(5.2, 0.6, 3000).astype(int) + 30
     assert TokenBudgetBatches(list(range(3000)), lengths, 8192).padding_fraction < 0.05
 
 
-def test_lengths_must_be_those_of_the_chains():
+def test_chains_and_lengths_must_be_equally_many():
     with pytest.raises(ValueError, match="2 chains but 1 lengths"):
         TokenBudgetBatches(["a", "b"], [3], 10)

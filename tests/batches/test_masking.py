@@ -1,4 +1,4 @@
-"""Masked training chains: residues are hidden and nothing else, other ones every epoch, the same ones again by seed."""
+"""Masked training chains: only residues are masked, different ones every epoch, reproducibly."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from lift_ss_hf.models.tokenization import ResidueTokenizer
 
 
 class Chains(list):
-    """Encoded chains with their lengths, as training has them."""
+    """Encoded chains with their lengths, as in training."""
 
     def __init__(self, tokenizer, number=20, residues=200):
         rng = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def tokenizer(request, tmp_path):
     return ResidueTokenizer.from_pretrained(save_tiny_backbone(tmp_path / "backbone", request.param))
 
 
-def test_a_fraction_of_the_residues_is_hidden_and_nothing_else_changes(tokenizer):
+def test_a_fraction_of_the_residues_is_masked_and_nothing_else_changes(tokenizer):
     chains = Chains(tokenizer)
     before = [np.copy(item["input_ids"]) for item in chains]
     masked = MaskedChains(chains, 0.2, tokenizer)
@@ -43,13 +43,13 @@ def test_a_fraction_of_the_residues_is_hidden_and_nothing_else_changes(tokenizer
     assert masked.lengths == chains.lengths
 
 
-def test_a_hidden_residue_is_the_vocabularys_mask_or_x(tokenizer):
+def test_a_masked_residue_becomes_the_mask_token_or_x(tokenizer):
     vocabulary = tokenizer.stock.get_vocab()
     name = {"esm": "<mask>", "bert": "[MASK]", "t5": "▁X"}[tokenizer.family.model_type]
     assert tokenizer.mask_token_id == vocabulary[name]
 
 
-def test_masks_change_with_the_epoch_and_come_back_with_it(tokenizer):
+def test_masks_depend_on_epoch_and_seed_only(tokenizer):
     batches = TokenBudgetBatches(masked := MaskedChains(Chains(tokenizer), 0.2, tokenizer), masked.lengths, 1000)
 
     def epoch(number):

@@ -1,4 +1,4 @@
-"""The store of hidden states: what is read is what was written, and nothing that is damaged is used."""
+"""The store of hidden states: it returns what was written, and ignores damaged parts."""
 
 import json
 import multiprocessing
@@ -44,7 +44,7 @@ def check(folder, keys=KEYS):
     assert all(torch.equal(store.read(key), states_of(key)) for key in keys)
 
 
-def test_what_is_read_is_what_was_written_and_only_new_chains_are_added(tmp_path):
+def test_reading_returns_what_was_written_and_only_new_chains_are_added(tmp_path):
     assert fill(tmp_path, KEYS[:2]) == KEYS[:2]
     assert fill(tmp_path, KEYS) == KEYS[2:]
     assert fill(tmp_path, KEYS) == []
@@ -68,7 +68,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_what_is_damaged_is_told_never_used_and_made_anew(tmp_path, damage, caplog):
+def test_damaged_parts_are_reported_ignored_and_rebuilt(tmp_path, damage, caplog):
     fill(tmp_path)
     damage(parts(tmp_path)[0])
     store = PrefixStore(tmp_path, ORIGIN)
@@ -79,12 +79,12 @@ def test_what_is_damaged_is_told_never_used_and_made_anew(tmp_path, damage, capl
     check(tmp_path)
 
 
-def test_states_of_another_backbone_are_not_used(tmp_path):
+def test_hidden_states_of_another_backbone_are_ignored(tmp_path):
     fill(tmp_path, origin={**ORIGIN, "weights": "b"})
     (foreign,) = parts(tmp_path)
     store = PrefixStore(tmp_path, ORIGIN)
     assert store.open(KEYS) == KEYS
-    shutil.copytree(foreign, store.folder / foreign.name)  # even where someone puts them in the right place
+    shutil.copytree(foreign, store.folder / foreign.name)  # even if copied into the right folder
     assert store.open(KEYS) == KEYS
     assert fill(tmp_path) == KEYS
     check(tmp_path)
@@ -100,7 +100,7 @@ def test_two_processes_end_with_one_good_store(tmp_path):
     check(tmp_path)
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
+def test_the_part_of_a_killed_writer_is_removed(tmp_path):
     fill(tmp_path, KEYS[:1])
     left = parts(tmp_path)[0].with_name(".x.incomplete")
     left.mkdir()
@@ -108,7 +108,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     assert not left.exists()
 
 
-def test_what_a_killed_writer_of_another_backbone_left_is_removed_unless_it_still_writes(tmp_path):
+def test_the_part_of_a_killed_writer_of_another_backbone_is_removed_unless_locked(tmp_path):
     fill(tmp_path, origin={**ORIGIN, "weights": "b"})
     left = parts(tmp_path)[0].with_name(".x.incomplete")
     left.mkdir()
@@ -122,7 +122,7 @@ def test_what_a_killed_writer_of_another_backbone_left_is_removed_unless_it_stil
     check(tmp_path)
 
 
-def test_a_store_says_what_it_is_of_and_what_the_others_take(tmp_path):
+def test_a_store_records_its_origin_and_the_size_of_others(tmp_path):
     fill(tmp_path)
     store = PrefixStore(tmp_path, {**ORIGIN, "weights": "b"})
     (other,) = store.others()
@@ -156,7 +156,7 @@ def _fill_many(folder):
 
 
 @pytest.mark.process
-def test_a_disk_that_gets_full_with_the_index_leaves_no_part(tmp_path):
+def test_a_disk_that_gets_full_at_the_index_leaves_no_part(tmp_path):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(_fill_many, (tmp_path,)) == []
 
@@ -180,7 +180,7 @@ assert ends == {"whole", "none"}, ends
 
 
 @pytest.mark.process
-def test_a_really_full_disk_leaves_no_part_wherever_it_gets_full(tmp_path):
+def test_a_real_full_disk_leaves_no_part_at_any_size(tmp_path):
     own_mounts = ["unshare", "--mount", "--map-root-user"]
     can = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]
     if shutil.which("unshare") is None or subprocess.run([*own_mounts, *can], capture_output=True).returncode:
@@ -190,7 +190,7 @@ def test_a_really_full_disk_leaves_no_part_wherever_it_gets_full(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_rounding_is_float16_unless_that_overflows():
+def test_rounding_is_to_float16_unless_it_overflows():
     small, large = torch.tensor([1.0, 3e4]), torch.tensor([1.0, 1e5])
     assert to_half(small).dtype == torch.float16
     assert to_half(large).dtype == torch.bfloat16

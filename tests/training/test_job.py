@@ -1,4 +1,4 @@
-"""The main job, really run on a tiny backbone: it learns, repeats, resumes, and says early what cannot be."""
+"""The main job, run on a tiny backbone: it learns, is reproducible, resumes, and reports invalid arguments early."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def scores(results):
     return {name: levels["scores"]["q9"]["q9"] for name, levels in results["corpora"].items()} | results["learnt"]["q9"]
 
 
-def test_it_learns_more_than_the_commonest_state_and_its_own_start(run):
+def test_it_learns_more_than_the_most_frequent_state_and_the_untrained_model(run):
     _, results = run
     learnt = results["learnt"]["q9"]
     assert learnt["trained"] > learnt["majority"] + 0.05
@@ -62,7 +62,7 @@ def test_the_best_epoch_by_validation_accuracy_is_kept(run):
         json.loads(path.read_text())["log_history"] for path in sorted(out.glob("checkpoint-*/trainer_state.json"))
     ]
     best = max((entry for entries in history for entry in entries if "eval_q9" in entry), key=lambda e: e["eval_q9"])
-    for level in ("q9", "q8", "q3"):  # the log and the results count alike
+    for level in ("q9", "q8", "q3"):  # the log and the results agree
         assert results["learnt"][level]["trained"] == pytest.approx(best[f"eval_{level}"], abs=1e-9)
 
 
@@ -91,7 +91,7 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
     corpora = json.loads((out / "corpora.json").read_text())
     assert corpora["train"]["sha256_of_sequences_and_states"] in text
     assert str(data) not in text
-    assert "| 0 |" in text  # chains of the test in training, counted
+    assert "| 0 |" in text  # number of test chains in the training set
     assert "- loss: cross_entropy; 5 % of the residues masked" in text
 
 
@@ -102,7 +102,7 @@ def test_the_card_says_which_blocks_the_head_sees(run, tmp_path):
     assert "and the linear head over all blocks' outputs side by side, trained" in str(make_card(copy))
 
 
-def test_the_card_of_a_run_without_a_validation_corpus_says_where_its_validation_chains_are_from(run, tmp_path):
+def test_the_card_of_a_run_without_a_validation_corpus_says_that_chains_were_held_out(run, tmp_path):
     copy = shutil.copytree(run[0], tmp_path / "run")
     recipe = (copy / "recipe.yaml").read_text()
     (copy / "recipe.yaml").write_text(re.sub(r"(?m)^validation:\n- .*$", "validation:\n- none", recipe))
@@ -149,7 +149,7 @@ def test_a_schedule_that_ends_between_evaluations_is_evaluated_at_its_end(data, 
     results = train(data, out, *steps)
     evaluations = [entry for entry in state_of(out)["log_history"] if "eval_q9" in entry]
     assert [entry["step"] for entry in evaluations] == [7, 14, 17]
-    # killed after its training, it is gone on with: no step is added, and what is scored is the same
+    # killed after its training, it is resumed: no step is added, and the scores are the same
     shutil.rmtree(out / "model")
     assert scores(train(data, out, *steps, *LAST)) == scores(results)
     assert last_checkpoint(out).name == "checkpoint-17"
@@ -158,7 +158,7 @@ def test_a_schedule_that_ends_between_evaluations_is_evaluated_at_its_end(data, 
     assert last_checkpoint(out).name == "checkpoint-18"
 
 
-def test_early_stopping_counts_on_in_a_resumed_run(data, tmp_path):
+def test_early_stopping_continues_its_count_in_a_resumed_run(data, tmp_path):
     out = tmp_path / "run"
     flat = ("--learning_rate", "1e-9", "--early_stopping_patience", "2", "--save_total_limit", "9")  # none is better
     results = train(data, out, *flat)
@@ -166,7 +166,7 @@ def test_early_stopping_counts_on_in_a_resumed_run(data, tmp_path):
     assert [entry["epoch"] for entry in state_of(out)["log_history"] if "eval_q9" in entry] == [1, 2, 3]
     assert scores(train(data, out, *flat, *LAST)) == scores(results)
     assert last_checkpoint(out) == stopped
-    shutil.rmtree(stopped)  # as if it had been killed an epoch before
+    shutil.rmtree(stopped)  # as if it had been killed one epoch earlier
     assert scores(train(data, out, *flat, *LAST)) == scores(results)
     assert last_checkpoint(out) == stopped
 
@@ -214,7 +214,7 @@ def limit_file_size(rank):
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
-    """A limit on the size of files stands for the full disk: small files still fit, a checkpoint does not."""
+    """A limit on the size of files stands in for a full disk: small files fit, a checkpoint does not."""
     wide, out = ("--head", "lift_ss", "--head_channels", "32"), tmp_path / "run"
     train(data, out, *wide, "--num_train_epochs", "2", "--learning_rate", "1e-3")
     whole = last_checkpoint(out)
@@ -227,12 +227,12 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
     assert "no space to write a checkpoint" in full.stderr.splitlines()[-1]
     assert f"{whole.name} is complete: free space, then resume with --resume" in full.stderr.splitlines()[-1]
     assert {path: path.read_bytes() for path in whole.iterdir()} == before
-    results = train(data, out, *more)  # there is room again
+    results = train(data, out, *more)  # now there is space
     assert results["learnt"]["q9"]["trained"] > 0
     assert int(last_checkpoint(out).name.split("-")[1]) > int(whole.name.split("-")[1])
 
 
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(run, tmp_path, caplog):
+def test_an_incomplete_checkpoint_is_skipped(run, tmp_path, caplog):
     out = tmp_path / "copy"
     shutil.copytree(run[0], out)
     newest = last_checkpoint(out)
@@ -262,7 +262,7 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         )
         tokenizer = ResidueTokenizer.from_pretrained(data / "backbone")
         rows = [chain.row() for chain in make_chains(12, 3)]
-        rows[0]["states"] = "X" * len(rows[0]["states"])  # a chain that weighs nothing
+        rows[0]["states"] = "X" * len(rows[0]["states"])  # a chain without weight
         chains = LabelledChains(datasets.Dataset.from_list(rows), tokenizer, "q9")
         arguments = RecipeTrainingArguments(
             output_dir=str(tmp_path), max_tokens_per_batch=max_tokens, max_steps=1, learning_rate=0.1, optim="sgd",
@@ -296,7 +296,7 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         (["--learning_rat", "1"], "unknown argument 'learning_rat'. Did you mean 'learning_rate'?"),
     ],
 )
-def test_what_cannot_be_run_is_told_before_anything_is_written(data, tmp_path, more, message):
+def test_invalid_arguments_are_errors_before_anything_is_written(data, tmp_path, more, message):
     with pytest.raises(ValueError) as error:
         train(data, tmp_path / "run", *more)
     assert message in str(error.value)
@@ -308,7 +308,7 @@ def test_a_test_that_is_the_training_file_is_refused(data, tmp_path):
         train(data, tmp_path / "run", "--tests", str(data / "train.txt"))
 
 
-def test_another_run_is_never_overwritten_unasked(run, data, tmp_path):
+def test_another_run_is_overwritten_on_request_only(run, data, tmp_path):
     out, _ = run
     with pytest.raises(RecipeError, match=r"holds another run\. Resume it \(--resume_from_checkpoint last\)"):
         train(data, out)
@@ -317,7 +317,7 @@ def test_another_run_is_never_overwritten_unasked(run, data, tmp_path):
 
 
 @pytest.mark.process
-def test_the_command_line_ends_in_one_line_not_a_traceback(data, tmp_path):
+def test_the_command_line_reports_an_error_in_one_line(data, tmp_path):
     done = train_forked(data, tmp_path / "run", "--tests", "casp99")
     assert done.statuses == [2]
     assert done.stderr.splitlines()[-1].startswith("error: unknown corpus 'casp99'")
@@ -329,7 +329,7 @@ def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
     corpora = load_training_corpora(arguments)
     assert (len(corpora.train), len(corpora.validation), corpora.num_states) == (36, 12, 9)
     assert not set(corpora.train["id"]) & set(corpora.validation["id"])
-    arguments.validation = ["none"]  # as the command line says it
+    arguments.validation = ["none"]  # as on the command line
     assert len(load_training_corpora(arguments).validation) == 12
     arguments.validation_fraction = 0.0
     with pytest.raises(RecipeError, match="no validation chains"):

@@ -1,4 +1,4 @@
-"""The estimate holds against real models: what autograd really keeps, and the peak of a real training step."""
+"""The estimate agrees with real models: with what autograd keeps, and the memory peak of a training step."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_it_counts_what_a_real_model_keeps(backbones, family, settings, checkpoi
     assert found.parameters == real.parameter_summary()
     assert found.weights == sum(4 * parameter.numel() for parameter in real.parameters())
     assert found.gradients == 4 * found.parameters["total"]["trained"]
-    # the fused attention of a real CPU keeps a little more than shapes tell
+    # the fused attention of a real CPU keeps slightly more
     assert saved_activations(real, torch.ones(ROWS, LENGTH, dtype=torch.int64)) == pytest.approx(
         found.activations, rel=0.05
     )
@@ -73,7 +73,7 @@ def test_the_peak_of_a_real_step_is_near(backbones, tmp_path):
     model = SecondaryStructureModel.from_backbone(arguments.backbone, **model_options(arguments)).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     tokens = torch.ones(ROWS, LENGTH, dtype=torch.int64)
-    for _ in range(2):  # in the second step the optimizer's states are there
+    for _ in range(2):  # the optimizer states exist from the second step on
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             model(tokens, attention_mask=tokens, labels=tokens).loss.backward()
         optimizer.step()
@@ -86,7 +86,7 @@ def test_the_peak_of_a_real_step_is_near(backbones, tmp_path):
     assert found.activations <= peak + found.gradients <= 1.6 * (found.activations + found.gradients)
 
 
-def test_zero_splits_by_stage():
+def test_zero_shards_by_stage():
     whole = Estimate({}, weights=100, gradients=40, optimizer=80, activations=7)
     totals = [whole.on_each_device(stage, 4)["total"] for stage in range(4)]
     assert totals == [227, 167, 137, 62]
@@ -97,7 +97,7 @@ def test_zero_splits_by_stage():
 
 
 @pytest.mark.process
-def test_the_command_prints_a_table_for_a_recipe_and_one_line_for_a_mistake(backbones):
+def test_the_command_prints_a_table_or_an_error_in_one_line(backbones):
     recipe = [sys.executable, str(ROOT / "recipes" / "estimate.py"), str(ROOT / "recipes" / "esm2_8m" / "pisces.yaml")]
     done = subprocess.run(
         [*recipe, "--backbone", backbones["esm"], "--num_processes", "4"], capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Pretraining: batches without padding, honest masks, baselines by hand, and a real tiny run that resumes."""
+"""Pretraining: batches without padding, correct masks, baselines, and a tiny run that resumes."""
 
 import gzip
 import math
@@ -56,7 +56,7 @@ def test_the_vocabulary_is_that_of_esm2():
     assert get_default_vocab_list() == tuple(VOCABULARY)
 
 
-def test_batches_have_no_padding_and_mask_what_they_ask_for(fasta):
+def test_batches_have_no_padding_and_mask_the_residues_to_predict(fasta):
     sequences = Sequences(fasta)
     batches = list(UnpaddedBatches(sequences, 64, 512, 0.15, seed=0, endless=False))
     assert sum(len(batch["input_ids"]) for batch in batches) == 60
@@ -82,8 +82,8 @@ def test_a_pass_repeats_with_its_seed(fasta):
     assert first(0).shape != first(1).shape or not torch.equal(first(0), first(1))
 
 
-def test_without_padding_a_chain_in_a_batch_is_as_alone():
-    # With <mask> and padding it is not, in transformers 4.57: this is why batches are cropped, not padded.
+def test_without_padding_a_chain_gives_the_same_alone_and_in_a_batch():
+    # With <mask> and padding it does not, in transformers 4.57: this is why batches are cropped, not padded.
     torch.manual_seed(0)
     model = build_encoder(EncoderArguments(16, 2, 2, 32), 64).eval()
     batch = torch.randint(4, 24, (3, 20))
@@ -94,7 +94,7 @@ def test_without_padding_a_chain_in_a_batch_is_as_alone():
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_baselines_are_those_of_the_counts(tmp_path):
+def test_baselines_follow_from_the_counts(tmp_path):
     for name, text in (("train", "AC" * 500), ("validation", "AC" * 20)):
         (tmp_path / f"{name}.fasta").write_text(f">x\n{text}\n")
     found = baseline_perplexities(Sequences(tmp_path / "train.fasta"), Sequences(tmp_path / "validation.fasta"))
@@ -120,7 +120,7 @@ def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
     halved = SecondaryStructureModel.from_backbone(backbone, adapter=None, head="linear")
     exact = SecondaryStructureModel.from_backbone(whole, adapter=None, head="linear")
     assert load_file(f"{backbone}/model.safetensors")["embeddings.word_embeddings.weight"].dtype == torch.float16
-    tokens = torch.tensor([[CLS, *[4 + place % 20 for place in range(1000)], EOS]])  # where rounded rotations show
+    tokens = torch.tensor([[CLS, *[4 + place % 20 for place in range(1000)], EOS]])  # reveals rounded rotations
     torch.testing.assert_close(halved.hidden_states(tokens), exact.hidden_states(tokens), atol=0.02, rtol=0)
     run("--output_dir", parts, "--max_steps", "4", "--save_steps", "2")
     torch_weights = EsmForMaskedLM.from_pretrained(whole).state_dict()
@@ -132,7 +132,7 @@ def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
 
 
 @pytest.mark.process
-def test_missing_sequences_are_one_line(tmp_path):
+def test_missing_sequences_are_reported_in_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, RECIPE, "--output_dir", str(tmp_path), "--use_cpu", "True"], capture_output=True, text=True
     )

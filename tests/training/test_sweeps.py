@@ -1,4 +1,4 @@
-"""A sweep, really run: every point once, none twice, a table with spread over seeds and a figure."""
+"""A sweep: every point is run once; a table with the spread over seeds, and a figure."""
 
 import json
 import logging
@@ -50,18 +50,18 @@ SIZE = 2 * 32 * sum(len(chain.sequence) + 2 for seed in (0, 1) for chain in make
 DEPTHS = [{"top_blocks": 1}, {"top_blocks": 2}, {"top_blocks": 2, "adapter": "lora"}]  # 4, 3 and 2 blocks are frozen
 
 
-def test_each_depth_of_a_sweep_has_its_own_cache_where_all_fit(grid, tmp_path, caplog):
+def test_each_depth_of_a_sweep_has_its_own_cache_if_all_fit(grid, tmp_path, caplog):
     all_three = points_of(grid, tmp_path, *DEPTHS, prefix_cache_gb=3.01 * SIZE / 1e9)
     assert shared_blocks(all_three) == [None] * 3
     with caplog.at_level(logging.INFO):
         too_few = points_of(
             grid, tmp_path, *DEPTHS, {"adapter": "none", "freeze": "none"}, prefix_cache_gb=2 * SIZE / 1e9
         )
-        assert shared_blocks(too_few) == [2, 2, 2, None]  # what trains the lowest block has nothing to share
+        assert shared_blocks(too_few) == [2, 2, 2, None]  # a model that trains the lowest block has no cache
     assert f"3 depths would take {3 * SIZE / 1e9:.3f} GB" in caplog.text
 
 
-def test_points_of_one_depth_and_points_without_a_cache_share_nothing_more(grid, tmp_path):
+def test_points_of_one_depth_or_without_a_cache_need_no_shared_depth(grid, tmp_path):
     same = points_of(grid, tmp_path, {"top_blocks": 2}, {"top_blocks": 2, "seed": 1}, prefix_cache_gb=1e-9)
     assert shared_blocks(same) == [None, None]
     assert (
@@ -70,7 +70,7 @@ def test_points_of_one_depth_and_points_without_a_cache_share_nothing_more(grid,
 
 
 @pytest.mark.slow
-def test_a_sweep_that_may_not_take_more_keeps_one_depth_for_all_points(grid, tmp_path):
+def test_a_sweep_whose_caches_do_not_fit_caches_one_depth_for_all_points(grid, tmp_path):
     base = (grid / "grid.yaml").read_text().split("\n", 1)[0]
     cache = f", prefix_cache: {tmp_path}/prefixes, prefix_cache_gb: {1.5 * SIZE / 1e9}}}"
     (tmp_path / "grid.yaml").write_text(base.removesuffix("}") + cache + "\ngrid: {top_blocks: [1, 2]}")
@@ -80,7 +80,7 @@ def test_a_sweep_that_may_not_take_more_keeps_one_depth_for_all_points(grid, tmp
     assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
 
 
-def test_a_wrong_point_is_told_before_the_first_is_run(grid, tmp_path):
+def test_an_invalid_point_is_an_error_before_the_first_is_run(grid, tmp_path):
     (tmp_path / "grid.yaml").write_text("grid: {top_block: [1]}")
     with pytest.raises(RecipeError, match=r"unknown argument 'top_block'\. Did you mean 'top_blocks'\?"):
         run_sweep(tmp_path / "grid.yaml", tmp_path / "out")
@@ -99,11 +99,20 @@ def test_regimes_without_adapters_are_lines_in_the_figure():
     assert heights["full fine-tuning"] == pytest.approx(80)
 
 
-def test_each_further_point_is_run_with_every_seed(tmp_path):
+def test_each_point_of_also_is_run_with_every_seed(tmp_path):
     (tmp_path / "grid.yaml").write_text("grid: {top_blocks: [1], seed: [0, 1]}\nalso: [{adapter: none}]")
     _, points = read_points(tmp_path / "grid.yaml")
     assert points[2:] == [{"adapter": "none", "seed": 0}, {"adapter": "none", "seed": 1}]
-    for wrong in ("grid: {top_blocks: 1}", "grid: {top_blocks: [1]}\nalso: {adapter: none}", "base: {}"):
-        (tmp_path / "grid.yaml").write_text(wrong)
-        with pytest.raises(RecipeError, match=r"grid\.yaml: expected `base:` with settings, `grid:`"):
-            read_points(tmp_path / "grid.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("grid: 3", "base: {}", "grid: {seed: []}", "grid: {seed: [1]}\nbade: {}"),
+        *("grid: {top_blocks: 1}", "grid: {top_blocks: [1]}\nalso: {adapter: none}"),
+    ],
+)
+def test_an_invalid_grid_is_an_error(tmp_path, text):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"grid\.yaml: expected `base:` with settings, `grid:`"):
+        read_points(tmp_path / "grid.yaml")
