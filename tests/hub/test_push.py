@@ -1,11 +1,11 @@
-"""Sharing a model end to end: the real clients in clean processes with empty caches, against a Hub on loopback."""
+"""Sharing a model end to end: the real clients, readers in new processes with empty caches, a Hub on loopback."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from clean_process import in_clean_process
+from clean_process import TOKEN, in_clean_process, in_forked_process
 from hub_server import running_hub
 from safetensors.torch import load_file
 from tiny_models import save_tiny_backbone
@@ -41,9 +41,8 @@ def saved(tmp_path):
 
 
 def push(hub, saved, tmp_path, *options):
-    return in_clean_process(
-        hub, tmp_path / f"push{len(list(tmp_path.iterdir()))}", ROOT / "recipes" / "push.py", saved, *options
-    )
+    folder = tmp_path / f"push{len(list(tmp_path.iterdir()))}"
+    return in_forked_process(hub, folder, ROOT / "recipes" / "push.py", saved, *options)
 
 
 BLOCKED = """
@@ -54,18 +53,31 @@ class Blocked(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
 """
-PIPELINE = """
-import json
-from transformers import pipeline
-predictor = pipeline(model="org/name", trust_remote_code=True)
-print(json.dumps([predictor(SEQUENCES, states="q3"), predictor(SEQUENCES, states="q3", batch_size=3)]))
-"""
+# each way to load the model saves its logits under a name
 LOGITS = """
 import torch
 from safetensors.torch import save_file
-tokens = torch.from_numpy(tokenizer.encode("MKTAYIAKQR"))[None]
-with torch.no_grad():
-    save_file({"logits": model(tokens, torch.ones_like(tokens)).logits}, "logits.safetensors")
+def save_logits(name, model, tokenizer):
+    tokens = torch.from_numpy(tokenizer.encode("MKTAYIAKQR"))[None]
+    with torch.no_grad():
+        save_file({"logits": model(tokens, torch.ones_like(tokens)).logits}, name)
+"""
+WITHOUT_THE_PACKAGE = """
+import json
+from transformers import pipeline
+predictor = pipeline(model="org/name", trust_remote_code=True)
+save_logits("remote", predictor.model, predictor.residues)
+print(json.dumps([predictor(SEQUENCES, states="q3"), predictor(SEQUENCES, states="q3", batch_size=3)]))
+"""
+WITH_THE_PACKAGE = """
+import lift_ss_hf
+from transformers import pipeline
+by_task = pipeline("protein-secondary-structure", model="org/name")
+save_logits("by_task", by_task.model, by_task.residues)
+inferred = pipeline(model="org/name")
+save_logits("inferred", inferred.model, inferred.residues)
+classes = (lift_ss_hf.SecondaryStructureModel, lift_ss_hf.ResidueTokenizer)
+save_logits("loaded", *(each.from_pretrained("org/name") for each in classes))
 """
 
 
@@ -73,10 +85,10 @@ with torch.no_grad():
 @pytest.mark.slow
 def test_a_pushed_model_gives_the_same_with_and_without_the_package(hub, saved, tmp_path):
     done = push(hub, saved, tmp_path, "org/name", "--private")
-    assert done.returncode == 0, done.stderr
+    assert done.statuses == [0], done.stderr
     assert "hf_testtoken" not in done.stdout + done.stderr
-    remote = BLOCKED + PIPELINE.replace("SEQUENCES", repr(SEQUENCES))
-    done = in_clean_process(hub, tmp_path / "remote", "-c", remote, package=False)
+    code = BLOCKED + LOGITS + WITHOUT_THE_PACKAGE.replace("SEQUENCES", repr(SEQUENCES))
+    done = in_clean_process(hub, tmp_path / "without", "-c", code, package=False)
     assert done.returncode == 0, done.stderr
     single, batched = json.loads(done.stdout.splitlines()[-1])
     assert [chain["sequence"] for chain in single] == SEQUENCES
@@ -85,29 +97,16 @@ def test_a_pushed_model_gives_the_same_with_and_without_the_package(hub, saved, 
         assert set(chain["states"]) <= set("CEH")
         assert len(chain["states"]) == len(chain["confidence"]) == len(chain["sequence"])
         assert together["confidence"] == pytest.approx(chain["confidence"], abs=1e-5)
-
-    ours = "from lift_ss_hf import SecondaryStructureModel, ResidueTokenizer\n"
-    ours += 'model, tokenizer = (c.from_pretrained("org/name") for c in (SecondaryStructureModel, ResidueTokenizer))\n'
-    theirs = BLOCKED + "from transformers import pipeline\n"
-    theirs += 'p = pipeline(model="org/name", trust_remote_code=True); model, tokenizer = p.model, p.residues\n'
-    registered = "import lift_ss_hf; from transformers import pipeline\n"
-    registered += (
-        'p = pipeline("protein-secondary-structure", model="org/name"); model, tokenizer = p.model, p.residues\n'
-    )
-    inferred = registered.replace('"protein-secondary-structure", ', "")
-    logits = []
-    for name, code in (("ours", ours), ("theirs", theirs), ("registered", registered), ("inferred", inferred)):
-        done = in_clean_process(hub, tmp_path / name, "-c", code + LOGITS, package=name != "theirs")
-        assert done.returncode == 0, done.stderr
-        logits.append(load_file(tmp_path / name / "logits.safetensors")["logits"])
-    assert torch.equal(logits[0], logits[1])
-    assert torch.equal(logits[0], logits[2])
-    assert torch.equal(logits[0], logits[3])
+    done = in_clean_process(hub, tmp_path / "with", "-c", LOGITS + WITH_THE_PACKAGE)
+    assert done.returncode == 0, done.stderr
+    expected = load_file(tmp_path / "without" / "remote")["logits"]
+    for name in ("by_task", "inferred", "loaded"):
+        assert torch.equal(load_file(tmp_path / "with" / name)["logits"], expected), name
 
 
 @pytest.mark.process
 def test_a_private_model_is_not_there_without_a_token(hub, saved, tmp_path):
-    assert push(hub, saved, tmp_path, "org/name", "--private").returncode == 0
+    assert push(hub, saved, tmp_path, "org/name", "--private").statuses == [0]
     code = "from lift_ss_hf import SecondaryStructureModel as M\ntry: M.from_pretrained('org/name')\n"
     code += "except ValueError: print('refused')"
     assert in_clean_process(hub, tmp_path / "anyone", "-c", code, token=None).stdout.strip() == "refused"
@@ -117,18 +116,18 @@ def test_a_private_model_is_not_there_without_a_token(hub, saved, tmp_path):
 def test_an_upload_that_breaks_off_leaves_nothing_visible(hub, saved, tmp_path):
     hub.fails_on_commit = True
     done = push(hub, saved, tmp_path, "org/name")
-    assert done.returncode == 2
+    assert done.statuses == [2]
     assert "Traceback" not in done.stderr
     assert hub.snapshot("org/name", "main")[1] == {}
 
 
 @pytest.mark.process
 def test_a_repository_that_is_there_gets_another_commit(hub, saved, tmp_path):
-    assert push(hub, saved, tmp_path, "org/name").returncode == 0
+    assert push(hub, saved, tmp_path, "org/name").statuses == [0]
     first = hub.snapshot("org/name", "main")[0]
     config = json.loads((saved / "config.json").read_text()) | {"calibration_temperature": 1.5}
     (saved / "config.json").write_text(json.dumps(config))
-    assert push(hub, saved, tmp_path, "org/name").returncode == 0
+    assert push(hub, saved, tmp_path, "org/name").statuses == [0]
     code = "from lift_ss_hf import SecondaryStructureModel as M\n"
     code += (
         f"for r in (None, {first!r}): print(M.from_pretrained('org/name', revision=r).config.calibration_temperature)"
@@ -139,7 +138,7 @@ def test_a_repository_that_is_there_gets_another_commit(hub, saved, tmp_path):
 @pytest.mark.process
 def test_a_branch_is_pushed_beside_the_main_one(hub, saved, tmp_path):
     done = push(hub, saved, tmp_path, "org/name", "--revision", "second")
-    assert done.returncode == 0, done.stderr
+    assert done.statuses == [0], done.stderr
     assert "model.safetensors" in hub.snapshot("org/name", "second")[1]
     assert hub.snapshot("org/name", "main")[1] == {}
 
@@ -167,8 +166,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 # ---- from the Trainer ----------------------------------------------------------------------------------------------
 
-TOKEN = "hf_testtokentesttoken"
-
 
 @pytest.mark.process
 @pytest.mark.slow
@@ -177,8 +174,8 @@ def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
     flags += (
         f" --hub_model_id org/run --hub_token {TOKEN} --output_dir run --train_fraction 0.1 --max_train_residues 100"
     )
-    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split(), token=None)
-    assert done.returncode == 0, done.stderr
+    done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split(), token=None)
+    assert done.statuses == [0], done.stderr
     files = hub.snapshot("org/run", "main")[1]
     assert {"config.json", "model.safetensors", "modeling.py", "pipeline.py", "README.md", "vocab.txt"} <= set(files)
     assert len(hub.repos["org/run"]["main"]) == 2  # empty, and one commit
@@ -195,8 +192,8 @@ def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
 @pytest.mark.process
 def test_a_backbone_that_nobody_else_has_is_told_before_the_training(hub, saved, tmp_path):
     flags = f"--backbone {saved.parents[2] / 'backbone'} --push_to_hub True --hub_model_id org/run --output_dir run"
-    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split())
-    assert done.returncode == 2
+    done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split())
+    assert done.statuses == [2]
     assert "is a folder, which nobody else has" in done.stderr.splitlines()[-1]
     assert "org/run" not in hub.repos
 
@@ -212,8 +209,9 @@ model = EsmForSecondaryStructure.from_pretrained({str(saved)!r})
 arguments = TrainingArguments("out", push_to_hub=True, hub_model_id="org/stock", report_to="none")
 Trainer(model, arguments).push_to_hub()
 """
-    done = in_clean_process(hub, tmp_path / "a", "-c", code)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "stock.py").write_text(code)
+    done = in_forked_process(hub, tmp_path / "a", tmp_path / "stock.py")
+    assert done.statuses == [0], done.stderr
     files = hub.snapshot("org/stock", "main")[1]
     assert {"config.json", "model.safetensors", "modeling.py", "pipeline.py"} <= set(files)
     code = "from lift_ss_hf import SecondaryStructureModel; SecondaryStructureModel.from_pretrained('org/stock')"
@@ -227,8 +225,8 @@ Trainer(model, arguments).push_to_hub()
 @pytest.mark.slow
 def test_a_corpus_is_pushed_and_read_back_equal_and_as_a_stream(hub, shared_corpora, tmp_path):
     build = ("build.py", "casp12", "--source", shared_corpora, "--out", "built", "--push-to-hub", "org")
-    done = in_clean_process(hub, tmp_path / "a", ROOT / "dataset_scripts" / build[0], *build[1:])
-    assert done.returncode == 0, done.stderr
+    done = in_forked_process(hub, tmp_path / "a", ROOT / "dataset_scripts" / build[0], *build[1:])
+    assert done.statuses == [0], done.stderr
     assert set(hub.snapshot("datasets/org/casp12", "main")[1]) >= {"README.md", "data/test-00000-of-00001.parquet"}
     code = """
 import datasets, json
@@ -247,8 +245,8 @@ print([len(whole), *(list(whole[c]) == list(ours[c]) == [row[c] for row in strea
 @pytest.mark.process
 @pytest.mark.slow
 def test_the_metric_is_a_space_and_needs_no_package(hub, tmp_path):
-    done = in_clean_process(hub, tmp_path / "a", ROOT / "recipes" / "push_metric.py", "org/q8_sov")
-    assert done.returncode == 0, done.stderr
+    done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "push_metric.py", "org/q8_sov")
+    assert done.statuses == [0], done.stderr
     assert {"README.md", "app.py", "q8_sov.py", "scoring.py"} <= set(hub.snapshot("spaces/org/q8_sov", "main")[1])
     code = (
         BLOCKED
