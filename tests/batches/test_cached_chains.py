@@ -1,16 +1,17 @@
 """Training from cached hidden states: the same loss curve for every kind of model; no run fails due to the cache."""
 
 import json
-import logging
+import logging.handlers
+import multiprocessing
 import pickle
+import queue
+import resource
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from small_runs import flags, make_chains, train
+from forked_runs import train_forked
+from small_runs import make_chains, train
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
 from torch.utils.data import DataLoader
 
@@ -71,20 +72,19 @@ ESM_1B = {"position_embedding_type": "absolute", "emb_layer_norm_before": True}
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        ("esm", {}),
-        pytest.param("esm", ESM_1B, marks=pytest.mark.slow),
+        pytest.param("esm", {}, marks=pytest.mark.slow),
         pytest.param("t5", {"dropout_rate": 0.1}, marks=pytest.mark.slow),  # in the top blocks, and none below
     ],
-    ids=["esm-2", "esm-1b", "t5"],
+    ids=["esm-2", "t5"],
 )
 def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, changes):
     backbone = save_tiny_backbone(tmp_path / "backbone", family, **changes)
-    few = ("--num_train_epochs", "3", "--logging_steps", "1", "--backbone", backbone)
+    few = ("--num_train_epochs", "2", "--logging_steps", "1", "--backbone", backbone)
     cached = (*few, "--prefix_cache", str(tmp_path / "prefixes"))
     train(data, tmp_path / "without", *few)
     train(data, tmp_path / "filling", *cached)
     train(data, tmp_path / "reading", *cached)
-    assert len(curve(tmp_path / "without")) == 21
+    assert len(curve(tmp_path / "without")) == 14
     assert curve(tmp_path / "filling") == pytest.approx(curve(tmp_path / "without"), abs=TOLERANCE)
     assert curve(tmp_path / "reading") == curve(tmp_path / "filling")
     assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
@@ -109,7 +109,15 @@ def test_the_curve_with_the_cache_is_the_one_without(data, tmp_path, family, cha
     ids=str,
 )
 def test_cached_states_give_the_same_logits(tmp_path, family, options):
-    save_tiny_backbone(tmp_path / "backbone", family)
+    check_cached_logits(tmp_path, family, options)
+
+
+def test_cached_states_of_learned_positions_give_the_same_logits(tmp_path):
+    check_cached_logits(tmp_path, "esm", {"top_blocks": 2, "max_residues": 12}, **ESM_1B)
+
+
+def check_cached_logits(tmp_path, family, options, **changes):
+    save_tiny_backbone(tmp_path / "backbone", family, **changes)
     where = settings(tmp_path, max_tokens=40, num_blocks=options.get("num_blocks"))
     options = {name: value for name, value in options.items() if name != "num_blocks"}
     model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear", head_channels=16, **options)
@@ -165,6 +173,7 @@ def test_the_message_says_how_to_remove_the_stores_of_other_backbones(tmp_path, 
 
 
 @pytest.mark.process
+@pytest.mark.process
 @pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_method):
     save_tiny_backbone(tmp_path / "backbone", "esm")
@@ -174,7 +183,7 @@ def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_m
         len(pickle.dumps(cached.store)) < 5000 < cached.store.num_bytes()
     )  # the hidden states are not pickled, but mapped again
     options = {"batch_size": 2, "collate_fn": ChainCollator(1)}
-    workers = {"num_workers": 2, "multiprocessing_context": start_method}
+    workers = {"num_workers": 2 if start_method == "fork" else 1, "multiprocessing_context": start_method}
     for here, there in zip(DataLoader(cached, **options), DataLoader(cached, **options, **workers), strict=True):
         assert torch.equal(here["prefix"][0], there["prefix"][0])
         assert torch.equal(here["input_ids"], there["input_ids"])
@@ -190,24 +199,21 @@ def test_a_folder_that_cannot_be_created_is_reported(tmp_path, caplog):
     assert "file" in falls_back(tmp_path, caplog, folder=tmp_path / "file" / "prefixes")
 
 
+def _cache_on_a_small_disk(folder):
+    said = logging.handlers.QueueHandler(queue.SimpleQueue())
+    logging.getLogger("lift_ss_hf").addHandler(said)
+    model = SecondaryStructureModel.from_backbone(folder / "backbone", head="linear", top_blocks=2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    chains = Chains("esm")
+    assert with_cached_states(model, [chains], 1, settings(folder)) == [chains]
+    return said.queue.get_nowait().getMessage()
+
+
 @pytest.mark.process
 def test_training_continues_if_the_disk_gets_full(tmp_path):
-    code = (
-        "import resource, sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]; "
-        "from test_cached_chains import *; tmp_path = Path(sys.argv[1]); "
-        "save_tiny_backbone(tmp_path / 'backbone', 'esm'); "
-        "model = SecondaryStructureModel.from_backbone(tmp_path / 'backbone', head='linear', top_blocks=2); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); chains = Chains('esm'); "
-        "assert with_cached_states(model, [chains], 1, settings(tmp_path)) == [chains]"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "training continues without it" in done.stderr
+    save_tiny_backbone(tmp_path / "backbone", "esm")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert "training continues without it" in pool.apply(_cache_on_a_small_disk, (tmp_path,))
     assert not list(tmp_path.glob("prefixes/*/*/*"))
 
 
@@ -220,26 +226,12 @@ def test_other_frozen_weights_have_another_store(tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.slow
 def test_processes_share_the_work_and_end_with_one_good_store(data, tmp_path):
     prefixes, curves = tmp_path / "prefixes", []
-    script = tmp_path / "train.py"
-    script.write_text(
-        "from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments\n"
-        "from lift_ss_hf.training.recipes import parse_recipe\n"
-        "from lift_ss_hf.training.job import run_training\n"
-        "run_training(*parse_recipe((ModelArguments, CorpusArguments, RecipeTrainingArguments), ''))\n"
-    )
-    few = ("--num_train_epochs", "2", "--logging_steps", "1", "--use_cpu", "True", "--overwrite_output_dir", "True")
+    few = ("--num_train_epochs", "2", "--logging_steps", "1", "--bootstrap", "0")
     for name, more in (("without", ()), ("cached", ("--prefix_cache", str(prefixes)))):
-        launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script))
-        done = subprocess.run(
-            [sys.executable, *launch, *flags(data, tmp_path / name, *few, *more)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        done = train_forked(data, tmp_path / name, *few, *more, num_processes=2)
+        assert done.statuses == [0, 0], done.stderr
         curves.append(curve(tmp_path / name))
     assert curves[1] == pytest.approx(curves[0], abs=TOLERANCE)
     assert len(list(prefixes.glob(f"*/*/{DATA_FILE}"))) == 2  # a part of each process

@@ -2,46 +2,19 @@
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import filled_stores
 import pytest
 import torch
+from filled_stores import KEYS, ORIGIN, check, fill, parts
+from small_runs import ROOT
 
 from lift_ss_hf.batches.prefix_store import DATA_FILE, INDEX_FILE, PrefixStore, chain_key, to_half
-
-ORIGIN = {"weights": "a", "depth": 2}
-KEYS = [chain_key([0, number, 2]) for number in range(4)]
-
-
-def states_of(key):
-    generator = torch.Generator().manual_seed(int(key[:8], 16))
-    return torch.randn(1, 1, 5 + int(key[0], 16), 8, generator=generator).half()
-
-
-def fill(folder, keys=KEYS, origin=ORIGIN):
-    store = PrefixStore(folder, origin)
-    with store.locked():
-        missing = store.open(keys, repair=True)
-        if missing:
-            with store.writing(missing) as add:
-                for key in missing:
-                    add(key, states_of(key))
-    assert store.open(keys) == []
-    return missing
-
-
-def parts(folder):
-    return [path for path in folder.glob("*/[!.]*") if path.is_dir()]
-
-
-def check(folder, keys=KEYS):
-    store = PrefixStore(folder, ORIGIN)
-    assert store.open(keys) == []
-    assert all(torch.equal(store.read(key), states_of(key)) for key in keys)
 
 
 def test_reading_returns_what_was_written_and_only_new_chains_are_added(tmp_path):
@@ -161,32 +134,15 @@ def test_a_disk_that_gets_full_at_the_index_leaves_no_part(tmp_path):
         assert pool.apply(_fill_many, (tmp_path,)) == []
 
 
-SMALL_DISKS = """
-import subprocess, sys
-sys.path.insert(0, sys.argv[1])
-from test_prefix_store import *
-disk, ends = Path(sys.argv[2]), set()
-for pages in range(2, 24):
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4096 * pages}", "tmpfs", disk], check=True)
-    try:
-        fill(disk, [chain_key([number]) for number in range(100)])
-        ends.add("whole")
-    except OSError:
-        assert parts(disk) == [] and not list(disk.glob("*/.*.incomplete"))
-        ends.add("none")
-    subprocess.run(["umount", disk], check=True)
-assert ends == {"whole", "none"}, ends
-"""
-
-
 @pytest.mark.process
 def test_a_real_full_disk_leaves_no_part_at_any_size(tmp_path):
     own_mounts = ["unshare", "--mount", "--map-root-user"]
     can = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]
     if shutil.which("unshare") is None or subprocess.run([*own_mounts, *can], capture_output=True).returncode:
         pytest.skip("needs to mount a small disk, which is not allowed here")
-    code = [sys.executable, "-c", SMALL_DISKS, str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run([*own_mounts, *code], capture_output=True, text=True)
+    script = [sys.executable, filled_stores.__file__, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*own_mounts, *script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
 
