@@ -2,6 +2,7 @@
 
 import hashlib
 from importlib import resources
+from pathlib import Path
 
 TEXT = b">1abc_A\nMKV\nLHX\n>2xyz_B\nAC\nEE\n"
 
@@ -24,3 +25,10 @@ def write_example_sources(folder):
     (folder / "my_lab" / "my_chains.txt").write_bytes(TEXT)
     (folder / "my_chains_small.txt").write_bytes(TEXT[: TEXT.index(b">2xyz")])
     return folder
+
+
+def write_three_line(chains, path):
+    """Write chains as `>id`, residues and states, three lines per chain, and return the path."""
+    text = "".join(f">{chain.id}\n{chain.sequence}\n{chain.states}\n" for chain in chains)
+    Path(path).write_text(text, "ascii")
+    return path

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from corpus_files import write_three_line
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.corpora.chains import Chain
-from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import run_training
 from lift_ss_hf.training.recipes import parse_recipe

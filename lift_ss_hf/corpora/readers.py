@@ -271,13 +271,3 @@ def read_chains(path: str | Path, changes: Counter[str] | None = None) -> Iterat
         raise CorpusError(f"{path}: no such file.")
     form = {".parquet": "parquet", ".csv": "cu_ssp_csv"}.get(path.suffix, "three_line")
     return READERS[form](path, Counter() if changes is None else changes)
-
-
-def write_three_line(chains: Iterator[Chain], path: Path) -> int:
-    """Write chains as `>id`, residues, states, and return their number. The write is not atomic."""
-    number = 0
-    with path.open("w", encoding="ascii", newline="\n") as file:
-        for chain in chains:
-            file.write(f">{chain.id}\n{chain.sequence}\n{chain.states}\n")
-            number += 1
-    return number

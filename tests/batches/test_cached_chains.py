@@ -10,6 +10,7 @@ import shutil
 
 import pytest
 import torch
+from corpus_files import write_three_line
 from forked_runs import train_forked
 from small_runs import make_chains, train
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
@@ -24,7 +25,6 @@ from lift_ss_hf.batches.cached_chains import (
 )
 from lift_ss_hf.batches.collator import ChainCollator
 from lift_ss_hf.batches.prefix_store import DATA_FILE
-from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
 PAD = {"esm": 1, "t5": 0, "bert": 0}

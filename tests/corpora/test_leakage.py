@@ -6,6 +6,7 @@ import shutil
 
 import datasets
 import pytest
+from corpus_files import write_three_line
 from scripts import run_script
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
@@ -54,20 +55,15 @@ TRAIN = [
 ]
 
 
-def write_chains(path, chains):
-    path.write_text("".join(f">{chain.id}\n{chain.sequence}\n{chain.states}\n" for chain in chains))
-    return path
-
-
 @pytest.fixture
 def files(tmp_path):
     """A training set, a test set that it leaks into, and one that it does not."""
     random.seed(1)
     alien = "".join(random.choices("ACDEFGHIKLMNPQRSTVWY", k=120))
     return (
-        write_chains(tmp_path / "train.txt", TRAIN),
-        write_chains(tmp_path / "kin.txt", [Chain("k", KINASE, "H" * len(KINASE)), Chain("a", alien, "L" * 120)]),
-        write_chains(tmp_path / "alien.txt", [Chain("a", alien, "L" * 120)]),
+        write_three_line(TRAIN, tmp_path / "train.txt"),
+        write_three_line([Chain("k", KINASE, "H" * len(KINASE)), Chain("a", alien, "L" * 120)], tmp_path / "kin.txt"),
+        write_three_line([Chain("a", alien, "L" * 120)], tmp_path / "alien.txt"),
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lift_ss_hf.corpora.chains import RESIDUES, Chain, CorpusError, pdb_origin
-from lift_ss_hf.corpora.readers import read_chains, read_cu_ssp_csv, read_parquet, read_ps4_csv, write_three_line
+from lift_ss_hf.corpora.readers import read_chains, read_cu_ssp_csv, read_parquet, read_ps4_csv
 from lift_ss_hf.models.states import NINE_STATES, UNRESOLVED
 
 GOOD = ">1abc_A\nMKV\nLHX\n>2xyz_B\nAC\nEE\n"
@@ -198,12 +198,6 @@ def test_bad_parquet_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CorpusError, match=r"not a complete parquet file"):
         list(read_parquet(path, Counter()))
-
-
-def test_writing_three_lines_is_the_inverse_of_reading(tmp_path):
-    read, _ = read_text(tmp_path, GOOD)
-    assert write_three_line(iter(read), tmp_path / "again.txt") == 2
-    assert (tmp_path / "again.txt").read_text() == GOOD
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from corpus_files import write_three_line
 from scripts import run_script
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.corpora.chains import Chain
-from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.evaluation.corpora import (
     EvaluationSettings,
     common_num_states,

@@ -11,6 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from corpus_files import write_three_line
 from forked_runs import train_forked
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
@@ -19,7 +20,6 @@ from small_runs import flags, launch, make_chains, train, write_data
 from lift_ss_hf.batches.collator import TokenBudgetBatches
 from lift_ss_hf.batches.labelled_chains import LabelledChains
 from lift_ss_hf.corpora.chains import Chain
-from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.reports.model_card import make_card

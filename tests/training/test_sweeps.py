@@ -4,11 +4,11 @@ import json
 import logging
 
 import pytest
+from corpus_files import write_three_line
 from small_runs import make_chains
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.batches.prefix_store import DATA_FILE
-from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.training.recipes import RecipeError
 from lift_ss_hf.training.sweeps import _figure, _parse_point, read_points, run_sweep, shared_blocks
 
