@@ -29,8 +29,8 @@ from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import load_corpus
 from lift_ss_hf.corpora.sources import MissingSourceError
 from lift_ss_hf.models.backbones import locate
-from lift_ss_hf.models.configuration import EsmSecondaryStructureConfig, T5SecondaryStructureConfig
-from lift_ss_hf.models.modeling import EsmForSecondaryStructure, T5ForSecondaryStructure
+from lift_ss_hf.models.esm import EsmForSecondaryStructure, EsmSecondaryStructureConfig
+from lift_ss_hf.models.t5 import T5ForSecondaryStructure, T5SecondaryStructureConfig
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction.cpu_kernels import prepack, quantise
 from lift_ss_hf.prediction.inputs import Inputs
@@ -88,7 +88,7 @@ def sorted_by_length(model: Any, tokenizer: Any) -> Way:
     collate = ChainCollator(tokenizer.pad_token_id)
 
     def way(sequences: Sequence[str]) -> int:
-        chains = [tokenizer.encode(sequence) for sequence in sequences]
+        chains = [tokenizer.encode_sequence(sequence) for sequence in sequences]
         done = 0
         for indices in budget_batches([len(chain) for chain in chains], MAX_TOKENS):
             batch = collate([{"input_ids": chains[i]} for i in indices])
@@ -154,7 +154,7 @@ def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
     stock = EsmForTokenClassification(config).eval()
     yield (
         "stock, file order",
-        in_file_order(stock, lambda s: tokenizer.stock(list(s), padding=True, return_tensors="pt")),
+        in_file_order(stock, lambda s: tokenizer(list(s), padding=True, return_tensors="pt")),
     )
     yield "stock, sorted", sorted_by_length(stock, tokenizer)
     del stock
@@ -169,7 +169,10 @@ def t5_ways() -> Iterator[tuple[str, Way | None]]:
     tokenizer = TableTokenizer()
     collate = ChainCollator(tokenizer.pad_token_id)
     stock = StockT5(config).eval()
-    yield "stock, file order", in_file_order(stock, lambda s: collate([{"input_ids": tokenizer.encode(q)} for q in s]))
+    yield (
+        "stock, file order",
+        in_file_order(stock, lambda s: collate([{"input_ids": tokenizer.encode_sequence(q)} for q in s])),
+    )
     yield "stock, sorted", sorted_by_length(stock, tokenizer)
     yield from our_ways(our_model(config), tokenizer)
 

@@ -70,16 +70,17 @@ class CannotCacheError(Exception):
 
 
 class CachedChains(Dataset):
-    """Chains with the hidden states that enter the lowest trained block, as `prefix`.
+    """Chains with the hidden states of the frozen blocks, as `cached_states` and `num_cached_blocks`.
 
     Args:
         chains: a dataset of `Features`, with `lengths`.
         store: an opened store that has the hidden states of every chain.
         dtype: dtype the model computes in; the 16 bits of the store are converted to it.
+        num_blocks: how many blocks the hidden states have gone through.
     """
 
-    def __init__(self, chains: Any, store: PrefixStore, dtype: torch.dtype):
-        self.chains, self.store, self.dtype = chains, store, dtype
+    def __init__(self, chains: Any, store: PrefixStore, dtype: torch.dtype, num_blocks: int):
+        self.chains, self.store, self.dtype, self.num_blocks = chains, store, dtype, num_blocks
         self.lengths = chains.lengths
         self.keys = chain_keys(chains)
 
@@ -87,7 +88,8 @@ class CachedChains(Dataset):
         return len(self.chains)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.chains[index], "prefix": self.store.read(self.keys[index]).to(self.dtype)}
+        hidden_states = self.store.read(self.keys[index]).to(self.dtype)
+        return {**self.chains[index], "cached_states": hidden_states, "num_cached_blocks": self.num_blocks}
 
 
 def chain_keys(chains: Any) -> list[str]:
@@ -111,11 +113,9 @@ def with_cached_states(
     Returns:
         One dataset for each of `datasets`.
     """
-    model.max_prefix_blocks = settings.num_blocks
     try:
         return _cached(model, datasets, pad_token_id, settings)
     except CannotCacheError as reason:
-        model.max_prefix_blocks = None
         logger.warning("prefix cache: training continues without it: %s.", reason)
         return list(datasets)
 
@@ -123,16 +123,17 @@ def with_cached_states(
 def _cached(
     model: Any, datasets: Sequence[Any], pad_token_id: int, settings: PrefixCacheSettings
 ) -> list[CachedChains]:
-    _check_model(model)
+    num_blocks = min(model.num_frozen_blocks, settings.num_blocks or model.config.num_blocks)
+    _check_model(num_blocks)
     chains = {
         key: (dataset, index) for dataset in datasets for index, key in reversed([*enumerate(chain_keys(dataset))])
     }
     model.to(settings.device)
-    filler = _Filler(model, ChainCollator(pad_token_id), settings)
+    filler = _Filler(model, ChainCollator(pad_token_id), settings, num_blocks)
     shortest, index = min(chains.values(), key=lambda location: location[0].lengths[location[1]])
     dtype = filler.hidden_states([shortest[index]])[0].dtype
     process = PartialState()
-    store = PrefixStore(settings.folder, _origin(model, dtype, settings.autocast_dtype))
+    store = PrefixStore(settings.folder, _origin(model, num_blocks, dtype, settings.autocast_dtype))
     with ExitStack() as stack:
         with _agreeing(process):
             if process.is_main_process:
@@ -143,7 +144,7 @@ def _cached(
         if missing:
             with _agreeing(process):
                 lengths = [dataset.lengths[index] for dataset, index in (chains[key] for key in missing)]
-                _check_room(store, model, lengths, settings.limit_gb)
+                _check_room(store, model, num_blocks, lengths, settings.limit_gb)
             with _agreeing(process):
                 filler.fill(
                     store, {key: chains[key] for key in missing[process.process_index :: process.num_processes]}
@@ -152,7 +153,7 @@ def _cached(
         if lacking := store.open(chains):
             raise CannotCacheError(f"{len(lacking)} chains cannot be read back from {store.folder}")
     logger.info("prefix cache: %d chains from %s, %d of them new", len(chains), store.folder, len(missing))
-    return [CachedChains(dataset, store, dtype) for dataset in datasets]
+    return [CachedChains(dataset, store, dtype, num_blocks) for dataset in datasets]
 
 
 @contextmanager
@@ -168,8 +169,8 @@ def _agreeing(process: PartialState) -> Iterator[None]:
         raise CannotCacheError(first)
 
 
-def _check_model(model: Any) -> None:
-    if model.num_prefix_blocks == 0:
+def _check_model(num_blocks: int) -> None:
+    if num_blocks == 0:
         raise CannotCacheError(
             "the lowest block is trained, so nothing below it is constant (train upper blocks only: --top_blocks, or "
             "--freeze N)"
@@ -178,15 +179,15 @@ def _check_model(model: Any) -> None:
         raise CannotCacheError("ZeRO-3 shards the frozen weights, which therefore cannot be run before training")
 
 
-def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) -> dict[str, Any]:
+def _origin(model: Any, num_blocks: int, dtype: torch.dtype, autocast_dtype: torch.dtype | None) -> dict[str, Any]:
     """Return everything that the hidden states of a chain depend on, besides its tokens."""
     config = model.config
     backbone = {k: v for k, v in config.backbone_config.to_dict().items() if k not in NOT_COMPUTED}
     return {
-        "weights": _weights_digest(model),
+        "weights": _weights_digest(model, num_blocks),
         "backbone": config.backbone_fingerprint,
         "backbone_config": json.loads(json.dumps(backbone, default=str)),
-        "depth": model.num_prefix_blocks,
+        "depth": num_blocks,
         "all_blocks": config.block_mix is not None,
         "max_residues": model.max_residues,
         "window_overlap": config.window_overlap,
@@ -196,13 +197,13 @@ def _origin(model: Any, dtype: torch.dtype, autocast_dtype: torch.dtype | None) 
     }
 
 
-def _weights_digest(model: Any) -> str:
+def _weights_digest(model: Any, num_blocks: int) -> str:
     """Return the SHA-256 of the frozen weights in use, exactly as they are in memory.
 
     The backbone's fingerprint rounds to bfloat16: it identifies the backbone, but not the precision it is held in.
     """
     digest = hashlib.sha256()
-    blocks = model.family.blocks(model.backbone)[: model.num_prefix_blocks]
+    blocks = model.family.blocks(model.backbone)[:num_blocks]
     for module in (model.family.embeddings(model.backbone), *blocks):
         for name, weight in sorted(module.named_parameters()):
             if weight.requires_grad:  # the adapter, which acts on what is cached
@@ -212,10 +213,10 @@ def _weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _check_room(store: PrefixStore, model: Any, lengths: Sequence[int], limit_gb: float) -> None:
+def _check_room(store: PrefixStore, model: Any, num_blocks: int, lengths: Sequence[int], limit_gb: float) -> None:
     """Log how much will be written for chains of these lengths [tokens]; raise CannotCacheError if it does not fit."""
     specials = model.family.num_leading + model.family.num_trailing
-    needed = cached_states_bytes(model, [length - specials for length in lengths])
+    needed = cached_states_bytes(model, num_blocks, [length - specials for length in lengths])
     free, others = store.free_bytes(), store.others()
     of_others = sum(size for _, size in others)
     taken = store.num_bytes() + of_others
@@ -245,15 +246,16 @@ def _how_to_make_room(folder: Path, others: Sequence[tuple[Path, int]]) -> str:
     )
 
 
-def cached_states_bytes(model: Any, num_residues: Iterable[int]) -> int:
+def cached_states_bytes(model: Any, num_blocks: int, num_residues: Iterable[int]) -> int:
     """Return how much the cached hidden states of chains take on disk [bytes].
 
     Args:
         model: a secondary structure model, with or without weights.
+        num_blocks: how many of its lowest blocks are cached.
         num_residues: length of each chain [residues].
     """
     specials = model.family.num_leading + model.family.num_trailing
-    num_outputs = model.num_prefix_blocks + 1 if model.config.block_mix else 1
+    num_outputs = num_blocks + 1 if model.config.block_mix else 1
     num_tokens = 0
     for residues in num_residues:
         windows = plan_windows(residues, model.max_residues, model.config.window_overlap)
@@ -264,8 +266,8 @@ def cached_states_bytes(model: Any, num_residues: Iterable[int]) -> int:
 class _Filler:
     """Runs the frozen blocks over chains."""
 
-    def __init__(self, model: Any, collate: ChainCollator, settings: PrefixCacheSettings):
-        self.model, self.collate, self.settings = model, collate, settings
+    def __init__(self, model: Any, collate: ChainCollator, settings: PrefixCacheSettings, num_blocks: int):
+        self.model, self.collate, self.settings, self.num_blocks = model, collate, settings, num_blocks
 
     @torch.no_grad()
     def hidden_states(self, chains: Sequence[Any]) -> list[torch.Tensor]:
@@ -277,7 +279,7 @@ class _Filler:
         batch = self.collate(chains)
         ids, mask = (batch[name].to(device) for name in ("input_ids", "attention_mask"))
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            outputs = torch.stack(self.model.frozen_prefix(ids, mask))
+            outputs = torch.stack(self.model.run_frozen_blocks(ids, mask, self.num_blocks))
         if len(chains) == 1:
             return [outputs]
         return [outputs[:, row : row + 1, : len(chain["input_ids"])] for row, chain in enumerate(chains)]

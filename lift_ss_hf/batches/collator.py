@@ -37,7 +37,7 @@ class ChainCollator:
 
         Returns:
             input_ids, attention_mask and, if the chains have them, labels; each (chains, tokens) int64. If the chains
-            have cached states also prefix, as the model's `frozen_prefix` gives it.
+            have cached states, also `cached_states` and `num_cached_blocks`, as the model's forward takes them.
         """
         chains: list[Features] = []
         for item in items:
@@ -49,8 +49,9 @@ class ChainCollator:
         }
         if "labels" in chains[0]:
             batch["labels"] = self._padded(chains, "labels", lengths, IGNORE_INDEX)
-        if "prefix" in chains[0]:
-            batch["prefix"] = self._padded_states([chain["prefix"] for chain in chains])
+        if "cached_states" in chains[0]:
+            batch["cached_states"] = self._padded_states([chain["cached_states"] for chain in chains])
+            batch["num_cached_blocks"] = chains[0]["num_cached_blocks"]
         return batch
 
     @staticmethod

@@ -27,8 +27,8 @@ class MaskedChains(Dataset):
     def __init__(self, chains: Any, fraction: float, tokenizer: ResidueTokenizer, seed: int = 0):
         self.chains, self.fraction, self.seed, self.epoch = chains, fraction, seed, 0
         self.lengths = chains.lengths
-        self._leading, self._trailing = len(tokenizer.leading), len(tokenizer.trailing)
-        self._mask = tokenizer.mask_token_id
+        self._leading, self._trailing = tokenizer.num_leading, tokenizer.num_trailing
+        self._mask = tokenizer.hidden_residue_id
 
     def set_epoch(self, epoch: int) -> None:
         """Mask other residues; `TokenBudgetBatches.set_epoch` calls it."""

@@ -130,7 +130,7 @@ def stage_model(folder: Path, staging: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json. Expected the folder of a saved model: RUN/model.")
     SecondaryStructureModel.from_pretrained(folder).save_pretrained(staging, include_code=True)
-    ResidueTokenizer.from_pretrained(folder).save_pretrained(staging)
+    ResidueTokenizer.from_pretrained(folder).save_pretrained(staging, include_code=True)
     for name in (CARD_FILE, TRAINING_CHAINS):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, staging / name)

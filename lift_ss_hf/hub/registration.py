@@ -1,35 +1,55 @@
-"""Make the models and the pipeline known to transformers, at no cost to those who do not use them.
+"""Make models, tokenizer and pipeline known to transformers, at no cost to those who do not use them.
 
-`import lift_ss_hf` imports neither torch nor transformers. When transformers' tables of configurations and of
-pipelines are imported, our names are entered in them without their classes; the first look-up imports and registers
-the real ones. It cannot be done any earlier: our models import transformers' models, and those import the Auto classes.
+`import lift_ss_hf` must make `AutoConfig`, `AutoModelForTokenClassification`, `AutoTokenizer` and `pipeline` find our
+classes, and must not import torch, which takes seconds: `lift-ss --help` imports the package too. transformers has no
+entry points for this, and its `register` functions want the classes themselves. So, when transformers' own tables are
+imported, our names are entered without their classes, and the first look-up imports and registers the classes. It
+cannot be done by importing them right then: our models import transformers' models, and those import the tables.
 """
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
 from collections.abc import Callable, ItemsView, Mapping, Sequence, ValuesView
+from types import ModuleType
 from typing import Any
 
-from .on_import import call_on_import
+# Not imported from where they are defined, since that would import torch; a test compares them.
+TASK = "protein-secondary-structure"
+MODEL_TYPES = ("bert_secondary_structure", "esm_secondary_structure", "t5_secondary_structure")
 
-# `model_type` of the classes in configuration.py, which this module must not import yet.
-TASK = "protein-secondary-structure"  # as in pipeline.py
-MODEL_TYPES = ("esm_secondary_structure", "t5_secondary_structure", "bert_secondary_structure")
+
+def register_family(model_class: type[Any]) -> None:
+    """Make a family of backbones known, here and to transformers' Auto classes.
+
+    Args:
+        model_class: a subclass of `SecondaryStructureModel` with a `family` and a `config_class` of its own.
+    """
+    from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+
+    from ..models import families
+    from ..models.tokenization import ResidueTokenizer
+
+    families.register_family(model_class)
+    config_class = model_class.config_class
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModelForTokenClassification.register(config_class, model_class, exist_ok=True)
+    AutoTokenizer.register(config_class, fast_tokenizer_class=ResidueTokenizer, exist_ok=True)
 
 
 def register() -> None:
-    """Let `AutoConfig` and `AutoModelForTokenClassification` load the models; doing it again changes nothing."""
-    from transformers import AutoConfig, AutoModelForTokenClassification
+    """Make the families that come with the package known to transformers; a second call changes nothing."""
+    from ..models.families import MODEL_CLASSES
 
-    from ..models.modeling import BertForSecondaryStructure, EsmForSecondaryStructure, T5ForSecondaryStructure
-
-    for model in (EsmForSecondaryStructure, T5ForSecondaryStructure, BertForSecondaryStructure):
-        AutoConfig.register(model.config_class.model_type, model.config_class, exist_ok=True)
-        AutoModelForTokenClassification.register(model.config_class, model, exist_ok=True)
+    for model_class in list(MODEL_CLASSES.values()):
+        register_family(model_class)
 
 
 def register_pipeline() -> None:
-    """Let `pipeline("protein-secondary-structure")` work: the bundled model, or the one that is named."""
+    """Make `pipeline("protein-secondary-structure")` work, with the bundled model by default."""
     from transformers import AutoModelForTokenClassification
     from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -45,36 +65,50 @@ def register_pipeline() -> None:
     }
 
 
-class _Entries(dict[str, Any]):
-    """A table of transformers with names of ours, whose values are None until one is looked up.
+class _Entries(dict[Any, Any]):
+    """One of transformers' tables with names of ours, whose values are None until one is looked up.
 
     Args:
         names: ours.
-        entries: what the table has.
+        entries: the table so far.
         fill: enters the values.
     """
 
-    def __init__(self, names: Sequence[str], entries: Mapping[str, Any], fill: Callable[[], None]):
+    def __init__(self, names: Sequence[str], entries: Mapping[Any, Any], fill: Callable[[], None]):
         super().__init__({**dict.fromkeys(names), **entries})
         self.fill = fill
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         if super().__getitem__(key) is None:
             self.fill()
         return super().__getitem__(key)
 
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # dict's own view types cannot be named
-        return {key: self[key] for key in self}.items()
+    def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]  # dict's own view types cannot be named
+        return {key: self[key] for key in [*self]}.items()
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        return {key: self[key] for key in self}.values()
+        return {key: self[key] for key in [*self]}.values()
 
 
-def _announce() -> None:
+# transformers 4.57 and 5 have no public way to enter a name without its class: `_extra_content` is what the Auto
+# classes' `register` writes to.
+
+
+def _announce_models() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    # What AutoConfig.register writes to. transformers 4.57 has no public way to enter a name without its class.
     CONFIG_MAPPING._extra_content = _Entries(MODEL_TYPES, CONFIG_MAPPING._extra_content, register)
+
+
+def _announce_tokenizer() -> None:
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
+
+    # Searched for classes by name after transformers' own. The key is nobody's configuration, its value no class.
+    def fill() -> None:
+        TOKENIZER_MAPPING._extra_content[__name__] = ()
+        register()
+
+    TOKENIZER_MAPPING._extra_content = _Entries((__name__,), TOKENIZER_MAPPING._extra_content, fill)
 
 
 def _announce_pipeline() -> None:
@@ -84,7 +118,56 @@ def _announce_pipeline() -> None:
 
 
 def register_on_use() -> None:
-    """Register when an Auto class looks for one of our models, or when the models are imported by themselves."""
-    call_on_import("transformers.models.auto.configuration_auto", _announce)
-    call_on_import("lift_ss_hf.models.modeling", register)
+    """Register when an Auto class looks for one of our models, or when our models are imported directly."""
+    call_on_import("transformers.models.auto.configuration_auto", _announce_models)
+    call_on_import("transformers.models.auto.tokenization_auto", _announce_tokenizer)
     call_on_import("transformers.pipelines", _announce_pipeline)
+    call_on_import("lift_ss_hf.models.families", register)
+
+
+# ---- calling back on an import ------------------------------------------------------------------------------------
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds one module as usual, and calls back after it has been executed."""
+
+    def __init__(self, module: str, callback: Callable[[], None]):
+        self.module, self.callback = module, callback
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the module's own spec with our loader around its loader; None for all other modules."""
+        if fullname != self.module:
+            return None
+        sys.meta_path.remove(self)  # needed once only, and the search below must not find this finder again
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self.callback)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Calls another loader, and calls back when it is done."""
+
+    def __init__(self, loader: importlib.abc.Loader, callback: Callable[[], None]):
+        self.loader, self.callback = loader, callback
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Delegate to the other loader."""
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Delegate to the other loader, then call back."""
+        self.loader.exec_module(module)
+        assert module.__spec__ is not None
+        module.__spec__.loader = self.loader
+        self.callback()
+
+
+def call_on_import(module: str, callback: Callable[[], None]) -> None:
+    """Call back once, after `module` has been imported; at once if it already is."""
+    if module in sys.modules:
+        callback()
+    else:
+        sys.meta_path.insert(0, _Finder(module, callback))

@@ -1,8 +1,8 @@
-"""The adapters by name, with LIFT_SS's hyper-parameters, and how they are put into a backbone.
+"""The adapters by name, with LIFT_SS's hyper-parameters, and how they are added to a backbone.
 
-Everything that adapts is the `adapters` library's; here are the names, the widths that fit a backbone, and the
-workarounds. Hyper-parameters are LIFT_SS's (Yang et al. 2023, bioRxiv 2023.03.22.530066) where it has the method,
-the library's own otherwise (dora, noreft).
+The adapters themselves come from the `adapters` library; here are the names, the widths that fit a backbone, and the
+workarounds. Hyper-parameters are those of LIFT_SS (Yang et al. 2023, bioRxiv 2023.03.22.530066) for the methods that it
+has, and the library's own otherwise (dora, noreft).
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ _PARALLEL_COMPACTER = {**_COMPACTER, "init_weights": "bert"}
 _PREFIX = {"flat": True, "prefix_length": 16}
 _GATED = {"use_gating": True}
 
-# Options that move a bottleneck, or what it reads and adds to, away from the end of its block
-BOTTLENECK_PLACE = {"mh_adapter", "output_adapter", "is_parallel", "residual_before_ln", "adapter_residual_before_ln"}
-BOTTLENECK_PLACE |= {"original_ln_before", "original_ln_after"}
+# Options that move a bottleneck, its input or its residual away from the end of its block
+BOTTLENECK_POSITION = {
+    "mh_adapter",
+    "output_adapter",
+    "is_parallel",
+    "residual_before_ln",
+    "adapter_residual_before_ln",
+}
+BOTTLENECK_POSITION |= {"original_ln_before", "original_ln_after"}
 
 SIZES = ("bottleneck_size", "phm_dim", "phm_rank", "prefix_length", "r")
 NUMBERS = ("alpha", "reduction_factor")
@@ -53,7 +59,7 @@ FRACTIONS = ("dropout", "stochastic_depth")
 
 @dataclass(frozen=True)
 class AdapterMethod:
-    """One or several of the library's methods with their hyper-parameters.
+    """One or more of the library's methods with their hyper-parameters.
 
     Attributes:
         components: pairs of a configuration class of `adapters` and what differs from its defaults.
@@ -64,18 +70,18 @@ class AdapterMethod:
     mergeable: bool = False
 
     def options(self) -> set[str]:
-        """Names of the hyper-parameters that may be set; `leave_out` has its own argument."""
+        """Return the names of the hyper-parameters that can be set; `leave_out` has its own argument."""
         names = {field.name for component, _ in self.components for field in dataclasses.fields(component)}
         return names - {"architecture", "leave_out", "layers", "init_weights_seed", "inv_adapter", "cross_adapter"}
 
     @property
     def has_bottleneck(self) -> bool:
-        """Whether a reduction factor applies."""
+        """True if a reduction factor applies."""
         return "reduction_factor" in self.options()
 
     @property
     def is_hypercomplex(self) -> bool:
-        """Whether the bottleneck's width must be a multiple of the hypercomplex dimension."""
+        """True if the bottleneck's width must be a multiple of the hypercomplex dimension."""
         return any(settings.get("phm_layer") for _, settings in self.components)
 
 
@@ -104,14 +110,14 @@ ADAPTERS: Mapping[str, AdapterMethod] = {
         ]
     ),
     "dora": AdapterMethod([(DoRAConfig, {})]),
-    # Acts on the first tokens of a chain alone. LoReFT and DiReFT are left out: the diagonal of torch's orthogonal
+    # Acts on the first tokens of a chain only. LoReFT and DiReFT are left out: the diagonal of torch's orthogonal
     # parametrisation must stay exactly -1 or 1, and the first step with weight decay makes their projection zero.
     "noreft": AdapterMethod([(NoReftConfig, {})]),
 }
 
 
 def check_adapter(name: str, options: Mapping[str, Any], hidden_size: int) -> None:
-    """Raise ValueError unless the adapter exists, has these hyper-parameters, and fits the backbone's width."""
+    """Raise ValueError unless the adapter exists, has these hyper-parameters and fits the backbone's width."""
     if name not in ADAPTERS:
         raise ValueError(
             f"unknown adapter {name!r}. Choose one of: {', '.join(sorted(ADAPTERS))}; or None for no adapter."
@@ -129,7 +135,7 @@ def check_adapter(name: str, options: Mapping[str, Any], hidden_size: int) -> No
 
 
 def _check_value(name: str, option: str, value: Any) -> None:
-    """Raise ValueError for what is known to be wrong before a backbone is loaded."""
+    """Raise ValueError for a value that is known to be wrong before a backbone is loaded."""
     if option in SIZES:
         holds, expected = type(value) is int and value >= 1, "a whole number of at least 1"
     elif option in NUMBERS:
@@ -139,13 +145,13 @@ def _check_value(name: str, option: str, value: Any) -> None:
     elif option == "non_linearity":
         holds, expected = value in (None, "leakyrelu", *ACT2FN), f"one of: {', '.join(sorted(ACT2FN))}"
     else:
-        return  # the library says it when the adapter is built
+        return  # checked by the library when the adapter is built
     if not holds:
         raise ValueError(f"option {option} of adapter {name!r} is {value!r}. Expected {expected}.")
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real, finite number, and no boolean."""
+    """Return True for a finite real number that is not a boolean."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -162,7 +168,7 @@ def _check_width(name: str, options: Mapping[str, Any], hidden_size: int) -> Non
 
 
 def _reduction_factor(name: str, options: Mapping[str, Any], hidden_size: int) -> float:
-    """The one that was asked for, or LIFT_SS's 64 with the width rounded up to what the method can have."""
+    """Return the one that was asked for, or LIFT_SS's 64 with the width rounded up to one that the method allows."""
     if "reduction_factor" in options:
         return options["reduction_factor"]
     multiple = options.get("phm_dim", PHM_DIM) if ADAPTERS[name].is_hypercomplex else 1
@@ -171,12 +177,12 @@ def _reduction_factor(name: str, options: Mapping[str, Any], hidden_size: int) -
 
 
 def adapter_config(name: str, options: Mapping[str, Any], leave_out: Sequence[int], hidden_size: int, num_blocks: int):
-    """The `adapters` configuration of a named adapter for one backbone.
+    """Return the `adapters` configuration of a named adapter for one backbone.
 
     Args:
         name: one of `ADAPTERS`.
         options: hyper-parameters that differ; each goes to every component that has it.
-        leave_out: numbers of the blocks that get none.
+        leave_out: numbers of the blocks without an adapter.
         hidden_size: width of the backbone.
         num_blocks: its depth.
     """
@@ -196,7 +202,7 @@ def adapter_config(name: str, options: Mapping[str, Any], leave_out: Sequence[in
 
 
 def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
-    """Number of prefix keys an adapter puts before the residues in attention, 0 for most."""
+    """Return the number of keys that an adapter puts before the residues in attention; 0 for most."""
     components = ADAPTERS[name].components if name is not None else ()
     for component, settings in components:
         if component is PrefixTuningConfig:
@@ -205,22 +211,22 @@ def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
 
 
 def acts_on_block_output(name: str | None, options: Mapping[str, Any]) -> bool:
-    """Whether an adapter needs nothing of its block but the output: it is y + f(y), after the feed-forward part.
+    """Return True if an adapter needs only its block's output: it is y + f(y), after the feed-forward part.
 
-    So it is where the backbone norms before each half of a block, as ESM and T5 do.
+    That holds if the backbone norms before each half of a block, as ESM and T5 do.
     """
-    return name in ("bottleneck", "compacter") and not BOTTLENECK_PLACE & set(options)
+    return name in ("bottleneck", "compacter") and not BOTTLENECK_POSITION & set(options)
 
 
 def add_adapter(
     backbone: Any, name: str, options: Mapping[str, Any], leave_out: Sequence[int], num_blocks: int
 ) -> None:
-    """Put a named adapter into a backbone that is ready for adapters, and switch it on."""
+    """Add a named adapter to a backbone that is ready for adapters, and activate it."""
     try:
         config = adapter_config(name, options, leave_out, backbone.config.hidden_size, num_blocks)
         backbone.add_adapter(ADAPTER_NAME, config=config)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        # the library does not check its options, it falls over them
+        # the library does not check its options and fails anywhere
         raise ValueError(f"adapter {name!r} cannot be built with the options {dict(options)}: {error}.") from error
     # set_active_adapters does the same, after a warning that no adapter is active
     backbone.adapters_config.active_setup = parse_composition(ADAPTER_NAME)
@@ -240,7 +246,7 @@ def add_adapter(
 
 
 def _gates_of(module: nn.Module) -> list[nn.Linear]:
-    """The gates of UniPELT that a module owns."""
+    """Return the UniPELT gates that a module owns."""
     gates = [module._modules.get("gate"), *getattr(module, "prefix_gates", {}).values()]
     return [gate for gate in gates if isinstance(gate, nn.Linear)]
 
@@ -249,12 +255,12 @@ class PaddingFreeGate(nn.Linear):
     """A gate whose average over the chain leaves out padding.
 
     UniPELT's gates are `sigmoid(linear(x)).mean(1)` in adapters 1.3.0, padding included, so a chain's output would
-    depend on its neighbours in the batch. This layer returns, at every position, the logit of the mean over the
-    tokens that are there; sigmoid and mean then give just that mean.
+    depend on its neighbours in the batch. This layer returns, at every position, the logit of the mean over the tokens
+    that are not padding; sigmoid and mean then give that mean.
     """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, width) to (batch, tokens, gates), equal along the tokens."""
+        """Map (batch, tokens, width) to (batch, tokens, gates), the same at all tokens."""
         gates = torch.sigmoid(super().forward(hidden).float())
         context = ForwardContext.get_context()
         mask = context.token_mask[..., None].to(gates.dtype)  # (batch, tokens, 1)
@@ -263,7 +269,7 @@ class PaddingFreeGate(nn.Linear):
 
 
 def merge_adapter(backbone: Any) -> None:
-    """Merge a LoRA or IA3 adapter into the backbone's weights, in place, and take its modules out."""
+    """Merge a LoRA or IA3 adapter into the backbone's weights, in place, and remove its modules."""
     backbone.merge_adapter(ADAPTER_NAME)
     backbone.adapters_config.active_setup = None
     for module in backbone.modules():
@@ -271,7 +277,8 @@ def merge_adapter(backbone: Any) -> None:
         if loras is not None and ADAPTER_NAME in loras:
             change = loras[ADAPTER_NAME]
             if change.composition_mode == "scale" and module.bias is not None:
-                # adapters 1.3.0 scales the weight alone, but the layer's whole output was scaled. Drop when it does.
+                # adapters 1.3.0 scales only the weight, though the layer's whole output was scaled. Drop when it
+                # scales the bias too.
                 module.bias.data = change.com(module.bias.data, change.delta_w.data.flatten())
             del loras[ADAPTER_NAME]
             module.merged = None

@@ -1,7 +1,7 @@
-"""The files of a model: one folder with `config.json` and `model.safetensors`, megabytes.
+"""The files of a saved model: a folder with `config.json` and `model.safetensors`, a few megabytes.
 
-The file holds what was trained: adapter, head, centroids, unfrozen blocks. The backbone's frozen weights stay where
-they came from; the configuration has their name, commit and fingerprint.
+The weights are those that were trained: adapter, head, centroids, unfrozen blocks. The backbone's frozen weights stay
+where they came from; the configuration records their name, commit and fingerprint.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .atomic import replacing
-from .backbones import BackboneError, PickleError, fingerprint, get_family, locate, read_config_file
+from .backbones import BackboneError, BackboneFamily, PickleError, fingerprint, locate, read_config_file
 from .configuration import SecondaryStructureConfig
 from .safety import pickle_hint
 
-# What `pipeline(model=..., trust_remote_code=True)` runs.
+# Run by `pipeline(model=..., trust_remote_code=True)`.
 CUSTOM_PIPELINES = {
     "protein-secondary-structure": {
         "impl": "pipeline.SecondaryStructurePipeline",
@@ -33,11 +33,11 @@ CUSTOM_PIPELINES = {
         "tf": [],
     }
 }
-CODE_FOR_AUTO_CLASSES = {"AutoConfig": "configuration", "AutoModelForTokenClassification": "modeling"}
+BESIDE_THE_MODEL = ("pipeline.py", "tokenization.py")  # also started by transformers, through an auto map
 
 
 def write_artefact(folder: Path, config: SecondaryStructureConfig, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write weights and configuration, each file whole or not at all."""
+    """Write weights and configuration, each file atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     on_disk = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
     with replacing(folder / SAFE_WEIGHTS_NAME) as temporary:
@@ -48,26 +48,26 @@ def write_artefact(folder: Path, config: SecondaryStructureConfig, weights: Mapp
 
 
 def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
-    """Copy the modules a model needs into its folder, for `trust_remote_code=True`.
+    """Copy the modules that a model needs into its folder, for `trust_remote_code=True`.
 
     Returns:
         The `auto_map` of the configuration.
     """
     source = Path(str(sys.modules[type(model).__module__].__file__))
-    paths = {source, *map(Path, get_relative_import_files(source))}
-    if (pipeline := source.with_name("pipeline.py")).is_file():
-        paths |= {pipeline, *map(Path, get_relative_import_files(pipeline))}
-    for path in sorted(paths):
+    entries = [source, *(path for name in BESIDE_THE_MODEL if (path := source.with_name(name)).is_file())]
+    for path in sorted({*entries, *(Path(file) for entry in entries for file in get_relative_import_files(entry))}):
         code = path.read_text(encoding="utf-8")
-        if path.stem in (*CODE_FOR_AUTO_CLASSES.values(), "pipeline"):
-            # Of a local folder transformers 4.57 fetches the modules that these name, not those named in turn.
+        if path in entries:
+            # From a local folder transformers 4.57 fetches the modules that an entry imports, not what those import.
             # Drop when it does.
             indirect = {Path(name).stem for name in get_relative_import_files(path)} - {*get_relative_imports(path)}
             lines = [f"    from .{module} import *\n" for module in sorted(indirect)]
-            code += "".join(["\n\nif False:  # names what transformers shall fetch\n", *lines] if lines else [])
+            code += "".join(
+                ["\n\nif False:  # lists the modules that transformers must fetch\n", *lines] if lines else []
+            )
         (folder / path.name).write_text(code, encoding="utf-8")
     classes = {"AutoConfig": type(model.config), "AutoModelForTokenClassification": type(model)}
-    return {auto: f"{CODE_FOR_AUTO_CLASSES[auto]}.{kind.__name__}" for auto, kind in classes.items()}
+    return {auto: f"{source.stem}.{kind.__name__}" for auto, kind in classes.items()}
 
 
 def read_weights(name: str | os.PathLike, **hub_options: Any) -> dict[str, torch.Tensor]:
@@ -80,42 +80,46 @@ def read_weights(name: str | os.PathLike, **hub_options: Any) -> dict[str, torch
         path = cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options)
     except (OSError, HFValidationError) as error:
         raise ValueError(
-            f"there is no {SAFE_WEIGHTS_NAME} in {name}. Expected a folder or repository that save_pretrained wrote. "
+            f"there is no {SAFE_WEIGHTS_NAME} in {name}. Expected a folder or repository written by save_pretrained. "
             f"{pickle_hint(name)}"
         ) from error
     try:
         return load_file(str(path))
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}). Fetch or write it again.") from error
+        raise ValueError(f"{path} is damaged ({error}). Download or write it again.") from error
 
 
 def fetch_backbone(
-    config: SecondaryStructureConfig, artefact: str | os.PathLike, location: str | os.PathLike | None, **options: Any
+    config: SecondaryStructureConfig,
+    family: BackboneFamily,
+    artefact: str | os.PathLike,
+    location: str | os.PathLike | None,
+    **options: Any,
 ) -> PreTrainedModel:
-    """Load the backbone of an artefact, and check that it is the one.
+    """Load the backbone of an artefact, and check that it is the right one.
 
     Args:
         config: of the artefact.
-        artefact: its folder; a backbone recorded with a relative path is also looked for from there.
+        family: of the backbone.
+        artefact: its folder; a backbone recorded with a relative path is also searched from there.
         location: where the backbone is, if not where the configuration says.
-        options: for `BackboneFamily.load`.
+        options: of `BackboneFamily.load`.
 
     Raises:
-        ValueError: if it is not there, or is not the one the model was trained on.
+        ValueError: if the backbone is not found, or is not the one the model was trained on.
     """
     name, revision = (location, None) if location else (config.backbone_name, config.backbone_revision)
     if name is None:
         raise ValueError(f"the configuration in {artefact} names no backbone. Pass backbone=, a folder or Hub id.")
     name, revision = find_backbone(name, revision, artefact)
-    family = get_family(config.backbone_config.model_type)
     try:
         try:
             backbone = family.load(name, revision=revision, **options)
         except PickleError:
             if revision is None or config.backbone_fingerprint is None:
                 raise
-            # Of a repository that has only a pickle transformers takes the Hub's converted copy, but asks for it only
-            # where no commit is named. The fingerprint tells whether it is the same.
+            # Of a repository that has only a pickle, transformers takes the copy that the Hub converted, but asks for
+            # it only if no commit is named. The fingerprint tells whether it is the same.
             backbone = family.load(name, **options)
     except BackboneError as error:
         raise BackboneError(f"{error} Needed by {artefact}; if it is elsewhere, pass backbone=.") from error
@@ -124,10 +128,10 @@ def fetch_backbone(
 
 
 def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str | os.PathLike) -> tuple[str, str | None]:
-    """Where a backbone is that a configuration names: as it says, or beside the artefact; and its revision.
+    """Return where the backbone named by a configuration is, and its revision: as named, or beside the artefact.
 
     Raises:
-        ValueError: if what came from the Hub names a path: the files of this machine are none of its business.
+        ValueError: if an artefact from the Hub names a path: it must not reach for files of this machine.
     """
     if not Path(artefact).is_dir() and (Path(name).is_absolute() or ".." in Path(name).parts):
         raise ValueError(
@@ -144,7 +148,7 @@ def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str |
 def read_backbone_location(
     name: str | os.PathLike, backbone: str | os.PathLike | None = None, **hub_options: Any
 ) -> tuple[str, list[tuple[str, str | None]]]:
-    """Where the files of a model's backbone may be; a backbone is its own.
+    """Return where the files of a model's backbone may be; a backbone's own are in its own folder.
 
     Args:
         name: Hub id or folder of a model or a backbone.
@@ -152,7 +156,7 @@ def read_backbone_location(
         hub_options: revision, cache_dir, token, ...
 
     Returns:
-        The backbone's model type; and places to look, each with its revision: the folder itself, the backbone.
+        The backbone's model type; and where to look, each with its revision: the folder itself, the backbone.
 
     Raises:
         ValueError: if there is no configuration.

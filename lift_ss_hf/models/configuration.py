@@ -1,7 +1,7 @@
-"""The configuration of a secondary structure model: everything needed to build it again, checked at the door.
+"""The configuration of a secondary structure model: all that is needed to build it again, checked on construction.
 
-One class for each family of backbones, because the Auto classes of transformers find a model by the class of its
-configuration: `EsmSecondaryStructureConfig`, `T5SecondaryStructureConfig`, `BertSecondaryStructureConfig`.
+Each family of backbones has a subclass, beside the family, because the Auto classes of transformers find a model by the
+class of its configuration.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-from transformers import BertConfig, EsmConfig, PretrainedConfig, T5Config
+from transformers import PretrainedConfig
 
 from .adapter_methods import check_adapter, is_number
 from .states import ALPHABETS, get_alphabet
 from .windows import plan_windows
 
-FORMAT_VERSION = 1  # raised when an older package could no longer read what is written
+FORMAT_VERSION = 1  # raise it when an older package could no longer read what is written
 
 HEADS = ("lift_ss", "dilated", "linear")
 LOSSES = ("centroid", "cross_entropy", "ldam")
@@ -25,11 +25,11 @@ BLOCK_MIXES = ("concat", "mean")
 BALANCES = {"inverse": 1.0, "inverse_sqrt": 0.5}  # power of the frequency
 LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
 LIFT_SS_CHANNELS = 1024  # channels of an inception, LIFT_SS
-LIFT_SS_EMBEDDING = 32  # size of the space the centroids live in, LIFT_SS
+LIFT_SS_EMBEDDING = 32  # dimensions of the centroids, LIFT_SS
 
 
 def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise ValueError, choices sorted, unless `value` is one of `choices`."""
+    """Raise ValueError, listing the choices, unless `value` is one of them."""
     if value not in choices:
         raise ValueError(f"unknown {what} {value!r}. Choose one of: {', '.join(sorted(choices))}.")
 
@@ -43,10 +43,10 @@ def _is_list(value: Any) -> bool:
 
 
 class KnownPipelines(dict):
-    """The pipelines that a repository brings, where the package has them itself.
+    """The custom pipelines of a repository, for a process in which the package has registered its own.
 
-    transformers 4.57 reads the task of `pipeline(model=...)` from them, and asks whether the task is among them to
-    run the repository's code. It is not: the package's own pipeline, which is registered, is taken.
+    transformers 4.57 reads the task of `pipeline(model=...)` from them, and runs the repository's code if the task is
+    among them. Here it never is, so that the package's own pipeline is used.
     """
 
     def __contains__(self, task: object) -> bool:
@@ -54,39 +54,41 @@ class KnownPipelines(dict):
 
 
 class SecondaryStructureConfig(PretrainedConfig):
-    """What a model is made of. Build one through `from_backbone` of the model, seldom by hand.
+    """Describe a model. Usually made by the model's `from_backbone`, seldom by hand.
 
     Args:
-        backbone_config: the backbone's own configuration, embedded (or its dictionary).
+        backbone_config: the backbone's own configuration, or its dictionary.
         backbone_name: Hub id or folder of the backbone, as it was given.
         backbone_revision: commit of the backbone on the Hub.
         backbone_fingerprint: `backbones.fingerprint` of its weights.
         adapter: a name of `adapter_methods.ADAPTERS`, or None for feature extraction and full fine-tuning.
         adapter_options: hyper-parameters that differ from the named adapter's.
         leave_out: numbers of the blocks without an adapter, from 0 at the bottom.
-        freeze: `all` (the backbone keeps its weights), None (none is frozen), or n: the lowest n blocks and the
+        freeze: `all` (the backbone keeps its weights), None (nothing is frozen), or n: the lowest n blocks and the
             embeddings are frozen. With an adapter only `all`.
         block_mix: what the head sees instead of the last block's output: `mean`, a learned mean of all blocks', or
-            `concat`, all of them side by side; None leaves it at the last.
+            `concat`, all of them side by side. None: the last block's output.
         head: `lift_ss` (inception), `dilated` (a wider view, for small backbones) or `linear`.
-        head_channels, head_depth, head_dropout: of a convolutional head: width, inceptions or rounds of dilations,
-            share of the values dropped in training.
-        embedding_size: size of the head's output where centroids classify it, and of a convolutional head's.
+        head_channels: width of a convolutional head.
+        head_depth: its number of inceptions, or of rounds of dilations.
+        head_dropout: its dropout [fraction].
+        embedding_size: size of the head's output if centroids classify it, and of a convolutional head's.
         loss: `centroid` (normalised softmax), `ldam` (the same with margins) or `cross_entropy`.
-        loss_scale: tau, what similarities are multiplied by.
-        balance: let rare states count more in the loss: `inverse` (to their frequency: every state weighs the same in
-            all) or `inverse_sqrt`; None does not.
+        loss_scale: tau, the factor of the similarities.
+        balance: give rare states more weight in the loss: `inverse` (to their frequency: all states weigh the same in
+            total) or `inverse_sqrt`. None: every residue weighs the same.
         class_counts: labelled residues of each state in the training set, for `ldam` and `balance`.
-        states: a name of `states.ALPHABETS`; the order of the logits.
-        max_residues: longest chain run whole [residues]; None means what the backbone can. Longer ones are windowed.
+        states: a name of `states.ALPHABETS`; gives the order of the logits.
+        max_residues: longest chain that is run whole [residues]; None means the backbone's limit. Longer ones are cut
+            into windows.
         window_overlap: residues that neighbouring windows share; None means a quarter of a window, at most 256.
-        calibration_temperature: logits are divided by it before probabilities are reported (`temperature` itself is
-            a generation parameter to transformers, which overwrites it).
-        includes_backbone: the saved artefact holds the backbone's weights too.
+        calibration_temperature: divides the logits before probabilities are reported (transformers overwrites an
+            attribute called `temperature`, which is a generation parameter there).
+        includes_backbone: the saved artefact has the backbone's weights too.
         format_version: of the artefact.
 
     Raises:
-        ValueError: for any value that cannot be built, with what to choose instead.
+        ValueError: if a model cannot be built from a value; the message says what to choose instead.
     """
 
     model_type = "secondary_structure"
@@ -132,8 +134,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.adapter_options = {} if adapter_options is None else adapter_options
         self.leave_out: Sequence[int] = leave_out  # type: ignore[assignment]  # a list once checked
         self.freeze = freeze
-        # True or False in models saved before there was a choice
-        self.block_mix = {"True": "mean", "False": None}.get(str(block_mix), block_mix)
+        self.block_mix = block_mix
         self.head = head
         self.head_channels = head_channels
         self.head_depth = head_depth
@@ -158,7 +159,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As a dictionary, without the folders that transformers notes down: they are of one machine."""
+        """Return the values as a dictionary, without the paths that transformers records: they are one machine's."""
         content = super().to_dict()
         for part in (content, content.get("backbone_config", {})):
             part.pop("_name_or_path", None)
@@ -191,10 +192,10 @@ class SecondaryStructureConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """From what `to_dict` gave; further arguments replace its values, and are checked as they are.
+        """Build from the result of `to_dict`; further arguments replace its values, and are checked too.
 
         Raises:
-            ValueError: for values that cannot be built.
+            ValueError: if a model cannot be built from a value.
         """
         own = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}
         for name in ("num_labels", "id2label", "label2id"):
@@ -207,10 +208,10 @@ class SecondaryStructureConfig(PretrainedConfig):
         return super().from_dict(content, **kwargs)
 
     def check(self) -> None:
-        """Check all values together, and bring lists into their one form; again when a model is built.
+        """Check all values together, and normalise lists. Runs on construction and before a model is built.
 
         Raises:
-            ValueError: for values that cannot be built.
+            ValueError: if a model cannot be built from a value.
         """
         self._check_types()
         self.leave_out = sorted({int(block) for block in self.leave_out})
@@ -218,7 +219,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.class_counts = None if self.class_counts is None else list(self.class_counts)
         if not isinstance(self.format_version, int) or self.format_version > FORMAT_VERSION:
             raise ValueError(
-                f"this model has format version {self.format_version}, this package reads up to {FORMAT_VERSION}. "
+                f"this model has format version {self.format_version}, but this package reads up to {FORMAT_VERSION}. "
                 "Upgrade lift_ss_hf to load it."
             )
         check_choice("head", self.head, HEADS)
@@ -236,7 +237,7 @@ class SecondaryStructureConfig(PretrainedConfig):
             raise ValueError("adapter_options were given without an adapter. Name the adapter, or drop them.")
 
     def _check_types(self) -> None:
-        """A configuration may come from any file."""
+        """Check types: a configuration may come from any file."""
         given = [name for name in ("max_residues", "window_overlap") if getattr(self, name) is not None]
         whole = ("head_channels", "head_depth", "embedding_size", *given)
         for names, kind, holds in (
@@ -269,7 +270,7 @@ class SecondaryStructureConfig(PretrainedConfig):
                 )
             if len(set(self.leave_out)) == self.num_blocks:
                 raise ValueError(
-                    f"leave_out names all {self.num_blocks} blocks, so there is no adapter. "
+                    f"leave_out names all {self.num_blocks} blocks, so no block has an adapter. "
                     'For feature extraction use adapter=None, freeze="all".'
                 )
         elif self.leave_out:
@@ -316,27 +317,3 @@ class SecondaryStructureConfig(PretrainedConfig):
                 f"class_counts is {self.class_counts}. Expected {num_states} counts of 0 or more, "
                 f"in the order {get_alphabet(self.states).letters}."
             )
-
-
-class EsmSecondaryStructureConfig(SecondaryStructureConfig):
-    """Over an ESM backbone: ESM-1b, ESM-2 of every size."""
-
-    model_type = "esm_secondary_structure"
-    backbone_config_class = EsmConfig
-    sub_configs = {"backbone_config": EsmConfig}  # noqa: RUF012  transformers' own form
-
-
-class T5SecondaryStructureConfig(SecondaryStructureConfig):
-    """Over the encoder of a T5 backbone: ProtT5, Ankh."""
-
-    model_type = "t5_secondary_structure"
-    backbone_config_class = T5Config
-    sub_configs = {"backbone_config": T5Config}  # noqa: RUF012  transformers' own form
-
-
-class BertSecondaryStructureConfig(SecondaryStructureConfig):
-    """Over a BERT backbone: ProtBert."""
-
-    model_type = "bert_secondary_structure"
-    backbone_config_class = BertConfig
-    sub_configs = {"backbone_config": BertConfig}  # noqa: RUF012  transformers' own form

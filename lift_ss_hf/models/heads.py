@@ -1,7 +1,7 @@
-"""From a backbone's hidden states to states: heads, and the two ways to tell states apart.
+"""From a backbone's hidden states to states: block mixers, heads, and the two kinds of classifier.
 
-A head is `head(hidden, residue_mask) -> HeadOutput`. Convolutions see residues only: what stands at special and
-padding tokens is zeroed before each of them, so neither padding nor neighbours in the batch change a chain.
+A head is `head(hidden, residue_mask) -> HeadOutput`. Convolutions see residues only: values at special and padding
+tokens are zeroed before each of them, so neither padding nor neighbours in the batch change a chain.
 Source of the inception head and the centroids: Yang et al. 2023, bioRxiv 2023.03.22.530066; of dilated convolutions:
 Yu & Koltun 2016, arXiv:1511.07122.
 """
@@ -9,6 +9,7 @@ Yu & Koltun 2016, arXiv:1511.07122.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,43 @@ NORM_EPSILON = 1e-6  # LIFT_SS
 FILTERS, KERNEL = 96, 9  # last convolution of the inception head, LIFT_SS
 DILATED_KERNEL = 5
 DILATIONS = (1, 2, 4, 8)  # a round of them reaches over 30 residues on either side
+
+
+class BlockMean(nn.Module):
+    """A learned weighted mean of the embeddings and the outputs of all blocks (Peters et al. 2018, ELMo)."""
+
+    def __init__(self, num_outputs: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(num_outputs))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Average num_outputs x (batch, tokens, hidden) to (batch, tokens, hidden)."""
+        shares = self.weights.softmax(0)
+        return self.scale * torch.stack([share * out for share, out in zip(shares, outputs, strict=True)]).sum(0)
+
+
+class BlockConcatenation(nn.Module):
+    """The embeddings and the outputs of all blocks side by side, each normalised since residual streams grow.
+
+    A small backbone is narrow: what its lower blocks knew is overwritten further up. Side by side nothing is lost, at
+    little extra cost, since all but the head's first layer keeps its width.
+    """
+
+    def __init__(self, num_outputs: int):
+        super().__init__()
+
+    def forward(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Join num_outputs x (batch, tokens, hidden) to (batch, tokens, num_outputs x hidden)."""
+        return torch.cat([F.layer_norm(output, output.shape[-1:]) for output in outputs], dim=-1)
+
+
+BLOCK_MIXERS: dict[str, type[nn.Module]] = {"concat": BlockConcatenation, "mean": BlockMean}
+
+
+def make_block_mixer(config: SecondaryStructureConfig) -> nn.Module | None:
+    """Return what combines all blocks' outputs for the head; None if the head sees the last block's only."""
+    return BLOCK_MIXERS[config.block_mix](config.num_blocks + 1) if config.block_mix else None
 
 
 class HeadOutput(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is minimised: cross entropy over labelled residues, with margins or weights for rare states where asked.
+"""The loss: cross entropy over labelled residues, optionally with margins or weights for rare states.
 
 Cross entropy over scaled cosines is the normalised softmax of LIFT_SS (Yang et al. 2023, bioRxiv 2023.03.22.530066);
 margins are LDAM (Cao et al. 2019, arXiv:1906.07413).
@@ -17,9 +17,9 @@ LARGEST_MARGIN = 1.0  # of the rarest state, LIFT_SS
 
 
 def margins(class_counts: Sequence[int]) -> torch.Tensor:
-    """LDAM's margins: proportional to n^(-1/4), the rarest state's is 1.
+    """Return LDAM's margins: proportional to n^(-1/4), and 1 for the rarest state.
 
-    A state that does not occur (P in an eight-state corpus) counts as one that occurs once.
+    A state that does not occur (P in an eight-state corpus) is treated as if it occurred once.
 
     Returns:
         (states,) fp32.
@@ -29,10 +29,10 @@ def margins(class_counts: Sequence[int]) -> torch.Tensor:
 
 
 def state_weights(class_counts: Sequence[int], power: float) -> torch.Tensor:
-    """Weights that let rare states count more: n^-power, scaled so that the mean over the labelled residues is 1.
+    """Return weights that count rare states more: n^-power, scaled so that their mean over labelled residues is 1.
 
-    With power 1 every state weighs the same in all, with 0.5 half way (in the logarithm). A state that does not occur
-    has weight 1.
+    With power 1 all states weigh the same in total; 0.5 is half way, on a logarithmic scale. A state that does not
+    occur has weight 1.
 
     Returns:
         (states,) fp32.
@@ -50,21 +50,26 @@ def residue_loss(
     num_items_in_batch: torch.Tensor | int | None = None,
     weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cross entropy averaged over the labelled residues.
+    """Return the cross entropy averaged over the labelled residues.
 
     Args:
         logits: (batch, tokens, states).
         labels: (batch, tokens) int64, IGNORE_INDEX where there is nothing to learn.
-        margin: (states,) taken off the target's logit.
-        num_items_in_batch: labelled residues of the whole accumulated batch, as Trainer counts them; the loss is
-            then the sum divided by it, so micro-batches weigh by their residues. None: those of this batch.
-        weight: (states,) each residue counts as much as its state does.
+        margin: (states,) subtracted from the target's logit.
+        num_items_in_batch: labelled residues of the whole accumulated batch, as counted by Trainer; the sum is divided
+            by it, so that every residue weighs the same. None: those of this batch.
+        weight: (states,) weight of a residue in each state.
 
     Returns:
-        () fp32. 0 where no residue is labelled, never NaN.
+        () fp32; 0, never NaN, if no residue is labelled.
 
     Raises:
-        ValueError: for labels of another shape, or (on the CPU; a GPU has its own assertion) of no state.
+        ValueError: if labels have another shape or (on a CPU; a GPU has its own assertion) are not states.
+
+    Example:
+        >>> logits = torch.zeros(1, 3, 9)
+        >>> round(residue_loss(logits, torch.tensor([[IGNORE_INDEX, 0, 5]])).item(), 4)  # log(9)
+        2.1972
     """
     if labels.shape != logits.shape[:-1]:
         raise ValueError(
@@ -75,7 +80,7 @@ def residue_loss(
         wrong = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_states))]
         if len(wrong):
             raise ValueError(
-                f"label {int(wrong[0])} is no state. Expected 0 to {num_states - 1}, or {IGNORE_INDEX} to ignore it."
+                f"label {int(wrong[0])} is not a state. Expected 0 to {num_states - 1}, or {IGNORE_INDEX} to ignore it."
             )
     logits, labels = logits.flatten(0, 1).float(), labels.flatten()
     is_labelled = labels != IGNORE_INDEX

@@ -1,4 +1,4 @@
-"""Per-residue state predictors over a frozen protein language model: one class for each family of backbones.
+"""Models that predict secondary structure over a protein language model: backbone, adapter, head.
 
     model = EsmForSecondaryStructure.from_backbone("facebook/esm2_t6_8M_UR50D", adapter="bottleneck", top_blocks=2)
     output = model(input_ids, attention_mask, labels=labels)   # loss, logits (batch, tokens, states) fp32
@@ -8,13 +8,13 @@
 
 `SecondaryStructureModel.from_backbone` and `.from_pretrained` find the class of the family by themselves.
 
-A model is a backbone and a head, and both can be used apart: `model.hidden_states(input_ids, attention_mask)` gives
-(batch, tokens, hidden), `model.head(hidden, residue_mask)` gives logits, similarities and embeddings;
-`model.residue_mask(attention_mask)` tells residues from special tokens and padding. The hidden states come in two
-steps: `model.frozen_prefix(...)`, all that no training changes, then `model.trained_blocks(...)`.
+Backbone and head can be used apart: `model.hidden_states(input_ids, attention_mask)` gives (batch, tokens, hidden),
+`model.head(hidden, residue_mask)` gives logits, similarities and embeddings, and `model.residue_mask(attention_mask)`
+tells residues from special tokens and padding. The hidden states are computed in two steps: `run_frozen_blocks`, all
+that training does not change, and `run_trained_blocks`, from there to the top.
 
-Frozen blocks below the lowest trained one run in evaluation mode (no dropout) and without gradients, also while the
-model trains: nothing below is learned, and their output can be kept. A bottleneck after the feed-forward part of ESM
+Frozen blocks below the lowest trained one run in evaluation mode (no dropout) and without gradients even while the
+model trains: nothing below is learned, and their output can be cached. A bottleneck after the feed-forward part of ESM
 and T5 acts on its block's output alone, so there the lowest block with an adapter is itself one of the frozen ones.
 """
 
@@ -41,30 +41,22 @@ from .adapter_methods import (
     merge_adapter,
     prefix_length,
 )
-from .backbones import BUNDLED, BackboneFamily, get_family, restore_rotary_precision
-from .block_mix import BLOCK_MIXERS
-from .configuration import (
-    BALANCES,
-    BertSecondaryStructureConfig,
-    EsmSecondaryStructureConfig,
-    SecondaryStructureConfig,
-    T5SecondaryStructureConfig,
-)
-from .heads import StateHead
+from .configuration import BALANCES, SecondaryStructureConfig
+from .heads import StateHead, make_block_mixer
 from .losses import margins, residue_loss, state_weights
-from .pretrained import ArtefactModel
+from .pretrained import PretrainedSecondaryStructureModel
 from .windows import WindowBatch, cut_batch
 
 
 @dataclass
 class SecondaryStructureOutput(TokenClassifierOutput):
-    """What forward returns; the last three only where asked for.
+    """What forward returns; the last three fields only on request.
 
     Attributes:
         loss: () mean over labelled residues; None without labels.
         logits: (batch, tokens, states) fp32; their softmax is the probabilities before calibration.
         similarities: (batch, tokens, states) cosines with the centroids, which ensembles average.
-        embeddings: (batch, tokens, size) what the classifier saw.
+        embeddings: (batch, tokens, size) the input of the classifier.
         last_hidden_state: (batch, tokens, hidden) of the backbone.
     """
 
@@ -75,7 +67,7 @@ class SecondaryStructureOutput(TokenClassifierOutput):
     last_hidden_state: torch.Tensor | None = None
 
 
-class SecondaryStructureModel(ArtefactModel):
+class SecondaryStructureModel(PretrainedSecondaryStructureModel):
     """A backbone, an adapter in some of its blocks, and a head. Use the class of the backbone's family.
 
     Args:
@@ -87,38 +79,36 @@ class SecondaryStructureModel(ArtefactModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True  # Trainer passes num_items_in_batch
     _supports_sdpa = True
-    _no_split_modules = ["EsmLayer", "BertLayer", "T5Block"]  # noqa: RUF012  transformers' own form
     margin: torch.Tensor | None
     state_weight: torch.Tensor | None
 
     def __init__(self, config: SecondaryStructureConfig, backbone: PreTrainedModel | None = None):
         config.check()  # it may have been changed since it was made
         super().__init__(config)
-        self.family: BackboneFamily = get_family(config.backbone_config.model_type)
+        self._no_split_modules = [self.family.block_class]
         self.backbone = self.family.build(config.backbone_config) if backbone is None else backbone
         own_names = set(self.backbone.state_dict())
         if config.adapter is not None:
             self.family.init_adapters(self.backbone)
             add_adapter(self.backbone, config.adapter, config.adapter_options, config.leave_out, config.num_blocks)
-        self.block_mix = BLOCK_MIXERS[config.block_mix](config.num_blocks + 1) if config.block_mix else None
+        self.block_mix = make_block_mixer(config)
         self.head = StateHead(config)
         margin = margins(config.class_counts) if config.class_counts and config.loss == "ldam" else None
         self.register_buffer("margin", margin, persistent=False)
         weight = state_weights(config.class_counts or [], BALANCES[config.balance]) if config.balance else None
         self.register_buffer("state_weight", weight, persistent=False)
-        self.max_prefix_blocks: int | None = None  # fewer than there could be, for a prefix that models share
         self._prefix_length = prefix_length(config.adapter, config.adapter_options)
         self._freeze(own_names)
         self.post_init()
         self.eval()
 
     def merge_adapter(self) -> SecondaryStructureModel:
-        """Merge a LoRA or IA3 adapter into the backbone's weights, in place; it runs as fast as without.
+        """Merge a LoRA or IA3 adapter into the backbone's weights, in place; it then runs as fast as without one.
 
-        From here on the model is saved with its backbone, and is not trained further.
+        From then on the model is saved with its backbone, and cannot be trained further.
 
         Raises:
-            ValueError: for an adapter that is not a change of weights.
+            ValueError: if the adapter is not a change of weights.
         """
         mergeable = sorted(name for name, method in ADAPTERS.items() if method.mergeable)
         if self.config.adapter not in mergeable:
@@ -141,13 +131,11 @@ class SecondaryStructureModel(ArtefactModel):
         return config.num_blocks if config.freeze == "all" else int(config.freeze or 0)
 
     @property
-    def num_prefix_blocks(self) -> int:
-        """Number of blocks that `frozen_prefix` runs: all that are frozen, or `max_prefix_blocks`."""
-        return min(self._num_frozen_blocks, self.max_prefix_blocks or self.config.num_blocks)
+    def num_frozen_blocks(self) -> int:
+        """Number of lowest blocks that training does not change.
 
-    @property
-    def _num_frozen_blocks(self) -> int:
-        """All below the lowest trained block; and that one too, where only its adapter on its output is trained."""
+        The lowest block with an adapter is one of them if the adapter acts on the block's output alone.
+        """
         return self.lowest_trained_block + self._starts_with_adapter
 
     @property
@@ -165,7 +153,7 @@ class SecondaryStructureModel(ArtefactModel):
         return self.config.adapter is None and self.config.freeze in (None, 0)
 
     def _freeze(self, own_names: set[str]) -> None:
-        """Set requires_grad, and remember which weights are the backbone's own and stay out of the artefact."""
+        """Set requires_grad, and record which weights are the backbone's own and stay out of the artefact."""
         canonical = dict(self.backbone.named_parameters())
         blocks = list(self.family.blocks(self.backbone))
         frozen_modules = [*blocks[: self.lowest_trained_block]]
@@ -186,7 +174,7 @@ class SecondaryStructureModel(ArtefactModel):
         self.frozen_names = frozenset(frozen)
 
     def train(self, mode: bool = True) -> SecondaryStructureModel:
-        """Switch dropout on or off; blocks whose output no training changes stay in evaluation mode."""
+        """Switch dropout on or off; blocks whose output training does not change stay in evaluation mode."""
         super().train(mode)
         if self.lowest_trained_block == self.config.num_blocks:
             self.backbone.eval()
@@ -194,7 +182,7 @@ class SecondaryStructureModel(ArtefactModel):
         if not self._trains_embeddings:
             self.family.embeddings(self.backbone).eval()
         blocks = self.family.blocks(self.backbone)
-        for block in blocks[: self._num_frozen_blocks]:
+        for block in blocks[: self.num_frozen_blocks]:
             block.eval()
         if self._starts_with_adapter:
             self.family.block_end(blocks[self.lowest_trained_block]).adapters.train(mode)
@@ -203,15 +191,15 @@ class SecondaryStructureModel(ArtefactModel):
     # ---- what transformers asks of a model -------------------------------------------------------------------------
 
     def init_weights(self) -> None:
-        """Nothing: backbone, adapters and head have set their own, and the backbone's are pretrained."""
+        """Do nothing: backbone, adapters and head have initialised themselves, or are pretrained."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> SecondaryStructureModel:
         super()._apply(fn, recurse)
-        restore_rotary_precision(self.backbone)
+        self.family.restore_precision(self.backbone)
         return self
 
     def get_input_embeddings(self) -> nn.Module:
-        """The token embeddings of the backbone."""
+        """Return the token embeddings of the backbone."""
         return self.backbone.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -245,52 +233,55 @@ class SecondaryStructureModel(ArtefactModel):
         Returns:
             (batch, tokens) bool, True where a token stands for a residue.
         """
-        place = attention_mask.cumsum(1)  # 1 at a row's first token
-        last = place[:, -1:] - self.family.num_trailing
-        return (attention_mask > 0) & (place > self.family.num_leading) & (place <= last)
+        position = attention_mask.cumsum(1)  # 1 at a row's first token
+        last = position[:, -1:] - self.family.num_trailing
+        return (attention_mask > 0) & (position > self.family.num_leading) & (position <= last)
 
     @property
     def max_residues(self) -> int | None:
-        """Longest chain that is run whole [residues]; None means any."""
+        """Length of the longest chain that is run whole [residues]; None means any."""
         limits = (self.config.max_residues, self.family.max_residues(self.config.backbone_config))
         return min((limit for limit in limits if limit is not None), default=None)
 
     def hidden_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Run the backbone; chains that are too long in overlapping windows, stitched together again.
+        """Run the backbone; chains that are too long run in overlapping windows and are stitched together again.
 
-        Each residue's state is taken from the window it is farthest inside of.
+        Each residue's hidden state is taken from the window in which it is farthest from an edge.
 
         Args:
             input_ids: (batch, tokens) int64, special tokens included.
-            attention_mask: (batch, tokens) int64, 1 = keep; None takes padding from the tokens.
+            attention_mask: (batch, tokens) int64, 1 = keep; None derives it from the padding tokens.
 
         Returns:
             (batch, tokens, hidden)
         """
         attention_mask = self.attention_mask(input_ids, attention_mask)
-        return self.trained_blocks(self.frozen_prefix(input_ids, attention_mask), attention_mask)
+        return self.run_trained_blocks(self.run_frozen_blocks(input_ids, attention_mask), attention_mask)
 
     def _windows(self, attention_mask: torch.Tensor) -> WindowBatch | None:
-        """The batch cut into windows; None where every chain fits."""
+        """Cut the batch into windows; None if every chain fits."""
         limit, leading, trailing = self.max_residues, self.family.num_leading, self.family.num_trailing
         if limit is None or attention_mask.shape[1] - leading - trailing <= limit:
             return None
         return cut_batch(attention_mask, leading, trailing, limit, self.config.window_overlap)
 
-    def frozen_prefix(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[torch.Tensor]:
-        """Run all that no training changes: embeddings and the lowest `num_prefix_blocks` blocks, without adapter.
+    def run_frozen_blocks(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_blocks: int | None = None
+    ) -> list[torch.Tensor]:
+        """Run what training does not change: the embeddings and the lowest blocks, without adapter.
 
-        Without gradients, and without dropout while the model trains.
+        Runs without gradients, and without dropout even while the model trains.
 
         Args:
             input_ids: (batch, tokens) int64.
             attention_mask: (batch, tokens) int64, 1 = keep.
+            num_blocks: how many blocks, at most `num_frozen_blocks`; None means all of these.
 
         Returns:
-            What goes into the lowest trained block, or into its adapter, (rows, row tokens, hidden); with a block mix
-            also all before it.
-            A row is a chain, or a window where a chain of the batch is too long.
+            The last block's output, (rows, row tokens, hidden); with a block mix also all outputs below it, from the
+            embeddings up. A row is a chain, or a window if a chain of the batch is too long.
         """
+        num_blocks = self.num_frozen_blocks if num_blocks is None else num_blocks
         trains = torch.is_grad_enabled() and self._trains_embeddings
         if windows := self._windows(attention_mask):
             padding = torch.full((), self.config.backbone_config.pad_token_id or 0, device=input_ids.device)
@@ -298,48 +289,51 @@ class SecondaryStructureModel(ArtefactModel):
             attention_mask = windows.attention_mask
         with self._precision(), torch.set_grad_enabled(trains), AdapterSetup(None):
             hidden = self.family.embed(self.backbone, input_ids, attention_mask)
-            outputs = self._run_blocks([hidden], attention_mask, 0, self.num_prefix_blocks)
+            outputs = self._run_blocks([hidden], attention_mask, 0, num_blocks)
         # detached, because `enable_input_require_grads` makes even frozen embeddings ask for gradients
         return outputs if trains else [output.detach() for output in outputs]
 
-    def trained_blocks(self, prefix: list[torch.Tensor], attention_mask: torch.Tensor) -> torch.Tensor:
-        """Run the blocks from the lowest trained one on, and the backbone's last norm; stitch windows.
+    def run_trained_blocks(
+        self, frozen: list[torch.Tensor], attention_mask: torch.Tensor, num_blocks: int | None = None
+    ) -> torch.Tensor:
+        """Run the remaining blocks and the backbone's last norm, and stitch windows.
 
         Args:
-            prefix: what `frozen_prefix` returned.
+            frozen: what `run_frozen_blocks` returned.
             attention_mask: (batch, tokens) int64, 1 = keep; of the chains.
+            num_blocks: how many blocks were run already; None means `num_frozen_blocks`.
 
         Returns:
             (batch, tokens, hidden), of the last block or a mean of all; with `block_mix` concat all side by side,
             (batch, tokens, (blocks + 1) x hidden).
         """
-        config = self.config
+        config, num_frozen = self.config, self.num_frozen_blocks
+        num_blocks = num_frozen if num_blocks is None else num_blocks
         trains = torch.is_grad_enabled() and (config.freeze != "all" or config.adapter is not None)
         windows = self._windows(attention_mask)
         row_mask = attention_mask if windows is None else windows.attention_mask
-        with self._precision(), self._adapter_context(prefix[-1], row_mask):
-            num_frozen = self._num_frozen_blocks
-            if self.num_prefix_blocks < num_frozen:
+        with self._precision(), self._adapter_context(frozen[-1], row_mask):
+            if num_blocks < num_frozen:
                 with torch.no_grad(), AdapterSetup(None):
-                    prefix = self._run_blocks(prefix, row_mask, self.num_prefix_blocks, num_frozen)
+                    frozen = self._run_blocks(frozen, row_mask, num_blocks, num_frozen)
             with torch.set_grad_enabled(trains):
-                outputs = self._run_blocks(self._run_first_adapter(prefix), row_mask, num_frozen, config.num_blocks)
+                outputs = self._run_blocks(self._run_first_adapter(frozen), row_mask, num_frozen, config.num_blocks)
                 outputs[-1] = self.family.finish(self.backbone, outputs[-1])
             hidden = outputs[-1] if self.block_mix is None else self.block_mix(outputs)
         return hidden if windows is None else windows.stitch(hidden)
 
-    def _run_first_adapter(self, prefix: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Run the adapter whose block the prefix ends with, where there is one."""
+    def _run_first_adapter(self, frozen: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Run the adapter of the last frozen block, if it has one."""
         if not self._starts_with_adapter:
-            return prefix
+            return frozen
         lowest = self.family.blocks(self.backbone)[self.lowest_trained_block]
         adapter = self.family.block_end(lowest).adapters[ADAPTER_NAME]
-        return [*prefix[:-1], adapter(prefix[-1], residual_input=prefix[-1])[0]]
+        return [*frozen[:-1], adapter(frozen[-1], residual_input=frozen[-1])[0]]
 
     def _run_blocks(
         self, outputs: list[torch.Tensor], attention_mask: torch.Tensor, start: int, stop: int
     ) -> list[torch.Tensor]:
-        """Run blocks `start` to `stop` on the last of `outputs`; all outputs with a block mix, or else the last."""
+        """Run blocks `start` to `stop` on the last of `outputs`; return all outputs with a block mix, else the last."""
         blocks = self.family.blocks(self.backbone)
         inputs = (
             self.family.attention_inputs(self.backbone, attention_mask, self._prefix_length) if stop > start else ()
@@ -352,7 +346,7 @@ class SecondaryStructureModel(ArtefactModel):
         return outputs
 
     def _adapter_context(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> contextlib.AbstractContextManager:
-        """What the adapters library keeps for one pass: prefixes, shared weights, and our mask for its gates."""
+        """Return what the adapters library keeps during a pass: prefixes, shared weights, our mask for its gates."""
         if self.config.adapter is None:
             return contextlib.nullcontext()
         context = ForwardContext(self.backbone, inputs_embeds=hidden, attention_mask=attention_mask)
@@ -360,7 +354,7 @@ class SecondaryStructureModel(ArtefactModel):
         return context
 
     def _precision(self) -> contextlib.AbstractContextManager:
-        """Autocast where the backbone is held in half precision: what is trained stays in fp32."""
+        """Return autocast if the backbone is held in half precision: what is trained stays in fp32."""
         weight: Any = self.get_input_embeddings().weight
         dtype, device = weight.dtype, weight.device.type
         if dtype == torch.float32 or torch.is_autocast_enabled(device):
@@ -368,7 +362,7 @@ class SecondaryStructureModel(ArtefactModel):
         return torch.autocast(device, dtype=dtype)
 
     def attention_mask(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The mask as integers; taken from padding where there is none."""
+        """Return the mask as integers; derived from the padding tokens if there is none."""
         if attention_mask is None:
             attention_mask = input_ids.ne(self.config.backbone_config.pad_token_id or 0)
         return attention_mask.long()  # adapters takes the argmax, which booleans do not have
@@ -382,7 +376,8 @@ class SecondaryStructureModel(ArtefactModel):
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         residue_mask: torch.Tensor | None = None,
-        prefix: list[torch.Tensor] | None = None,
+        cached_states: list[torch.Tensor] | None = None,
+        num_cached_blocks: int | None = None,
         return_similarities: bool = False,
         return_embeddings: bool = False,
         return_hidden_state: bool = False,
@@ -392,27 +387,28 @@ class SecondaryStructureModel(ArtefactModel):
 
         Args:
             input_ids: (batch, tokens) int64, special tokens included.
-            attention_mask: (batch, tokens), 1 = keep; None takes padding from the tokens.
+            attention_mask: (batch, tokens), 1 = keep; None derives it from the padding tokens.
             labels: (batch, tokens) int64; -100 on special tokens, padding and unresolved residues.
             num_items_in_batch: labelled residues of the accumulated batch; Trainer passes it.
             residue_mask: (batch, tokens) bool; None derives it from the attention mask.
-            prefix: what `frozen_prefix` returned for these tokens; they need not be given then.
+            cached_states: what `run_frozen_blocks` returned for these tokens, which are then not needed.
+            num_cached_blocks: its `num_blocks`.
             return_similarities: also return the cosines with the centroids.
-            return_embeddings: also return what the classifier saw.
+            return_embeddings: also return the input of the classifier.
             return_hidden_state: also return the backbone's output, as `last_hidden_state`.
             return_dict: False returns a tuple.
 
         Raises:
-            ValueError: if neither tokens nor a prefix are given, or a prefix without its mask.
+            ValueError: if neither tokens nor cached states are given, or cached states without a mask.
         """
-        if prefix is not None and attention_mask is not None:
+        if cached_states is not None and attention_mask is not None:
             attention_mask = attention_mask.long()
-            hidden = self.trained_blocks(prefix, attention_mask)
+            hidden = self.run_trained_blocks(cached_states, attention_mask, num_cached_blocks)
         elif input_ids is not None:
             attention_mask = self.attention_mask(input_ids, attention_mask)
             hidden = self.hidden_states(input_ids, attention_mask)
         else:
-            raise ValueError("forward needs input_ids, or a prefix and its attention_mask.")
+            raise ValueError("forward needs input_ids, or cached_states and their attention_mask.")
         if residue_mask is None:
             residue_mask = self.residue_mask(attention_mask)
         output = self.head(hidden.to(self.head_dtype), residue_mask)
@@ -430,11 +426,11 @@ class SecondaryStructureModel(ArtefactModel):
 
     @property
     def head_dtype(self) -> torch.dtype:
-        """Of the head's weights: fp32, unless the whole model was cast."""
+        """Type of the head's weights: fp32, unless the whole model was cast."""
         return next(self.head.parameters()).dtype
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Calibrated probabilities of the states: softmax of logits over the temperature; the last axis sums to 1."""
+        """Return calibrated probabilities of the states: softmax of logits over the temperature."""
         return (logits.float() / self.config.calibration_temperature).softmax(-1)
 
     def parameter_summary(self) -> dict[str, dict[str, int]]:
@@ -460,33 +456,3 @@ class SecondaryStructureModel(ArtefactModel):
             return "adapter"
         embeddings = {id(parameter) for parameter in self.family.embeddings(self.backbone).parameters()}
         return "embeddings" if id(self.get_parameter(name)) in embeddings else "blocks"
-
-
-class EsmForSecondaryStructure(SecondaryStructureModel):
-    """Over ESM-1b, ESM-2 of every size, and any checkpoint of model type `esm`."""
-
-    config_class = EsmSecondaryStructureConfig  # type: ignore[assignment]
-
-
-class T5ForSecondaryStructure(SecondaryStructureModel):
-    """Over the encoders of ProtT5 and Ankh."""
-
-    config_class = T5SecondaryStructureConfig  # type: ignore[assignment]
-    _tied_weights_keys = ["backbone.encoder.embed_tokens.weight"]  # type: ignore[assignment]  # noqa: RUF012
-
-
-class BertForSecondaryStructure(SecondaryStructureModel):
-    """Over ProtBert."""
-
-    config_class = BertSecondaryStructureConfig  # type: ignore[assignment]
-
-
-def bundled_model(**options: Any) -> EsmForSecondaryStructure:
-    """The nine-state predictor that comes with the package, over the bundled backbone: no network needed.
-
-    Small and no rival to one over a large backbone; its card, `assets/predictor/README.md`, has the scores.
-
-    Args:
-        options: as for `EsmForSecondaryStructure.from_pretrained`.
-    """
-    return EsmForSecondaryStructure.from_pretrained(BUNDLED, **options)

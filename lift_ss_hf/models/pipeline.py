@@ -1,4 +1,4 @@
-"""The `protein-secondary-structure` pipeline: residues in, states and confidences out. Travels with a model.
+"""The `protein-secondary-structure` pipeline: residues in, states and confidences out.
 
 predictor = pipeline(model="org/name", trust_remote_code=True)
 predictor("MKTAYIAK", states="q3")   # {"sequence": ..., "states": "CHHHHHHC", "confidence": [0.61, ...]}
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
+from .sequences import clean_sequence
 from .states import fold_index, get_alphabet, reduce_probabilities
 from .tokenization import ResidueTokenizer
 
@@ -19,20 +20,21 @@ TASK = "protein-secondary-structure"
 
 
 class SecondaryStructurePipeline(Pipeline):
-    """Predict the states of one chain or of many; chains too long for the backbone are windowed by the model.
+    """Predict the states of one sequence or of many; the model cuts long ones into windows.
 
-    Call it with a sequence, or a list of sequences, and `states` to reduce to: `q9`, `q8`, `q3` or `q3_lift_ss`; by
-    default the model's own. `batch_size` chains are run together; padding does not change them.
+    Call it with a sequence, or a list of sequences, and the `states` to report: `q9`, `q8`, `q3` or `q3_lift_ss`; by
+    default the model's own. `batch_size` sequences are run together; padding does not change the result.
 
-    Returns for each chain `sequence` (the residues as the backbone read them, length L), `states` (L letters) and
-    `confidence`: L calibrated probabilities of the states given [fraction].
+    Returns for each sequence a dictionary: `sequence` (the residues in upper case, length L), `states` (L letters) and
+    `confidence` (L calibrated probabilities of the reported states [fraction]).
 
     Raises:
-        ValueError: for what is no residue, or states that the model's do not fold into.
-        TypeError: for what is no string.
+        ValueError: if a character is not a residue, or the model's states cannot be reduced to those asked for.
+        TypeError: if the input is not a string or a list of strings.
     """
 
     model: Any
+    tokenizer: Any
     _load_tokenizer: Any = True
     _load_processor: Any = False
     _load_image_processor: Any = False
@@ -40,20 +42,23 @@ class SecondaryStructurePipeline(Pipeline):
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any):
         super().__init__(model=model, tokenizer=tokenizer, **options)
-        self.residues = ResidueTokenizer(tokenizer, model.config.backbone_config.model_type)
+        # not isinstance: where a model runs its own code there may be two classes of this name
+        if not hasattr(self.tokenizer, "encode_sequence"):
+            self.tokenizer = ResidueTokenizer.from_stock(self.tokenizer, model.family)
 
     def _sanitize_parameters(self, states: str | None = None) -> tuple[dict[str, Any], ...]:  # type: ignore[override]
         if states is None:
             return {}, {}, {}
-        fold_index(self.model.config.states, states)  # says what does not fold
+        fold_index(self.model.config.states, states)  # raises if the states cannot be reduced to these
         return {}, {}, {"states": states}
 
     def preprocess(self, sequence: str) -> dict[str, Any]:  # type: ignore[override]
-        """Residues to a batch of one."""
+        """Turn a sequence into a batch of one."""
         if not isinstance(sequence, str):
             raise TypeError(f"expected a sequence (str) or a list of them, found {type(sequence).__name__}.")
-        tokens = torch.from_numpy(self.residues.encode(sequence))[None]
-        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "sequence": sequence.strip().upper()}
+        clean = clean_sequence(sequence)
+        tokens = torch.from_numpy(self.tokenizer.encode_sequence(clean))[None]
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "sequence": str(clean)}
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         tokens, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -67,7 +72,7 @@ class SecondaryStructurePipeline(Pipeline):
     def postprocess(  # type: ignore[override]  # its only option
         self, model_outputs: dict[str, Any], states: str | None = None
     ) -> dict[str, Any]:
-        """Probabilities summed over each group of states, then the largest."""
+        """Sum the probabilities over each group of states and take the largest."""
         own = self.model.config.states
         alphabet = get_alphabet(states or own)
         probabilities = model_outputs["probabilities"].reshape(-1, len(get_alphabet(own)))

@@ -1,6 +1,6 @@
-"""Building a model from a backbone, saving what was trained, and loading it again.
+"""Build a model from a backbone, save what was trained, load it again: the base class of the models.
 
-The base class of the models, apart from what they compute. Files are the concern of `storage`.
+`modeling` adds what the models compute; `artefact` reads and writes the files.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ import torch
 from transformers import PreTrainedModel
 
 from .artefact import CUSTOM_PIPELINES, check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
-from .backbones import fingerprint, get_family, locate, portable_name, read_backbone_config, read_config_file
+from .backbones import BackboneFamily, fingerprint, locate, portable_name, read_config_file
 from .configuration import SecondaryStructureConfig
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
-# What Auto classes and pipelines pass on, and what is the only way here anyhow (safetensors, little memory).
+# Passed on by Auto classes and pipelines, or the only way here anyway (safetensors, little memory).
 IGNORED_OPTIONS = (
     *("_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "from_flax", "from_pipeline"),
     *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download", "torch_dtype"),
     *("trust_remote_code", "use_safetensors", "weights_only"),
 )
-LEFT_OUT = 2 / 3  # fraction of the blocks, the lower ones, without an adapter: LIFT_SS leaves out 16 of 24
+LEAVE_OUT = 2 / 3  # fraction of the blocks, from the bottom, without an adapter: LIFT_SS leaves out 16 of 24
 
 
-class ArtefactModel(PreTrainedModel):
+class PretrainedSecondaryStructureModel(PreTrainedModel):
     """A model whose artefact leaves out the frozen weights of its backbone.
 
     Attributes:
+        family: of the backbones that the class is for.
         backbone_names: names of the backbone's own weights.
         frozen_names: those of them that stay out of the artefact.
-        second_names: further names of weights that have one already (tied embeddings).
-        by_family: the model class for each family of backbones.
+        second_names: further names of weights that already have one (tied embeddings).
     """
 
     config: SecondaryStructureConfig
     config_class: type[SecondaryStructureConfig] = SecondaryStructureConfig  # type: ignore[assignment]
     base_model_prefix = "backbone"
-    by_family: ClassVar[dict[str, type[Any]]] = {}
+    family: ClassVar[BackboneFamily]
     backbone_names: frozenset[str]
     frozen_names: frozenset[str]
     second_names: frozenset[str]
@@ -65,8 +65,8 @@ class ArtefactModel(PreTrainedModel):
     ) -> Any:
         """Put a new adapter and a new head on a pretrained backbone.
 
-        The three regimes: adapter and head (the default), feature extraction (`adapter=None`), full fine-tuning
-        (`adapter=None, freeze=None`, or `freeze=n` to leave the lowest n blocks as they are).
+        There are three regimes: adapter and head (the default), feature extraction (`adapter=None`), and full
+        fine-tuning (`adapter=None, freeze=None`, or `freeze=n` to leave the lowest n blocks as they are).
 
         Args:
             name_or_path: Hub id or folder of the backbone. A folder is recorded as given.
@@ -75,25 +75,33 @@ class ArtefactModel(PreTrainedModel):
             loss: `centroid`, `ldam` or `cross_entropy`.
             states: a name of `states.ALPHABETS`.
             leave_out: numbers of the blocks without an adapter; by default the lower two thirds, as in LIFT_SS.
-            top_blocks: instead of `leave_out`: how many blocks, from the top, get an adapter.
+            top_blocks: instead of `leave_out`, how many blocks get an adapter, counted from the top.
             freeze: `all`, None, or the number of lowest blocks to freeze.
             revision: of the backbone on the Hub.
             dtype: of the frozen weights in memory, fp32 by default; what is trained is fp32 in any case.
             attn_implementation: `sdpa`, `eager`, ...
             options: other arguments of `SecondaryStructureConfig` (head_channels, class_counts, max_residues, ...),
-                and where to fetch from: cache_dir, force_download, local_files_only, proxies, subfolder, token.
+                and of the download: cache_dir, force_download, local_files_only, proxies, subfolder, token.
 
         Raises:
-            ValueError: for a backbone that is no encoder of the class's family, and what cannot be built on it.
-            TypeError: for an option that does not exist.
+            ValueError: if the backbone is not an encoder of the class's family, or the model cannot be built on it.
+            TypeError: if an option does not exist.
+
+        Example:
+            >>> from lift_ss_hf import EsmForSecondaryStructure
+            >>> model = EsmForSecondaryStructure.from_backbone("bundled", adapter="lora", top_blocks=2, head="linear")
+            >>> model.parameter_summary()["adapter"]
+            {'trained': 2048, 'frozen': 0}
         """
         hub = {key: options[key] for key in HUB_OPTIONS if key in options} | {"revision": revision}
         options |= {"head": head, "loss": loss, "states": states, "freeze": freeze}
         config = cls.plan(name_or_path, adapter, leave_out, top_blocks, revision, **options)
-        family, dtype = get_family(config.backbone_config.model_type), as_dtype(dtype)
-        backbone = family.load(os.fspath(name_or_path), dtype=dtype, attn_implementation=attn_implementation, **hub)
+        model_class, dtype = cls.class_for(config.backbone_config.model_type), as_dtype(dtype)
+        backbone = model_class.family.load(
+            os.fspath(name_or_path), dtype=dtype, attn_implementation=attn_implementation, **hub
+        )
         config.backbone_config, config.backbone_fingerprint = backbone.config, fingerprint(backbone)
-        return cls._of_family(family.model_type)(config, backbone)._set_precision(dtype)
+        return model_class(config, backbone)._set_precision(dtype)
 
     @classmethod
     def plan(
@@ -105,31 +113,33 @@ class ArtefactModel(PreTrainedModel):
         revision: str | None = None,
         **options: Any,
     ) -> SecondaryStructureConfig:
-        """The configuration of what `from_backbone` would build; of the backbone only its configuration is fetched.
+        """Return the configuration of what `from_backbone` would build; only the backbone's configuration is fetched.
 
-        Arguments and errors as there.
+        Arguments and errors are those of `from_backbone`.
         """
+        from .families import read_backbone_config  # here, since the families' modules import this one
+
         hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options} | {"revision": revision}
         backbone_config = read_backbone_config(name_or_path, **hub)
         name, commit = portable_name(name_or_path)
-        return cls._of_family(backbone_config.model_type).config_class(
+        return cls.class_for(backbone_config.model_type).config_class(
             backbone_config=backbone_config,
             backbone_name=name,
             backbone_revision=commit or getattr(backbone_config, "_commit_hash", None) or revision,
             adapter=adapter,
-            leave_out=_left_out(adapter, leave_out, top_blocks, backbone_config.num_hidden_layers),
+            leave_out=_resolve_leave_out(adapter, leave_out, top_blocks, backbone_config.num_hidden_layers),
             **_config_options(options),
         )
 
     @classmethod
     def untrained(cls, config: SecondaryStructureConfig, dtype: torch.dtype | str | None = None) -> Any:
-        """A model with random weights, its backbone's too: to estimate and to test, not to train.
+        """Build a model with random weights, its backbone's included: for estimates and tests, not for training.
 
         Args:
-            config: what `plan` gave.
+            config: from `plan`.
             dtype: of the frozen weights in memory, fp32 by default.
         """
-        return cls._of_family(config.backbone_config.model_type)(config)._set_precision(as_dtype(dtype))
+        return cls.class_for(config.backbone_config.model_type)(config)._set_precision(as_dtype(dtype))
 
     @classmethod
     def from_pretrained(
@@ -143,14 +153,14 @@ class ArtefactModel(PreTrainedModel):
         attn_implementation: str | None = None,
         **options: Any,
     ) -> Any:
-        """Load what `save_pretrained` wrote, and the backbone it belongs to. Returns it in evaluation mode.
+        """Load what `save_pretrained` wrote, and the backbone it belongs to, in evaluation mode.
 
         Args:
             pretrained_model_name_or_path: Hub id or folder of the artefact, or `bundled`.
             args: unused; the Auto classes may pass some.
             backbone: where the backbone is now, if not where the configuration says; or the backbone itself, without
-                adapters, which the model takes over. Either must be the one the model was trained on.
-            config: instead of the artefact's own; or where it is, a Hub id or folder.
+                adapters, which the model takes over. In both cases it must be the one the model was trained on.
+            config: replaces the artefact's own; or the Hub id or folder that has it.
             revision: of the artefact on the Hub.
             dtype: of the frozen weights in memory, fp32 by default; what was trained is fp32 in any case.
             attn_implementation: `sdpa`, `eager`, ...
@@ -159,7 +169,7 @@ class ArtefactModel(PreTrainedModel):
 
         Raises:
             ValueError: if a file is missing or damaged, or the backbone is not the one the model was trained on.
-            TypeError: for an option that does not exist.
+            TypeError: if an option does not exist.
         """
         dtype = as_dtype(options.pop("torch_dtype", None) or dtype)  # the older name, which Auto classes pass on
         hub = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
@@ -169,30 +179,30 @@ class ArtefactModel(PreTrainedModel):
             config = cls.read_config(config or name, revision=revision, changes=_config_options(changes), **hub)
         elif changes:
             raise TypeError(f"{min(changes)} and config were both given. Change the configuration, or leave it out.")
-        cls._of_family(config.backbone_config.model_type)  # before anything large is fetched
+        family = cls.class_for(config.backbone_config.model_type).family  # before anything large is fetched
         weights = read_weights(name, revision=revision, **hub)
         hub.pop("subfolder", None)  # of the artefact, not of the backbone
         base: Any = backbone
         if config.includes_backbone and backbone is not None:
-            raise ValueError(f"{name} holds its backbone. Leave out backbone=.")
+            raise ValueError(f"{name} includes its backbone. Leave out backbone=.")
         if config.includes_backbone:
             backbone_config = copy.deepcopy(config.backbone_config)
             if attn_implementation is not None:
                 backbone_config._attn_implementation = attn_implementation
-            base = get_family(backbone_config.model_type).build(backbone_config, initialise=False)
+            base = family.build(backbone_config, initialise=False)
         elif isinstance(backbone, PreTrainedModel):
-            base = get_family(config.backbone_config.model_type).trim(backbone)
+            base = family.trim(backbone)
             check_fingerprint(base, config, "hand")
         else:
             hub |= {"dtype": dtype, "attn_implementation": attn_implementation}
-            base = fetch_backbone(config, name, backbone, **hub)
-        model = cls._assemble(config, base, weights, name, dtype)
+            base = fetch_backbone(config, family, name, backbone, **hub)
+        model = cls.assemble(config, base, weights, name, dtype)
         if options.get("output_loading_info"):  # anything missing would have been an error
             return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
         return model
 
     @classmethod
-    def _assemble(
+    def assemble(
         cls,
         config: SecondaryStructureConfig,
         backbone: PreTrainedModel,
@@ -200,21 +210,24 @@ class ArtefactModel(PreTrainedModel):
         name: str | os.PathLike,
         dtype: torch.dtype | None,
     ) -> Any:
-        """A model from its parts, which have been checked to belong together."""
-        model = cls._of_family(config.backbone_config.model_type)(config, backbone)
+        """Build a model from parts that have been checked to belong together.
+
+        Args:
+            config: of the artefact.
+            backbone: without adapters.
+            weights: of the artefact.
+            name: of the artefact, for error messages.
+            dtype: of the frozen weights in memory; None means fp32.
+        """
+        model = cls.class_for(config.backbone_config.model_type)(config, backbone)
         model._load_artefact(weights, name)
         return model._set_precision(dtype)
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        if family := cls.config_class.backbone_config_class.model_type:
-            cls.by_family.setdefault(family, cls)
 
     @classmethod
     def read_config(
         cls, name: str | os.PathLike, changes: Mapping[str, Any] | None = None, **hub: Any
     ) -> SecondaryStructureConfig:
-        """The configuration of a saved model, in the class of its family.
+        """Read the configuration of a saved model, in the class of its family.
 
         Args:
             name: Hub id or folder.
@@ -222,27 +235,35 @@ class ArtefactModel(PreTrainedModel):
             hub: revision, cache_dir, token, ...
 
         Raises:
-            ValueError: if there is none, or it is no model of ours, or of a newer format.
+            ValueError: if there is none, it is not a secondary structure model, or its format is newer.
         """
+        from .families import MODEL_CLASSES  # here, since the families' modules import this one
+
         content = read_config_file(name, **hub)
-        config_classes = {model.config_class.model_type: model.config_class for model in cls.by_family.values()}
-        if content["model_type"] not in config_classes:
+        model_classes = {model.config_class.model_type: model for model in MODEL_CLASSES.values()}
+        if content["model_type"] not in model_classes:
             raise ValueError(
-                f"{name} holds a model of type {content['model_type']!r}. Expected what save_pretrained wrote "
-                f"here: one of {', '.join(sorted(config_classes))}. To start from a backbone use from_backbone."
+                f"{name} holds a model of type {content['model_type']!r}. Expected a model written by save_pretrained "
+                f"of this package: {', '.join(sorted(model_classes))}. To start from a backbone use from_backbone."
             )
-        config_class = config_classes[content["model_type"]]
-        expected = next(model.__name__ for model in cls.by_family.values() if model.config_class is config_class)
-        if content.get("architectures") not in (None, [expected]):
+        model_class = model_classes[content["model_type"]]
+        if content.get("architectures") not in (None, [model_class.__name__]):
             raise ValueError(
-                f"the config.json of {name} has architectures {content['architectures']!r}. Expected [{expected!r}]."
+                f"the config.json of {name} has architectures {content['architectures']!r}. "
+                f"Expected [{model_class.__name__!r}]."
             )
-        return config_class.from_dict(content, **(changes or {}))
+        return model_class.config_class.from_dict(content, **(changes or {}))
 
     @classmethod
-    def _of_family(cls, model_type: str) -> type[Any]:
-        """The class for a backbone's family: this one, or from a base class the one that fits."""
-        fitting = cls.by_family[get_family(model_type).model_type]
+    def class_for(cls, model_type: str) -> type[Any]:
+        """Return the class for a backbone's model type: this one, or, from a base class, the one that fits.
+
+        Raises:
+            ValueError: if there is no such family, or this class is for another one.
+        """
+        from .families import get_model_class  # here, since the families' modules import this one
+
+        fitting = get_model_class(model_type)
         if issubclass(cls, fitting):
             return cls
         if issubclass(fitting, cls):
@@ -250,11 +271,12 @@ class ArtefactModel(PreTrainedModel):
         raise ValueError(f"the backbone is of type {model_type!r}: use {fitting.__name__}, not {cls.__name__}.")
 
     def _load_artefact(self, weights: Mapping[str, torch.Tensor], name: str | os.PathLike) -> None:
-        """Take over saved weights; every one must be there."""
+        """Load saved weights; all must be there."""
         names = self._artefact_names(self.config.includes_backbone)
         problem = f"the weights in {name} do not fit its configuration: "
-        for lack, surplus, subject in ((names, weights, "file lacks"), (weights, names, "configuration does not know")):
-            if missing := sorted(set(lack) - set(surplus)):
+        pairs = ((names, weights, "file lacks"), (weights, names, "configuration does not know"))
+        for expected_names, found_names, subject in pairs:
+            if missing := sorted(set(expected_names) - set(found_names)):
                 raise ValueError(f"{problem}the {subject} {len(missing)} weights, the first is {missing[0]}.")
         for key, tensor in self.state_dict().items():
             if key in names and weights[key].shape != tensor.shape:
@@ -264,11 +286,11 @@ class ArtefactModel(PreTrainedModel):
         self.load_state_dict(weights)
 
     def _artefact_names(self, includes_backbone: bool) -> set[str]:
-        """Names of the weights that a saved artefact has: what is trained, or all, each once."""
+        """Return the names of the weights in a saved artefact: those that are trained, or all, each once."""
         return set(self.state_dict()) - (self.second_names if includes_backbone else self.frozen_names)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights. The backbone's frozen ones may be absent, as they are in checkpoints of Trainer."""
+        """Load weights. The backbone's frozen ones may be missing, as they are in checkpoints of the Trainer."""
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         optional = self.frozen_names | self.second_names
         result.missing_keys[:] = [key for key in result.missing_keys if key not in optional]
@@ -277,13 +299,13 @@ class ArtefactModel(PreTrainedModel):
         return result
 
     def _set_precision(self, dtype: torch.dtype | None) -> Any:
-        """Hold what is frozen in `dtype`, and what is trained in fp32."""
+        """Keep frozen weights in `dtype` and trained ones in fp32."""
         for name, parameter in self.named_parameters():
             is_frozen = name in self.frozen_names and parameter.is_floating_point()
             parameter.data = parameter.data.to((dtype or torch.float32) if is_frozen else torch.float32)
         return self
 
-    def save_pretrained(  # type: ignore[override]  # what transformers has more is in kwargs
+    def save_pretrained(  # type: ignore[override]  # the rest of transformers' arguments is in kwargs
         self,
         save_directory: str | os.PathLike,
         is_main_process: bool = True,
@@ -293,23 +315,24 @@ class ArtefactModel(PreTrainedModel):
         include_code: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write `config.json` and `model.safetensors`: what was trained, not the backbone.
+        """Write `config.json` and `model.safetensors`: what was trained, without the backbone.
 
         Args:
-            save_directory: folder, made where absent. Files are replaced whole.
+            save_directory: folder, created if missing. Files are replaced whole.
             is_main_process: write only if True.
-            state_dict: the weights, where they are not in the model (Trainer with DeepSpeed or FSDP passes them).
-            push_to_hub: refused; the method of that name uploads.
-            include_backbone: write the backbone's weights too, for a copy that stands alone; None: if it was loaded
-                from such a copy, or its backbone is in no checkpoint (random weights, or an adapter merged).
-            include_code: copy the source too, for `trust_remote_code=True` where the package is not installed; None:
-                if this model's own source came that way, or its class was registered with transformers'
+            state_dict: the weights, if they are not in the model (Trainer with DeepSpeed or FSDP passes them).
+            push_to_hub: refused; use the method of that name to upload.
+            include_backbone: also write the backbone's weights, for a copy that stands alone. None does so if the
+                model was loaded from such a copy, or its backbone is not in any checkpoint (random weights, or a
+                merged adapter).
+            include_code: also copy the source, for `trust_remote_code=True` without this package. None does so if this
+                model's own source came that way, or its class was registered with transformers'
                 `register_for_auto_class` (then the stock Trainer's `push_to_hub` pushes the source too).
-            kwargs: others of transformers' method, which do not matter here.
+            kwargs: further arguments of transformers' method, ignored.
 
         Raises:
             ValueError: if `safe_serialization=False`, `push_to_hub=True`, the folder is a file, or a backbone that is
-                in no checkpoint is left out.
+                not in any checkpoint is left out.
         """
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("weights are written as safetensors only. Leave out safe_serialization=False.")
@@ -317,19 +340,22 @@ class ArtefactModel(PreTrainedModel):
         if folder.is_file():
             raise ValueError(f"{folder} is a file. Give a folder to save_pretrained.")
         if push_to_hub:
-            raise ValueError("save_pretrained writes files only. To upload call push_to_hub(repo_id) of the model.")
+            raise ValueError("save_pretrained only writes files. To upload, call the model's push_to_hub(repo_id).")
         if not is_main_process:
             return
+        from .families import get_model_class  # here, since the families' modules import this one
+
         config = copy.deepcopy(self.config)
+        base_class = get_model_class(config.backbone_config.model_type)
         if include_backbone is None:
             include_backbone = config.includes_backbone or config.backbone_name is None
         config.includes_backbone = include_backbone
         if config.backbone_name is None and not include_backbone:
             raise ValueError(
-                "this model's backbone is in no checkpoint: it was merged with an adapter, or built with random "
+                "this model's backbone is not in any checkpoint: it was merged with an adapter, or built with random "
                 "weights. Save with include_backbone=True."
             )
-        config.architectures = [self.by_family[config.backbone_config.model_type].__name__]  # a subclass's too
+        config.architectures = [base_class.__name__]  # of a subclass too
         folder.mkdir(parents=True, exist_ok=True)
         if include_code is None:
             include_code = type(self).__module__.startswith("transformers_modules.") or self._auto_class is not None
@@ -346,12 +372,12 @@ class ArtefactModel(PreTrainedModel):
         write_artefact(folder, config, {name: state[name] for name in sorted(names)})
 
 
-def _left_out(
+def _resolve_leave_out(
     adapter: str | None, leave_out: Sequence[int] | None, top_blocks: int | None, num_blocks: int
 ) -> Sequence[int]:
-    """The numbers of the blocks without an adapter, from the two ways to say it."""
+    """Return the numbers of the blocks without an adapter, given in one of two ways."""
     if leave_out is not None and top_blocks is not None:
-        raise ValueError("leave_out and top_blocks say one thing in two ways. Give one of them.")
+        raise ValueError("leave_out and top_blocks say the same thing in two ways. Give one of them.")
     if top_blocks is not None:
         if adapter is None:
             raise ValueError("top_blocks was given without an adapter. To train the top k blocks freeze the others.")
@@ -360,11 +386,11 @@ def _left_out(
         return range(num_blocks - top_blocks)
     if leave_out is not None:
         return leave_out
-    return range(int(num_blocks * LEFT_OUT)) if adapter is not None else ()
+    return range(int(num_blocks * LEAVE_OUT)) if adapter is not None else ()
 
 
 def _config_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that the configuration knows; PretrainedConfig would swallow a misspelt one."""
+    """Check that the configuration has these options; PretrainedConfig would swallow a misspelt one."""
     known = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -373,7 +399,7 @@ def _config_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A dtype by name or itself; None and "auto" are fp32."""
+    """Return a dtype given by name or as itself; None, for fp32, if it is None or "auto"."""
     if dtype is None or dtype == "auto":
         return None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype

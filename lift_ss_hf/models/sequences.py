@@ -1,9 +1,8 @@
-"""Residue strings: what stands for a residue, and cleaning before a tokenizer sees it."""
+"""Protein sequences: which letters are residues, and cleaning a sequence once, at the door."""
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,113 +13,102 @@ UNKNOWN_RESIDUE = "X"
 STOP = "*"
 GAPS = "-."
 NUCLEOTIDES = "ACGTUN"
-SHORTEST_NUCLEOTIDES = 20  # a peptide of A, C, G and T is no wonder; 20 residues in a row of nothing else are
+MIN_NUCLEOTIDES = 20  # a short peptide may well consist of A, C, G and T only; 20 such residues in a row do not occur
+
+_INVALID, _REMOVED = 0, 1  # entries of the cleaning table that are not a residue's code
 
 
 class ResidueError(ValueError):
-    """A character that stands for no residue. `position` is 1-based, `found` the character."""
+    """A character that is not a residue.
+
+    Attributes:
+        found: the character.
+        position: 1-based, counting gaps and stops.
+    """
 
     def __init__(self, found: str, position: int):
         self.found, self.position = found, position
-        hint = {"*": " A stop codon", "-": " A gap", ".": " A gap"}.get(found, "")
+        kind = {"*": " (a stop codon)", "-": " (a gap)", ".": " (a gap)"}.get(found, "")
+        remedy = " It has no state: remove it." if kind else ""
         super().__init__(
-            f"{found!r} at position {position} is no residue.{hint and hint + ' has no state: take it out.'} "
+            f"{found!r} at position {position} is not a residue{kind}.{remedy} "
             f"Expected letters of {STANDARD_RESIDUES} or {RARE_RESIDUES}."
         )
 
 
-@dataclass
-class CleaningCounts:
-    """How many residues were changed on the way to a backbone; add up over chains with `+`.
+@dataclass(frozen=True)
+class CleanSequence:
+    """A sequence that has been checked and brought into upper case.
 
     Attributes:
-        chains: chains cleaned.
-        residues: their residues.
-        lower_case: residues that were lower case.
-        replaced: residues that became X, by letter.
+        codes: (L,) uint8, the ASCII code of each residue.
+        num_lower_case: residues that were written in lower case.
+        num_gaps: gaps and stop codons that were removed.
     """
 
-    chains: int = 0
-    residues: int = 0
-    lower_case: int = 0
-    replaced: dict[str, int] = field(default_factory=dict)
+    codes: np.ndarray
+    num_lower_case: int = 0
+    num_gaps: int = 0
 
-    def __add__(self, other: CleaningCounts) -> CleaningCounts:
-        letters = sorted({*self.replaced, *other.replaced})
-        return CleaningCounts(
-            self.chains + other.chains,
-            self.residues + other.residues,
-            self.lower_case + other.lower_case,
-            {letter: self.replaced.get(letter, 0) + other.replaced.get(letter, 0) for letter in letters},
-        )
+    def __len__(self) -> int:
+        return len(self.codes)
 
     def __str__(self) -> str:
-        replaced = ", ".join(f"{count} {letter}" for letter, count in self.replaced.items()) or "none"
-        return (
-            f"{self.residues} residues of {self.chains} chains: {self.lower_case} were lower case, "
-            f"replaced by {UNKNOWN_RESIDUE}: {replaced}."
-        )
+        return self.codes.tobytes().decode("ascii")
 
 
-@functools.lru_cache(maxsize=8)
-def _cleaning_table(replace: str) -> np.ndarray:
-    """(256,) uint8: each byte to its clean residue, 0 where it stands for none."""
-    table = np.zeros(256, dtype=np.uint8)
+def _cleaning_table() -> np.ndarray:
+    """Return (256,) uint8: the code of the residue that each byte stands for, or _INVALID, or _REMOVED."""
+    table = np.full(256, _INVALID, dtype=np.uint8)
     for residue in STANDARD_RESIDUES + RARE_RESIDUES:
-        clean = UNKNOWN_RESIDUE if residue in replace else residue
-        table[[ord(residue), ord(residue.lower())]] = ord(clean)
+        table[[ord(residue), ord(residue.lower())]] = ord(residue)
+    table[[ord(mark) for mark in GAPS + STOP]] = _REMOVED
     return table
 
 
-def clean_residues(sequence: str, replace: str = "") -> tuple[str, CleaningCounts]:
-    """Bring a chain into the letters a backbone knows, one letter in, one letter out.
+_CLEAN = _cleaning_table()
+
+
+def clean_sequence(sequence: str, drop_gaps: bool = False) -> CleanSequence:
+    """Check a sequence and bring it into upper case.
 
     Args:
-        sequence: residues, one letter each; white space at the ends is dropped.
-        replace: letters the backbone has no token for; they become X. For ESM `J`, for ProtT5 and ProtBert `BJOUZ`.
+        sequence: residues, one letter each; white space at either end is dropped.
+        drop_gaps: remove gaps (`-`, `.`) and stop codons (`*`), as they occur in alignments and translations, and
+            count them. By default they are errors.
 
     Returns:
-        The clean chain and what was changed.
+        The residues, and what was changed. Without gaps, one letter in is one residue out.
 
     Raises:
-        ResidueError: for `*`, gaps, white space within, digits: what is no residue, with its 1-based position.
-        ValueError: for a chain without residues.
+        ResidueError: if a character is not a residue.
+        ValueError: if no residue is left.
+
+    Example:
+        >>> clean = clean_sequence("mkt-AY*", drop_gaps=True)
+        >>> str(clean), clean.num_lower_case, clean.num_gaps
+        ('MKTAY', 3, 2)
     """
     sequence = sequence.strip()
-    if not sequence:
-        raise ValueError("the sequence is empty. Leave out chains without residues.")
     codes = np.frombuffer(sequence.encode("latin-1", "replace"), dtype=np.uint8)
-    clean = _cleaning_table(replace)[codes]
-    if not clean.all():
-        position = int(np.flatnonzero(clean == 0)[0])
+    clean = _CLEAN[codes]
+    invalid = clean == _INVALID if drop_gaps else clean <= _REMOVED
+    if invalid.any():
+        position = int(invalid.argmax())
         raise ResidueError(sequence[position], position + 1)
-    lower_case = int((codes >= ord("a")).sum())
-    upper = codes & 0xDF  # letters only by now: this bit is the case
-    changed, counts = np.unique(upper[clean != upper], return_counts=True)
-    replaced = {chr(code): int(count) for code, count in zip(changed, counts, strict=True)}
-    return clean.tobytes().decode("ascii"), CleaningCounts(1, len(sequence), lower_case, replaced)
+    num_gaps = 0
+    if drop_gaps:
+        kept = clean != _REMOVED
+        num_gaps = len(clean) - int(np.count_nonzero(kept))
+        if num_gaps:
+            codes, clean = codes[kept], clean[kept]
+    if not len(clean):
+        raise ValueError("the sequence is empty. Leave out records without residues.")
+    return CleanSequence(clean, int(np.count_nonzero(codes != clean)), num_gaps)
 
 
-def drop_gaps(sequence: str) -> tuple[str, int]:
-    """Take out what stands for no residue in an alignment or a translation: gaps (`-`, `.`) and stop codons (`*`).
-
-    Args:
-        sequence: residues, one letter each.
-
-    Returns:
-        The chain without them, and how many there were.
-
-    Raises:
-        ResidueError: for what is neither residue, gap nor stop; its position counts gaps and stops.
-    """
-    marks = {ord(mark): UNKNOWN_RESIDUE for mark in GAPS + STOP}
-    if sequence.strip():
-        clean_residues(sequence.translate(marks))  # for its errors, whose positions are those of the caller's chain
-    kept = sequence.strip().translate(dict.fromkeys(marks))
-    return kept, len(sequence.strip()) - len(kept)
-
-
-def looks_like_nucleotides(sequence: str) -> bool:
-    """Whether a chain of 20 letters or more consists of A, C, G, T, U and N only, at least three of them."""
-    letters = set(sequence.upper())
-    return len(sequence) >= SHORTEST_NUCLEOTIDES and letters <= set(NUCLEOTIDES) and len(letters - {"N"}) >= 3
+def looks_like_nucleotides(sequence: CleanSequence) -> bool:
+    """Return True for 20 letters or more that are all of A, C, G, T, U and N, with at least three different ones."""
+    counts = np.bincount(sequence.codes, minlength=128)
+    present = {chr(code) for code in np.flatnonzero(counts)}
+    return len(sequence) >= MIN_NUCLEOTIDES and present <= set(NUCLEOTIDES) and len(present - {"N"}) >= 3

@@ -1,7 +1,7 @@
-"""The secondary structure states: letters, order, reductions and labels. The only place that knows the letters.
+"""The secondary structure states: letters, order, reductions and labels. No other module spells the letters out.
 
-Nine states as DSSP (version 4 and later) assigns them, in the order of LIFT_SS, and `X` for a residue whose
-state is unknown because it has no coordinates. Source of the states: Kabsch & Sander 1983, Biopolymers
+The nine states that DSSP (version 4 and later) assigns, in the order of LIFT_SS, and `X` for a residue whose state is
+unknown because it has no coordinates. Source of the states: Kabsch & Sander 1983, Biopolymers
 22:2577; of P: Mansiaux et al. 2011, PLoS ONE 6:e18401; of the order and `Q3_LIFT_SS`: Yang et al. 2023,
 bioRxiv 2023.03.22.530066.
 """
@@ -14,11 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
-IGNORE_INDEX = -100  # what torch's cross entropy leaves out, and the label of an unresolved residue
+IGNORE_INDEX = -100  # ignored by torch's cross entropy; the label of an unresolved residue
 UNRESOLVED = "X"
 COIL = "L"
 
-# One-letter state: (name, what DSSP means by it), in LIFT_SS's order of labels.
+# One-letter state: (name, DSSP's definition), in LIFT_SS's order of labels.
 STATE_MEANINGS: Mapping[str, tuple[str, str]] = {
     "L": ("coil", "none of the others; DSSP leaves it blank"),
     "B": ("beta-bridge", "residue in an isolated beta-bridge"),
@@ -31,12 +31,17 @@ STATE_MEANINGS: Mapping[str, tuple[str, str]] = {
     "P": ("polyproline II helix", "kappa-helix by its torsions; assigned by mkdssp 4 and later"),
 }
 
-# Coil at the door: DSSP prints a blank, mkdssp 4 in mmCIF a '.', ProtTrans and three-state corpora C, others '-'.
+# Coil on input: DSSP prints a blank, mkdssp 4 in mmCIF a '.', ProtTrans and three-state corpora C, others '-'.
 COIL_SPELLINGS = "LC-. "
 
 
 class UnknownStateError(ValueError):
-    """A letter that stands for no state. `position` is 1-based, `found` the letter."""
+    """A letter that is not a state.
+
+    Attributes:
+        found: the letter.
+        position: 1-based.
+    """
 
     def __init__(self, found: str, position: int, valid: str):
         self.found, self.position = found, position
@@ -48,12 +53,12 @@ class UnknownStateError(ValueError):
 
 @dataclass(frozen=True)
 class Alphabet:
-    """An ordered set of states and how the nine states fold into it.
+    """An ordered set of states, and how the nine states reduce to it.
 
     Attributes:
-        name: `q9`, `q8`, `q3` or `q3_lift_ss`; also the name of the accuracy at this level.
+        name: `q9`, `q8`, `q3` or `q3_lift_ss`; also the name of the accuracy over these states.
         letters: the states in the order of their labels.
-        folding: each of the nine states to its letter here.
+        folding: the letter of this alphabet for each of the nine states.
     """
 
     name: str
@@ -68,7 +73,7 @@ class Alphabet:
 
     @cached_property
     def _byte_labels(self) -> np.ndarray:
-        """(256,) int16: label of each byte, IGNORE_INDEX for X, IGNORE_INDEX - 1 for what is no state."""
+        """(256,) int16: label of each byte, IGNORE_INDEX for X, IGNORE_INDEX - 1 for bytes that are not states."""
         table = np.full(256, IGNORE_INDEX - 1, dtype=np.int16)
         for state, letter in self.folding.items():
             table[ord(state)] = self.letters.index(letter)
@@ -78,16 +83,20 @@ class Alphabet:
         return table
 
     def encode(self, states: str) -> np.ndarray:
-        """Turn states into labels, folding finer states into this alphabet.
+        """Turn states into labels, reducing finer states to this alphabet.
 
         Args:
-            states: one letter a residue, of any finer or equal alphabet; length L.
+            states: one letter per residue, of any finer or equal alphabet; length L.
 
         Returns:
             (L,) int64 labels; IGNORE_INDEX where unresolved.
 
         Raises:
-            UnknownStateError: for a letter that is no state, with its 1-based position.
+            UnknownStateError: if a letter is not a state.
+
+        Example:
+            >>> Q3.encode("LHEX").tolist()
+            [0, 2, 1, -100]
         """
         codes = np.frombuffer(states.encode("latin-1", "replace"), dtype=np.uint8)
         labels = self._byte_labels[codes]
@@ -101,7 +110,7 @@ class Alphabet:
         """Turn labels into states; IGNORE_INDEX becomes X.
 
         Raises:
-            ValueError: for a label outside the alphabet, with its 1-based position.
+            ValueError: if a label is outside the alphabet; the message has its 1-based position.
         """
         labels = np.asarray(labels, dtype=np.int64)
         wrong = np.flatnonzero(((labels < 0) | (labels >= len(self))) & (labels != IGNORE_INDEX))
@@ -115,7 +124,12 @@ class Alphabet:
         return letters[np.where(labels == IGNORE_INDEX, len(self), labels)].tobytes().decode("ascii")
 
     def reduce(self, states: str) -> str:
-        """Fold states of a finer alphabet into this one: `Q3.reduce("LHGTP")` is `"CHHCC"`."""
+        """Reduce states of a finer alphabet to this one.
+
+        Example:
+            >>> Q3.reduce("LHGTP"), Q3_LIFT_SS.reduce("LHGTP")
+            ('CHHCC', 'CHHCH')
+        """
         return self.decode(self.encode(states))
 
 
@@ -123,7 +137,7 @@ NINE_STATES = "".join(STATE_MEANINGS)  # LBEGIHSTP
 
 
 def _folding(**groups: str) -> dict[str, str]:
-    """Each of the nine states to the group that names it, or else to itself."""
+    """Map each of the nine states to the group that lists it, or else to itself."""
     folding = {state: letter for letter, members in groups.items() for state in members}
     return {state: folding.get(state, state) for state in NINE_STATES}
 
@@ -139,10 +153,10 @@ ALPHABETS: Mapping[str, Alphabet] = {alphabet.name: alphabet for alphabet in (Q9
 
 
 def get_alphabet(name: str | Alphabet) -> Alphabet:
-    """The alphabet of that name.
+    """Return an alphabet by name; an alphabet is returned as it is.
 
     Raises:
-        ValueError: if there is none; the choices are listed.
+        ValueError: if the name is unknown; the choices are listed.
     """
     if isinstance(name, Alphabet):
         return name
@@ -152,10 +166,14 @@ def get_alphabet(name: str | Alphabet) -> Alphabet:
 
 
 def normalise_states(states: str) -> str:
-    """Spell nine-state or eight-state strings with one coil letter (L); X stays.
+    """Spell coil as L in a string of nine or eight states; X stays.
 
     Raises:
-        UnknownStateError: for a letter that is no state, with its 1-based position.
+        UnknownStateError: if a letter is not a state.
+
+    Example:
+        >>> normalise_states("HH-C.X")
+        'HHLLLX'
     """
     return Q9.reduce(states)
 
@@ -163,7 +181,7 @@ def normalise_states(states: str) -> str:
 def reduce_probabilities(
     probabilities: np.ndarray, alphabet: str | Alphabet, source: str | Alphabet = "q9"
 ) -> np.ndarray:
-    """Sum probabilities over the states that fold into one.
+    """Sum the probabilities of the states that reduce to the same one.
 
     Args:
         probabilities: (..., len(source)) array, states in the order of `source`.
@@ -171,10 +189,10 @@ def reduce_probabilities(
         source: the alphabet of the last axis; Q9 or Q8, or `alphabet` itself.
 
     Returns:
-        (..., len(alphabet)) array; a group's probability is the sum over its states.
+        (..., len(alphabet)) array.
 
     Raises:
-        ValueError: if the last axis is not the source's, or the source does not fold into the alphabet.
+        ValueError: if the last axis is not the source's, or the source cannot be reduced to the alphabet.
     """
     alphabet, source = get_alphabet(alphabet), get_alphabet(source)
     probabilities = np.asarray(probabilities)
@@ -191,17 +209,17 @@ def reduce_probabilities(
 
 
 def fold_index(source: str | Alphabet, alphabet: str | Alphabet) -> np.ndarray:
-    """Where each label of one alphabet goes in a coarser one.
+    """Return which label of a coarser alphabet each label of `source` reduces to.
 
     Returns:
-        (len(source),) int64: the label in `alphabet` of each label of `source`.
+        (len(source),) int64.
 
     Raises:
-        ValueError: if `alphabet` is not `source` itself and not coarser.
+        ValueError: if `alphabet` is neither `source` itself nor coarser.
     """
     source, alphabet = get_alphabet(source), get_alphabet(alphabet)
     if source.name == alphabet.name:
         return np.arange(len(source), dtype=np.int64)
     if len(alphabet) >= len(source):
-        raise ValueError(f"{source.name} ({source.letters}) does not fold into {alphabet.name} ({alphabet.letters}).")
+        raise ValueError(f"{source.name} ({source.letters}) cannot be reduced to {alphabet.name} ({alphabet.letters}).")
     return np.array([alphabet.letters.index(alphabet.folding[letter]) for letter in source.letters], dtype=np.int64)

@@ -1,204 +1,312 @@
-"""Residues to tokens through a table of bytes, and states to labels on those tokens.
+"""The tokenizer of residues: a Hugging Face tokenizer in which one residue is one token, and labels to go with it.
 
-    tokenizer = ResidueTokenizer.from_pretrained("my_model")       # or a backbone
-    tokenizer.encode("MKTAYIAK")                                   # (tokens,) int64, special tokens included
-    tokenizer.encode_chain("MKTAYIAK", "LLEEEELL", "q9", name="1abc_A")   # {"input_ids", "labels"}
+The stock tokenizer of ESM makes one `<unk>` of a run of letters it does not know, which shifts every label after it,
+and those of ProtT5 and ProtBert want a blank between residues. This one is made from the stock tokenizer's vocabulary
+and gives the same tokens for the same residues:
 
-One residue is one token, by construction: the stock tokenizer of ESM makes one `<unk>` of a run of letters it does
-not know, which shifts every label behind it. The table is made from the stock tokenizer's vocabulary, and gives the
-same tokens for clean residues. It is also what makes tokenizing free: the stock tokenizer of ESM is pure Python.
+    tokenizer = ResidueTokenizer.from_pretrained("my_model")            # or a backbone; AutoTokenizer works too
+    tokenizer(["MKTAYIAK", "MKT"], padding=True, return_tensors="pt")   # as every tokenizer of transformers
+    corpus.map(tokenizer.encode_batch, batched=True)                    # columns sequence and states to labelled tokens
+
+`encode_sequence` and `encode_chain` are the fast way: a look-up in a table of 256 bytes.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from huggingface_hub.errors import HFValidationError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .artefact import read_backbone_location
-from .backbones import get_family, in_one_line
-from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleaningCounts, clean_residues
+from .backbones import BackboneFamily, in_one_line
+from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleanSequence, clean_sequence
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
 
-# Residues that go to the backbone as X, by family: LIFT_SS for ProtT5, and its authors' own advice for ProtBert.
-REPLACED = {"esm": "", "t5": "BJOUZ", "bert": "BJOUZ"}
-WORD_START = "▁"  # how sentencepiece spells the blank before a word; ProtT5 writes residues as words
+WORD_START = "▁"  # how sentencepiece writes the blank before a word; ProtT5 has residues as words
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-class ResidueTokenizer:
-    """Tokens of residues for one backbone.
+class ResidueTokenizer(PreTrainedTokenizerFast):
+    """Turn residues into tokens, one each, with a backbone's special tokens around them.
 
-    Args:
-        tokenizer: the backbone's stock tokenizer, whose vocabulary and special tokens are used.
-        model_type: the backbone's family: `esm`, `t5` or `bert`.
+    Sequences are cleaned first: lower case becomes upper case, rare residues that the backbone has no token for (or
+    was not trained with) become X. What is not a residue raises `ResidueError`, which names its position.
+
+    Build one with `from_pretrained`, or with `from_stock` from a backbone's own tokenizer.
 
     Attributes:
-        replaced: residues that go to the backbone as X.
-        counts: what was changed in all chains so far.
-
-    Raises:
-        ValueError: if the tokenizer's special tokens are not the family's, or a standard residue has no token.
+        num_leading, num_trailing: special tokens before and after the residues of a sequence.
+        replaced: residues that the backbone sees as X, in alphabetical order.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, model_type: str):
-        self.stock = tokenizer
-        self.family = get_family(model_type)
-        self.counts = CleaningCounts()
-        specials = list(tokenizer.build_inputs_with_special_tokens([]))
-        if len(specials) != self.family.num_leading + self.family.num_trailing:
+    vocab_files_names = {"tokenizer_file": "tokenizer.json"}  # noqa: RUF012  transformers' own form
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
+    slow_tokenizer_class = None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        backend = self.backend_tokenizer
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        around = backend.encode("A").ids
+        self.num_leading = around.index(vocabulary["A"])
+        self.num_trailing = len(around) - 1 - self.num_leading
+        self._leading, self._trailing = around[: self.num_leading], around[self.num_leading + 1 :]
+        residues = STANDARD_RESIDUES + RARE_RESIDUES
+        self.replaced = "".join(sorted(set(residues) - set(vocabulary)))
+        self._tokens = np.zeros(256, dtype=np.int64)  # by the code of a residue
+        self._is_replaced = np.zeros(256, dtype=bool)
+        for residue in residues:
+            self._tokens[ord(residue)] = vocabulary.get(residue, vocabulary[UNKNOWN_RESIDUE])
+            self._is_replaced[ord(residue)] = residue in self.replaced
+
+    @classmethod
+    def from_stock(cls, stock: PreTrainedTokenizerBase, family: BackboneFamily) -> ResidueTokenizer:
+        """Make one from a backbone's own tokenizer.
+
+        Args:
+            stock: its vocabulary and special tokens are used.
+            family: of the backbone.
+
+        Raises:
+            ValueError: if its special tokens are not the family's, or a standard residue has no token.
+        """
+        special = stock("")["input_ids"]
+        if len(special) != family.num_leading + family.num_trailing:
             raise ValueError(
-                f"the tokenizer puts {len(specials)} special tokens around a chain, but a {model_type} backbone has "
-                f"{self.family.num_leading} before and {self.family.num_trailing} after the residues. "
+                f"the tokenizer puts {len(special)} special tokens around a sequence, but a {family.model_type} "
+                f"backbone has {family.num_leading} before and {family.num_trailing} after the residues. "
                 "Use the tokenizer that belongs to the backbone."
             )
-        self.leading, self.trailing = specials[: self.family.num_leading], specials[self.family.num_leading :]
-        self.pad_token_id = int(tokenizer.pad_token_id)
-        self._fill_table(model_type)
-
-    def _fill_table(self, model_type: str) -> None:
-        vocabulary = self.stock.get_vocab()
-
-        residues = STANDARD_RESIDUES + RARE_RESIDUES
-        tokens: dict[str, Any] = {}  # by residue; None where there is none
-        for residue in residues:
-            tokens[residue] = vocabulary.get(WORD_START + residue, vocabulary.get(residue))
-        missing = [residue for residue in STANDARD_RESIDUES + UNKNOWN_RESIDUE if tokens[residue] is None]
-        if missing:
-            raise ValueError(
-                f"the tokenizer has no token for {', '.join(missing)}: it is no tokenizer of protein residues. "
-                "Use the one that belongs to the backbone."
-            )
-        lacking = {residue for residue in RARE_RESIDUES if tokens[residue] is None}
-        self.replaced = "".join(sorted({*REPLACED[model_type], *lacking}))
-        self._table = np.zeros(256, dtype=np.int64)  # by byte of a clean residue
-        for residue in set(residues) - set(self.replaced):
-            self._table[ord(residue)] = tokens[residue]
+        vocabulary = _residue_vocabulary(stock, family.replaced_residues)
+        backend = Tokenizer(WordLevel(vocabulary, unk_token=stock.unk_token))
+        backend.pre_tokenizer = Split(Regex("."), "isolated")
+        names: Any = stock.convert_ids_to_tokens(special)
+        template: list[str] = [*names[: family.num_leading], "$A", *names[family.num_leading :]]
+        backend.post_processor = TemplateProcessing(
+            single=" ".join(template), special_tokens=list(zip(names, special, strict=True))
+        )
+        roles = {role: token for role, token in stock.special_tokens_map.items() if isinstance(token, str)}
+        return cls(tokenizer_object=backend, **roles)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike, backbone: str | os.PathLike | None = None, **options: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        backbone: str | os.PathLike | None = None,
+        **options: Any,
     ) -> ResidueTokenizer:
         """Load the tokenizer of a saved model or of a backbone.
 
         Args:
-            name_or_path: Hub id or folder. A model's folder without tokenizer files leads on to its backbone.
+            pretrained_model_name_or_path: Hub id or folder. A model without tokenizer files leads on to its backbone.
+            args: unused; the Auto classes may pass some.
             backbone: where a model's backbone is now, if not where its configuration says.
-            options: for `AutoTokenizer.from_pretrained` (revision, cache_dir, token, ...).
+            options: of `AutoTokenizer.from_pretrained` (revision, cache_dir, token, ...).
 
         Raises:
-            ValueError: if there is no tokenizer, or it belongs to no backbone that can be used here.
+            ValueError: if no tokenizer is found, or it belongs to a backbone that cannot be used here.
+
+        Example:
+            >>> tokenizer = ResidueTokenizer.from_pretrained("bundled")
+            >>> tokenizer("MKT")["input_ids"]
+            [0, 20, 15, 11, 2]
         """
-        model_type, places = read_backbone_location(name_or_path, backbone, **options)
-        reasons = []
-        for place, revision in places:
+        from .families import get_family  # here, since registering the families needs this module
+
+        name, revision = pretrained_model_name_or_path, options.pop("revision", None)
+        hub = {key: options[key] for key in ("cache_dir", "token", "local_files_only", "subfolder") if key in options}
+        model_type, places = read_backbone_location(name, backbone, revision=revision, **hub)
+        family, reasons = get_family(model_type), []
+        for place, place_revision in places:
+            found = {**options, "revision": place_revision or "main"}
             try:
-                stock = AutoTokenizer.from_pretrained(place, **{**options, "revision": revision or "main"})
-                return cls(stock, model_type)
+                if get_tokenizer_config(place, **found).get("tokenizer_class") == cls.__name__:
+                    return super().from_pretrained(place, **found)
+                return cls.from_stock(AutoTokenizer.from_pretrained(place, **found), family)
             except (OSError, KeyError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")
         raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the stock tokenizer's files, which `AutoTokenizer.from_pretrained(folder)` loads."""
-        self.stock.save_pretrained(folder)
-
-    @property
-    def mask_token_id(self) -> int:
-        """What stands for a hidden residue: the vocabulary's mask, or X where it has none (ProtT5's)."""
-        mask = self.stock.mask_token_id
-        return int(self._table[ord(UNKNOWN_RESIDUE)] if mask is None else mask)
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Tokens that stand for no residue: those around a chain, and padding."""
-        return sorted({*self.leading, *self.trailing, self.pad_token_id})
-
-    def encode(self, sequence: str) -> np.ndarray:
-        """Clean a chain and turn it into tokens.
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, include_code: bool = False, **kwargs: Any):
+        """Write the tokenizer's files.
 
         Args:
-            sequence: residues, one letter each, length L; lower case and rare residues are taken care of and counted.
+            save_directory: folder, created if missing.
+            args: of transformers' method.
+            include_code: the folder also has this module's source, for `trust_remote_code=True`.
+            kwargs: of transformers' method.
+        """
+        written = super().save_pretrained(save_directory, *args, **kwargs)
+        if include_code:
+            path = Path(save_directory) / TOKENIZER_CONFIG
+            content = json.loads(path.read_text("utf-8"))
+            content["auto_map"] = {"AutoTokenizer": [None, f"tokenization.{type(self).__name__}"]}
+            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return written
+
+    # ---- as every tokenizer of transformers: each way in cleans the sequences first ------------------------------
+
+    def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> Any:
+        return super()._encode_plus(self._cleaned(text), *args, **kwargs)
+
+    def _batch_encode_plus(self, batch_text_or_text_pairs: Any, *args: Any, **kwargs: Any) -> Any:
+        return super()._batch_encode_plus(self._cleaned(batch_text_or_text_pairs), *args, **kwargs)
+
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Return the tokens of a sequence as strings; X where a residue was replaced."""
+        return super().tokenize(self._cleaned(text), pair, add_special_tokens, **kwargs)
+
+    def _cleaned(self, text: Any) -> Any:
+        """Clean one sequence, or a list of them (or of residues, with `is_split_into_words`)."""
+        if not isinstance(text, str):
+            return [self._cleaned(part) for part in text]
+        if not text.strip():
+            return ""
+        codes = clean_sequence(text).codes
+        return (
+            np.where(self._is_replaced[codes], ord(UNKNOWN_RESIDUE), codes).astype(np.uint8).tobytes().decode("ascii")
+        )
+
+    # ---- the table -----------------------------------------------------------------------------------------------
+
+    def encode_sequence(self, sequence: str | CleanSequence) -> np.ndarray:
+        """Turn a sequence into tokens.
+
+        Args:
+            sequence: residues, length L.
 
         Returns:
-            (L + special tokens,) int64.
+            (num_leading + L + num_trailing,) int64.
 
         Raises:
-            ResidueError: for what is no residue, with its 1-based position.
-            ValueError: for a chain without residues.
+            ResidueError: if a character is not a residue.
+            ValueError: if the sequence is empty.
         """
-        clean, counts = clean_residues(sequence, self.replaced)
-        self.counts += counts
-        tokens = self._table[np.frombuffer(clean.encode("ascii"), dtype=np.uint8)]
-        return np.concatenate([self.leading, tokens, self.trailing]).astype(np.int64)
+        clean = clean_sequence(sequence) if isinstance(sequence, str) else sequence
+        tokens = np.empty(self.num_leading + len(clean) + self.num_trailing, dtype=np.int64)
+        tokens[: self.num_leading], tokens[len(tokens) - self.num_trailing :] = self._leading, self._trailing
+        np.take(self._tokens, clean.codes, out=tokens[self.residue_slice()])
+        return tokens
 
-    def encode_labels(self, states: str, alphabet: str | Alphabet) -> np.ndarray:
+    def count_replaced(self, sequence: CleanSequence) -> int:
+        """Return the number of residues that the backbone sees as X, other than X itself."""
+        return int(np.count_nonzero(self._is_replaced[sequence.codes]))
+
+    def encode_labels(self, states: str, alphabet: str | Alphabet = "q9") -> np.ndarray:
         """Place one label on each residue's token.
 
         Args:
-            states: DSSP states, one letter a residue, length L.
+            states: DSSP states, one letter per residue, length L.
             alphabet: the reduction in use, or its name.
 
         Returns:
-            (L + special tokens,) int64; IGNORE_INDEX on special tokens and unresolved residues.
+            (num_leading + L + num_trailing,) int64; IGNORE_INDEX on special tokens and unresolved residues.
 
         Raises:
-            UnknownStateError: for a letter that is no state, with its 1-based position.
+            UnknownStateError: if a letter is not a state.
         """
         labels = get_alphabet(alphabet).encode(states)
-        return np.pad(labels, (len(self.leading), len(self.trailing)), constant_values=IGNORE_INDEX)
+        return np.pad(labels, (self.num_leading, self.num_trailing), constant_values=IGNORE_INDEX)
 
     def encode_chain(
         self, sequence: str, states: str | None = None, alphabet: str | Alphabet = "q9", name: str = "chain"
     ) -> dict[str, np.ndarray]:
-        """Tokens and labels of one chain, checked against one another.
+        """Turn a chain into tokens and labels, and check one against the other.
 
         Args:
             sequence: residues.
             states: DSSP states of the same length; None for a chain that is to be predicted.
             alphabet: the reduction in use, or its name.
-            name: what an error calls the chain.
+            name: of the chain, for error messages.
 
         Returns:
-            `input_ids` and, with states, `labels`; equally long.
+            `input_ids` and, with states, `labels`, equally long.
 
         Raises:
-            ValueError: if the lengths differ, or a letter is wrong; it names the chain.
+            ValueError: if the lengths differ, or a letter is invalid; the message names the chain.
+
+        Example:
+            >>> chain = ResidueTokenizer.from_pretrained("bundled").encode_chain("MKT", "XHP", "q3")
+            >>> chain["labels"].tolist()
+            [-100, -100, 2, 0, -100]
         """
         try:
-            chain = {"input_ids": self.encode(sequence)}
+            chain = {"input_ids": self.encode_sequence(sequence)}
             if states is not None:
                 chain["labels"] = self.encode_labels(states, alphabet)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         if states is not None and len(chain["labels"]) != len(chain["input_ids"]):
-            num_residues = len(chain["input_ids"]) - len(self.leading) - len(self.trailing)
+            num_residues = len(chain["input_ids"]) - self.num_leading - self.num_trailing
             raise ValueError(
                 f"{name}: {num_residues} residues but {len(states)} states. "
                 "Mark unresolved residues X instead of dropping them."
             )
         return chain
 
-    def residue_slice(self) -> slice:
-        """Where the residues are among a chain's tokens: `logits[tokenizer.residue_slice()]`."""
-        return slice(len(self.leading), -len(self.trailing) or None)
+    def encode_batch(self, batch: Mapping[str, Sequence[str]], states: str = "q9") -> dict[str, list[np.ndarray]]:
+        """Encode rows of a corpus: `corpus.map(tokenizer.encode_batch, batched=True)`.
 
-    def pad(self, chains: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Put chains of tokens in one batch.
+        Args:
+            batch: the columns `sequence` and, for labels, `states`; `id`, if there, names chains in errors.
+            states: name of the alphabet of the labels; `fn_kwargs={"states": "q3"}` of `map` sets it.
 
         Returns:
-            input_ids and attention_mask, (chains, longest) int64 each.
+            the columns `input_ids`, `attention_mask` and, with states, `labels`.
 
         Raises:
-            ValueError: if there are no chains.
+            ValueError: if a chain is invalid; the message names it.
         """
-        if not len(chains):
-            raise ValueError("no chains to pad. Give at least one.")
-        lengths = np.array([len(chain) for chain in chains])
-        attention_mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-        input_ids = np.full(attention_mask.shape, self.pad_token_id, dtype=np.int64)
-        input_ids[attention_mask > 0] = np.concatenate(chains)
-        return input_ids, attention_mask
+        sequences = batch["sequence"]
+        known: Sequence[str | None] = batch.get("states") or [None] * len(sequences)
+        names = batch.get("id") or [f"row {number}" for number in range(1, len(sequences) + 1)]
+        chains = [
+            self.encode_chain(sequence, letters, states, str(name))
+            for name, sequence, letters in zip(names, sequences, known, strict=True)
+        ]
+        columns = {key: [chain[key] for chain in chains] for key in (chains[0] if chains else ())}
+        return columns | {"attention_mask": [np.ones_like(chain["input_ids"]) for chain in chains]}
+
+    def residue_slice(self) -> slice:
+        """Return where the residues are among a sequence's tokens: `logits[tokenizer.residue_slice()]`."""
+        return slice(self.num_leading, -self.num_trailing or None)
+
+    @property
+    def hidden_residue_id(self) -> int:
+        """The token of a masked residue: the vocabulary's mask, or X if it has none (ProtT5)."""
+        mask = self.mask_token_id
+        return int(self._tokens[ord(UNKNOWN_RESIDUE)] if mask is None else mask)
+
+
+def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str) -> dict[str, int]:
+    """Return the stock vocabulary with one letter for each residue, without the residues that become X."""
+    stock_vocabulary = stock.get_vocab()
+    residues = STANDARD_RESIDUES + RARE_RESIDUES
+    tokens = {
+        residue: stock_vocabulary.get(WORD_START + residue, stock_vocabulary.get(residue)) for residue in residues
+    }
+    missing = [residue for residue in STANDARD_RESIDUES + UNKNOWN_RESIDUE if tokens[residue] is None]
+    if missing:
+        raise ValueError(
+            f"the tokenizer has no token for {', '.join(missing)}: it is not a tokenizer of protein residues. "
+            "Use the one that belongs to the backbone."
+        )
+    vocabulary = {token: stock_vocabulary[token] for token in stock.all_special_tokens if token in stock_vocabulary}
+    vocabulary |= {residue: token for residue, token in tokens.items() if token is not None and residue not in replaced}
+    # Other tokens have no use here, but their numbers must be taken: tokenizers warns of holes.
+    unused = set(range(max(vocabulary.values()))) - set(vocabulary.values())
+    return vocabulary | {f"<unused_{token}>": token for token in sorted(unused)}

@@ -1,7 +1,7 @@
-"""Windows over chains that are longer than a backbone can read, and stitching what comes back.
+"""Windows over chains that are longer than a backbone can read, and stitching their hidden states together.
 
 Every residue's hidden state comes from exactly one window: the one in which it is farthest from an edge. A chain's
-own ends are no edges.
+own ends do not count as edges.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DEFAULT_OVERLAP = 256  # residues; at least 128 of context on either side of a c
 
 
 class Window(NamedTuple):
-    """A stretch of a chain that is run by itself, and the part of it that is kept; 0-based, ends exclusive."""
+    """A stretch of a chain that is run by itself, and the part of its output that is kept; 0-based, ends exclusive."""
 
     start: int
     stop: int
@@ -24,10 +24,10 @@ class Window(NamedTuple):
 
 
 def plan_windows(length: int, max_residues: int | None, overlap: int | None = None) -> list[Window]:
-    """Cut a chain into overlapping windows; each residue is kept from the window it is farthest inside of.
+    """Cut a chain into overlapping windows; each residue is kept from the window in which it is farthest from an edge.
 
-    Windows are of equal length and spread evenly, so they may overlap more than asked. Between two neighbours the
-    cut is in the middle of what they share; the chain's own ends are no edges.
+    Windows have equal lengths and are spread evenly, so they may overlap by more than `overlap`. Between two neighbours
+    the cut is in the middle of their overlap.
 
     Args:
         length: residues of the chain.
@@ -35,7 +35,11 @@ def plan_windows(length: int, max_residues: int | None, overlap: int | None = No
         overlap: residues that neighbours share at least; None means a quarter of a window, at most 256.
 
     Raises:
-        ValueError: if windows that overlap so much would not advance.
+        ValueError: if windows would not advance with such an overlap.
+
+    Example:
+        >>> [tuple(window) for window in plan_windows(10, max_residues=6, overlap=2)]
+        [(0, 6, 0, 5), (4, 10, 5, 10)]
     """
     if max_residues is None or length <= max_residues:
         return [Window(0, length, 0, length)]
@@ -56,9 +60,9 @@ class WindowBatch(NamedTuple):
     """A batch of chains cut into windows.
 
     Attributes:
-        token_index: (windows, window tokens) int64, where each token is in the flattened batch.
+        token_index: (windows, window tokens) int64, the index of each token in the flattened batch.
         attention_mask: (windows, window tokens) int64, 1 = keep.
-        row, column: (batch, tokens) int64, where each token's hidden state is found among the windows'.
+        row, column: (batch, tokens) int64, the window of each token's hidden state and its index there.
     """
 
     token_index: torch.Tensor
@@ -67,7 +71,7 @@ class WindowBatch(NamedTuple):
     column: torch.Tensor
 
     def stitch(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(windows, window tokens, hidden) to (batch, tokens, hidden)."""
+        """Stitch (windows, window tokens, hidden) to (batch, tokens, hidden)."""
         return hidden[self.row, self.column]
 
 

@@ -13,20 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.activations import GELUActivation
-from transformers.models.bert.modeling_bert import BertIntermediate
-from transformers.models.t5.modeling_t5 import T5DenseActDense
-
-from ..models.esm_blocks import OnePassIntermediate
 
 SMALLEST_RANGE = 1e-12  # of values that are all zero, whose scale must not be zero
 TYPICAL_ROW = 2048  # tokens that oneDNN chooses the layout for; any other number works too
 
-# By feed-forward module: the names of its linear layer and of the activation right after it.
-FEED_FORWARD: dict[type[nn.Module], tuple[str, str]] = {
-    BertIntermediate: ("dense", "intermediate_act_fn"),
-    OnePassIntermediate: ("dense", "activation"),
-    T5DenseActDense: ("wi", "act"),
-}
 ACTIVATIONS: dict[type[nn.Module], str] = {GELUActivation: "gelu", nn.GELU: "gelu", nn.ReLU: "relu"}  # oneDNN's names
 
 
@@ -119,7 +109,7 @@ def _replace(model: Any, replacement: type[PrepackedLinear]) -> None:
         for parent in list(block.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, nn.Linear) and _is_frozen(child):
-                    setattr(parent, name, replacement(child, _take_activation(parent, name)))
+                    setattr(parent, name, replacement(child, _take_activation(model.family, parent, name)))
 
 
 def _is_frozen(linear: nn.Linear) -> bool:
@@ -127,9 +117,9 @@ def _is_frozen(linear: nn.Linear) -> bool:
     return not linear.weight.requires_grad and not len(getattr(linear, "loras", ()))
 
 
-def _take_activation(parent: nn.Module, name: str) -> str:
+def _take_activation(family: Any, parent: nn.Module, name: str) -> str:
     """Return the name of the activation right after a linear layer, and remove it from the parent; `none` if none."""
-    for kind, (linear, activation) in FEED_FORWARD.items():
+    for kind, (linear, activation) in family.feed_forward.items():
         if isinstance(parent, kind) and name == linear:
             found = ACTIVATIONS.get(type(getattr(parent, activation)), "none")
             if found != "none":

@@ -92,11 +92,12 @@ class Ensemble(nn.Module):
                 "models to Ensemble."
             )
         dtype = as_dtype(dtype)
-        shared = fetch_backbone(configs[0], names[0], backbone, dtype=dtype, **options)
+        family = SecondaryStructureModel.class_for(configs[0].backbone_config.model_type).family
+        shared = fetch_backbone(configs[0], family, names[0], backbone, dtype=dtype, **options)
         models = []
         for name, config in zip(names, configs, strict=True):
             weights = read_weights(name, **options)
-            models.append(SecondaryStructureModel._assemble(config, share_weights(shared), weights, name, dtype))
+            models.append(SecondaryStructureModel.assemble(config, share_weights(shared), weights, name, dtype))
         return cls(models)
 
     def forward(
@@ -114,8 +115,8 @@ class Ensemble(nn.Module):
         """
         first = self.models[0]
         attention_mask = first.attention_mask(input_ids, attention_mask)
-        prefix = first.frozen_prefix(input_ids, attention_mask) if self._shares_prefix else None
-        inputs |= {"attention_mask": attention_mask, "prefix": prefix, "return_similarities": True}
+        frozen = first.run_frozen_blocks(input_ids, attention_mask) if self._shares_frozen_blocks else None
+        inputs |= {"attention_mask": attention_mask, "cached_states": frozen, "return_similarities": True}
         outputs = [model(input_ids, **inputs) for model in self.models]
         if not self._averages_similarities:
             calibrated = [
@@ -154,9 +155,9 @@ class Ensemble(nn.Module):
         return all(c.uses_centroids for c in configs) and len({c.loss_scale for c in configs}) == 1
 
     @property
-    def _shares_prefix(self) -> bool:
+    def _shares_frozen_blocks(self) -> bool:
         """True if one pass through the frozen lower blocks serves all models."""
         configs = [model.config for model in self.models]
-        reach = {(model.num_prefix_blocks, model.max_residues) for model in self.models}
+        reach = {(model.num_frozen_blocks, model.max_residues) for model in self.models}
         same = len(reach) == 1 and len({(c.backbone_fingerprint, c.window_overlap, c.freeze) for c in configs}) == 1
         return same and configs[0].backbone_fingerprint is not None and not any(c.block_mix for c in configs)

@@ -78,7 +78,7 @@ def load_predictor(
 
 def holds_all_pairs(model: Any) -> bool:
     """Return True if memory grows with the square of a chain's length."""
-    return model.family.model_type == "t5" and not (can_be_packed(model) and model.device.type == "cpu")
+    return model.family.has_quadratic_attention and not (can_be_packed(model) and model.device.type == "cpu")
 
 
 def default_precision(device: torch.device) -> str:

@@ -17,12 +17,9 @@ import torch.nn.functional as F
 
 from ..models.windows import plan_windows
 from .ensemble import Ensemble
-from .rows import ROWS
 
 # Their effect depends on the whole row: prefixes and gates belong to one chain, NoReFT counts from the row's start.
 UNPACKABLE_ADAPTERS = ("mam", "noreft", "prefix_tuning", "unipelt")
-# Types of position embeddings that `rows` supports; T5 has one type only.
-POSITIONS = {"bert": ("absolute",), "esm": ("absolute", "rotary"), "t5": (None,)}
 # Rows are padded to multiples of these: oneDNN compiles and caches code for every length of a row.
 HEAD_STEP = 128
 BLOCK_STEP = 64  # smaller, as padding costs more here
@@ -31,12 +28,11 @@ BLOCK_STEP = 64  # smaller, as padding costs more here
 def can_be_packed(model: Any) -> bool:
     """Return True if a model's chains can share a row.
 
-    That needs positions which `rows` supports, and an adapter that acts on each token by itself.
+    That needs a family that runs rows, and an adapter that acts on each token by itself.
     """
     if isinstance(model, Ensemble) or model.config.adapter in UNPACKABLE_ADAPTERS:
         return False
-    positions = getattr(model.config.backbone_config, "position_embedding_type", None)
-    return positions in POSITIONS[model.family.model_type]
+    return model.family.make_row(model.backbone, [1]) is not None
 
 
 class PackedModel:
@@ -88,7 +84,7 @@ class PackedModel:
             hidden = F.pad(torch.cat(embedded, dim=1), (0, 0, 0, padding))
             mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
             with model._adapter_context(hidden, mask):
-                row = ROWS[model.family.model_type](backbone, [*lengths, padding] if padding else lengths)
+                row = model.family.make_row(backbone, [*lengths, padding] if padding else lengths)
                 outputs = [hidden]
                 for block in model.family.blocks(backbone):
                     hidden = row.run_block(block, hidden)

@@ -20,6 +20,7 @@ import torch
 
 from ..batches.collator import ChainCollator, budget_batches
 from ..models.backbones import fingerprint
+from ..models.sequences import CleanSequence
 from .packing import PackedModel, can_be_packed
 
 MAX_TOKENS = 2048  # per row or batch: fastest on a CPU, whose caches hold it
@@ -64,21 +65,21 @@ class Predictor:
         """`model_digest` of the model."""
         return self._digest or model_digest(self.model)
 
-    def is_windowed(self, sequence: str) -> bool:
+    def is_windowed(self, sequence: str | CleanSequence) -> bool:
         """Return True if a chain is too long for the model and runs in windows."""
         limit = self.model.max_residues
         return limit is not None and len(sequence) > limit
 
-    def predict(self, sequences: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
-        """Predict chains; in the order in which they are done, not in that given.
+    def predict(self, sequences: Sequence[str | CleanSequence]) -> Iterator[tuple[int, np.ndarray]]:
+        """Predict sequences; results come in the order of computation, not in that of the input.
 
         Returns:
-            Index of a chain, and its calibrated probabilities, (residues, states) fp32.
+            The index of a sequence and its calibrated probabilities, (residues, states) fp32.
 
         Raises:
-            ResidueError: for what is no residue.
+            ResidueError: if a character is not a residue.
         """
-        chains = [self.tokenizer.encode(sequence) for sequence in sequences]
+        chains = [self.tokenizer.encode_sequence(sequence) for sequence in sequences]
         return self._predict_rows(chains) if self.packed is not None else self._predict_batches(chains)
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..models.sequences import drop_gaps, looks_like_nucleotides
+from ..models.sequences import CleanSequence, clean_sequence, looks_like_nucleotides
 
 MAX_NAME = 200  # characters; names become parts of file names and figures
 
@@ -35,21 +35,17 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Query:
     """A record that can be predicted.
 
     Attributes:
         number, name: of the record.
-        sequence: residues in upper case, without gaps and stops; length L.
-        num_gaps: gaps and stops that were taken out.
-        num_lower_case: residues that were lower case.
+        sequence: its residues, cleaned.
     """
 
     number: int
     name: str
-    sequence: str
-    num_gaps: int
-    num_lower_case: int
+    sequence: CleanSequence
 
 
 @dataclass(frozen=True)
@@ -70,22 +66,20 @@ def printable_name(name: str, number: int) -> str:
     return shown[:MAX_NAME] or f"record_{number}"
 
 
-def admit(record: Record) -> Chain | Reject:
-    """Clean a record, or say why it is no protein."""
+def admit(record: Record) -> Query | Reject:
+    """Clean a record; return a `Reject` with the reason if it is not a protein sequence."""
     try:
-        sequence, num_gaps = drop_gaps(record.sequence)
+        sequence = clean_sequence(record.sequence, drop_gaps=True)
     except ValueError as error:
         return Reject(record.number, record.name, str(error))
-    if not sequence:
-        return Reject(record.number, record.name, "no residues. Leave out records without a sequence.")
     if looks_like_nucleotides(sequence):
         return Reject(
             record.number,
             record.name,
-            f"all {len(sequence)} letters from position 1 on are of ACGTUN: nucleotides by the look of it. "
-            "Translate it to a protein first.",
+            f"all {len(sequence)} letters from position 1 on are of ACGTUN: these look like nucleotides. "
+            "Translate them to a protein first.",
         )
-    return Chain(record.number, record.name, sequence.upper(), num_gaps, sum(map(str.islower, sequence)))
+    return Query(record.number, record.name, sequence)
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ class Part:
     """
 
     number: int
-    chains: list[Chain]
+    chains: list[Query]
     rejects: list[Reject]
     digest: str
 
@@ -136,12 +130,12 @@ def divide(records: Iterable[Record], max_residues: int, max_records: int, skip_
 
 def _part(number: int, records: list[Record], skip_bad: bool) -> Part:
     digest = hashlib.sha256()
-    chains: list[Chain] = []
+    chains: list[Query] = []
     rejects: list[Reject] = []
     for record in records:
         digest.update(f"{record.name}\n{record.sequence}\n".encode())
         found = admit(record)
-        if isinstance(found, Chain):
+        if isinstance(found, Query):
             chains.append(found)
         elif skip_bad:
             rejects.append(found)

@@ -72,25 +72,23 @@ class RunOptions:
 
 def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = None) -> tuple[list[Prediction], Counts]:
     """Predict the chains of a part, and return the predictions in the order of the input."""
-    before = predictor.tokenizer.counts
     probabilities: dict[int, Any] = {}
     for index, found in predictor.predict([chain.sequence for chain in part.chains]):
         probabilities[index] = found
         if bar is not None:
             bar.update(len(found))
     predictions = [
-        Prediction(chain.number, chain.name, chain.sequence, predictor.alphabet, probabilities[index], alphabet)
+        Prediction(chain.number, chain.name, str(chain.sequence), predictor.alphabet, probabilities[index], alphabet)
         for index, chain in enumerate(part.chains)
     ]
-    cleaned = predictor.tokenizer.counts
     return predictions, Counts(
         chains=len(part.chains),
         residues=part.num_residues,
         windowed=sum(predictor.is_windowed(chain.sequence) for chain in part.chains),
         rejected=len(part.rejects),
-        gaps=sum(chain.num_gaps for chain in part.chains),
-        lower_case=sum(chain.num_lower_case for chain in part.chains),
-        replaced=sum(cleaned.replaced.values()) - sum(before.replaced.values()),
+        gaps=sum(chain.sequence.num_gaps for chain in part.chains),
+        lower_case=sum(chain.sequence.num_lower_case for chain in part.chains),
+        replaced=sum(predictor.tokenizer.count_replaced(chain.sequence) for chain in part.chains),
     )
 
 

@@ -208,7 +208,7 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
             continue
         with FakeTensorMode():
             planned = planned_model(model)
-        depth = planned.num_prefix_blocks
+        depth = planned.num_frozen_blocks
         if depth == 0:
             continue
         chains = _digest(corpora, SAME_CHAINS)
@@ -217,7 +217,7 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
             lengths[chains] = [*loaded.train["num_residues"], *loaded.validation["num_residues"]]
         origin = f"{training.prefix_cache} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {chains}"
         depths[-1] = origin, depth
-        sizes.setdefault(origin, {})[depth] = cached_states_bytes(planned, lengths[chains])
+        sizes.setdefault(origin, {})[depth] = cached_states_bytes(planned, depth, lengths[chains])
     return depths, sizes
 
 

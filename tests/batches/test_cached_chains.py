@@ -133,7 +133,9 @@ def check_cached_logits(tmp_path, family, options, **changes):
     assert torch.allclose(from_cache[mask], live[mask], atol=tolerance)
     assert len(set(cached.keys)) == len(cached) - 1
     specials = 1 if family == "t5" else 2
-    expected = cached_states_bytes(model, [length - specials for length in chains.lengths[:-1]])
+    expected = cached_states_bytes(
+        model, model.num_frozen_blocks, [length - specials for length in chains.lengths[:-1]]
+    )
     assert sum(path.stat().st_size for path in tmp_path.glob(f"prefixes/*/*/{DATA_FILE}")) == expected
 
 
@@ -185,7 +187,7 @@ def test_workers_of_a_data_loader_read_what_this_process_reads(tmp_path, start_m
     options = {"batch_size": 2, "collate_fn": ChainCollator(1)}
     workers = {"num_workers": 2 if start_method == "fork" else 1, "multiprocessing_context": start_method}
     for here, there in zip(DataLoader(cached, **options), DataLoader(cached, **options, **workers), strict=True):
-        assert torch.equal(here["prefix"][0], there["prefix"][0])
+        assert torch.equal(here["cached_states"][0], there["cached_states"][0])
         assert torch.equal(here["input_ids"], there["input_ids"])
 
 

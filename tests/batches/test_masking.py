@@ -32,9 +32,9 @@ def test_a_fraction_of_the_residues_is_masked_and_nothing_else_changes(tokenizer
     for index, original in enumerate(before):
         item = masked[index]
         changed = item["input_ids"] != original
-        assert set(item["input_ids"][changed]) <= {tokenizer.mask_token_id}
-        assert not changed[: len(tokenizer.leading)].any()
-        assert not changed[len(changed) - len(tokenizer.trailing) :].any()
+        assert set(item["input_ids"][changed]) <= {tokenizer.hidden_residue_id}
+        assert not changed[: tokenizer.num_leading].any()
+        assert not changed[len(changed) - tokenizer.num_trailing :].any()
         assert (item["labels"] == chains[index]["labels"]).all()
         assert (chains[index]["input_ids"] == original).all()
         fractions.append(changed.sum() / 200)
@@ -44,9 +44,8 @@ def test_a_fraction_of_the_residues_is_masked_and_nothing_else_changes(tokenizer
 
 
 def test_a_masked_residue_becomes_the_mask_token_or_x(tokenizer):
-    vocabulary = tokenizer.stock.get_vocab()
-    name = {"esm": "<mask>", "bert": "[MASK]", "t5": "▁X"}[tokenizer.family.model_type]
-    assert tokenizer.mask_token_id == vocabulary[name]
+    name = {1: tokenizer.mask_token, 0: "X"}[tokenizer.num_leading]  # T5 has neither a leading token nor a mask
+    assert tokenizer.hidden_residue_id == tokenizer.get_vocab()[name]
 
 
 def test_masks_depend_on_epoch_and_seed_only(tokenizer):

@@ -103,7 +103,7 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         (["predict", SEQUENCE, "--model", "{data}/nothing"], "error: "),
         (["predict", "{data}/two.fasta", "--format", "tsv,ss2"], "standard output takes one text format"),
         (["predict", "{data}/two.fasta", "--resume"], "--resume needs the directory of the run. Give it with -o"),
-        (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "does not fold into q8"),
+        (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "cannot be reduced to q8"),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_tokens", "0"], "max_tokens is 0"),
         (["predict", "MKVL", "--format", "pdf"], "unknown format 'pdf'. Choose from: three-line"),
         (["predict", "MKVL", "--states", "q7"], "unknown state set 'q7'"),

@@ -64,7 +64,7 @@ def test_several_models_are_scored_as_an_ensemble(folder, tmp_path):
     for sequence, probabilities in zip(
         SEQUENCES, predict(ensemble, tokenizer, SEQUENCES, quiet=True).probabilities, strict=True
     ):
-        tokens = torch.from_numpy(tokenizer.encode(sequence))[None]
+        tokens = torch.from_numpy(tokenizer.encode_sequence(sequence))[None]
         with torch.no_grad():
             logits = ensemble(tokens).logits[0, tokenizer.residue_slice()]
         assert np.allclose(probabilities, (logits / 2).softmax(-1), atol=1e-5)  # the mean of 1 and 3

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.hub.push import check_staged, stage_model
-from lift_ss_hf.models.modeling import EsmForSecondaryStructure
+from lift_ss_hf.models.esm import EsmForSecondaryStructure
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ LOGITS = """
 import torch
 from safetensors.torch import save_file
 def save_logits(name, model, tokenizer):
-    tokens = torch.from_numpy(tokenizer.encode("MKTAYIAKQR"))[None]
+    tokens = torch.from_numpy(tokenizer.encode_sequence("MKTAYIAKQR"))[None]
     with torch.no_grad():
         save_file({"logits": model(tokens, torch.ones_like(tokens)).logits}, name)
 """
@@ -66,16 +66,16 @@ WITHOUT_THE_PACKAGE = """
 import json
 from transformers import pipeline
 predictor = pipeline(model="org/name", trust_remote_code=True)
-save_logits("remote", predictor.model, predictor.residues)
+save_logits("remote", predictor.model, predictor.tokenizer)
 print(json.dumps([predictor(SEQUENCES, states="q3"), predictor(SEQUENCES, states="q3", batch_size=3)]))
 """
 WITH_THE_PACKAGE = """
 import lift_ss_hf
 from transformers import pipeline
 by_task = pipeline("protein-secondary-structure", model="org/name")
-save_logits("by_task", by_task.model, by_task.residues)
+save_logits("by_task", by_task.model, by_task.tokenizer)
 inferred = pipeline(model="org/name")
-save_logits("inferred", inferred.model, inferred.residues)
+save_logits("inferred", inferred.model, inferred.tokenizer)
 classes = (lift_ss_hf.SecondaryStructureModel, lift_ss_hf.ResidueTokenizer)
 save_logits("loaded", *(each.from_pretrained("org/name") for each in classes))
 """

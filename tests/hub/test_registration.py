@@ -7,7 +7,7 @@ import pytest
 
 CHECK = (
     "assert AutoConfig.for_model('esm_secondary_structure').model_type == 'esm_secondary_structure'; "
-    "from lift_ss_hf.models.configuration import EsmSecondaryStructureConfig as C; "
+    "from lift_ss_hf.models.esm import EsmSecondaryStructureConfig as C; "
     "assert AutoModelForTokenClassification._model_mapping[C].__name__ == 'EsmForSecondaryStructure'"
 )
 TRANSFORMERS = "from transformers import AutoConfig, AutoModelForTokenClassification"
@@ -27,7 +27,7 @@ def run(code):
         f"{TRANSFORMERS}; import lift_ss_hf",
         f"import lift_ss_hf; from transformers import BertModel; {TRANSFORMERS}",
         f"import lift_ss_hf; import adapters; {TRANSFORMERS}",
-        f"from lift_ss_hf.models.modeling import EsmForSecondaryStructure; {TRANSFORMERS}",
+        f"from lift_ss_hf.models.esm import EsmForSecondaryStructure; {TRANSFORMERS}",
     ],
 )
 def test_auto_classes_know_the_models(imports):
@@ -50,17 +50,25 @@ def test_public_names_are_there_and_listed():
 
 def test_the_announced_types_are_those_of_the_configurations():
     from lift_ss_hf.hub.registration import MODEL_TYPES
-    from lift_ss_hf.models import configuration as c
+    from lift_ss_hf.models.families import MODEL_CLASSES
 
-    families = (c.EsmSecondaryStructureConfig, c.T5SecondaryStructureConfig, c.BertSecondaryStructureConfig)
-    assert tuple(family.model_type for family in families) == MODEL_TYPES
+    assert tuple(sorted(model.config_class.model_type for model in MODEL_CLASSES.values())) == MODEL_TYPES
 
 
-def test_a_name_that_does_not_exist_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     import lift_ss_hf
 
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="nothing"):
         _ = lift_ss_hf.nothing
+
+
+@pytest.mark.process
+def test_importing_the_package_sets_no_log_level_and_reads_no_device():
+    code = (
+        "import logging, sys; level = logging.getLogger().level; import lift_ss_hf; "
+        "assert logging.getLogger().level == level; assert 'torch' not in sys.modules"
+    )
+    assert run(code) == ""
 
 
 @pytest.mark.process

@@ -366,7 +366,7 @@ def test_bad_input_is_one_clear_line(arguments, message):
 
 
 def test_labels_of_a_coarser_alphabet_are_refused():
-    with pytest.raises(ValueError, match="does not fold into"):
+    with pytest.raises(ValueError, match="cannot be reduced to"):
         score([[0]], [[0]], "q9", source="q3")
 
 

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, Trainer, TrainingArguments
 
 from lift_ss_hf.hub.registration import register
-from lift_ss_hf.models.modeling import EsmForSecondaryStructure, SecondaryStructureModel
+from lift_ss_hf.models.esm import EsmForSecondaryStructure
+from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
 
@@ -173,7 +174,7 @@ def test_a_newer_format_is_refused(saved):
 
 
 def test_the_wrong_class_is_told_the_right_one(saved):
-    from lift_ss_hf.models.modeling import T5ForSecondaryStructure
+    from lift_ss_hf.models.t5 import T5ForSecondaryStructure
 
     with pytest.raises(ValueError, match="use EsmForSecondaryStructure, not T5ForSecondaryStructure"):
         T5ForSecondaryStructure.from_pretrained(saved)
@@ -401,7 +402,7 @@ def test_the_real_esm2_8m_loads_and_its_artefact_is_small(shared_esm2, tmp_path)
     model = SecondaryStructureModel.from_backbone(shared_esm2, head="linear", top_blocks=3)
     tokenizer = ResidueTokenizer.from_pretrained(shared_esm2)
     ubiquitin = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
-    input_ids = torch.from_numpy(tokenizer.encode(ubiquitin))[None]
+    input_ids = torch.from_numpy(tokenizer.encode_sequence(ubiquitin))[None]
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())

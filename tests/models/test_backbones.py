@@ -4,7 +4,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone, tiny_backbone
 from transformers import EsmConfig, EsmForMaskedLM, GPT2Config
 
-from lift_ss_hf.models.backbones import fingerprint, get_family, portable_name, read_backbone_config
+from lift_ss_hf.models.backbones import fingerprint, portable_name
+from lift_ss_hf.models.families import get_family, read_backbone_config
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
 
@@ -147,7 +148,7 @@ def test_what_is_no_encoder_is_refused(tmp_path):
     GPT2Config(n_layer=1).save_pretrained(tmp_path / "gpt2")
     EsmConfig(vocab_size=33, is_decoder=True).save_pretrained(tmp_path / "decoder")
     EsmConfig(vocab_size=33, is_folding_model=True).save_pretrained(tmp_path / "fold")
-    with pytest.raises(ValueError, match=r"model type 'gpt2' is none .* bert, esm, t5"):
+    with pytest.raises(ValueError, match=r"model type 'gpt2' cannot be used here.* bert, esm, t5"):
         read_backbone_config(tmp_path / "gpt2")
     with pytest.raises(ValueError, match="is_decoder"):
         read_backbone_config(tmp_path / "decoder")
@@ -182,16 +183,22 @@ def write_config(folder, content):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: damage_weights(folder, b""), r"the backbone '.*' is damaged: .*header.* Fetch its files again"),
+        (
+            lambda folder: damage_weights(folder, b""),
+            r"the backbone '.*' is damaged: .*header.* Download its files again",
+        ),
         (
             lambda folder: damage_weights(folder, (folder / "model.safetensors").read_bytes()[:5000]),
             r"the backbone '.*' is damaged: ",
         ),
         (lambda folder: (folder / "model.safetensors").unlink(), r"cannot fetch the backbone '.*': Error no file"),
-        (lambda folder: write_config(folder, "[]"), r"the config\.json of '.*' is no JSON object"),
+        (lambda folder: write_config(folder, "[]"), r"the config\.json of '.*' is not a JSON object"),
         (lambda folder: write_config(folder, "{"), r"cannot read the configuration of '.*': .*not a valid JSON"),
         (lambda folder: write_config(folder, "{}"), r"'.*' has no config\.json with a model_type"),
-        (lambda folder: write_config(folder, '{"model_type": "new"}'), r"a backbone of model type 'new' is none"),
+        (
+            lambda folder: write_config(folder, '{"model_type": "new"}'),
+            r"a backbone of model type 'new' cannot be",
+        ),
         (
             lambda folder: write_config(folder, '{"model_type": "esm", "hidden_size": "x", "vocab_size": 33}'),
             r"has hidden_size 'x'\. Expected a whole number",

@@ -3,14 +3,14 @@ import json
 import pytest
 from tiny_models import tiny_backbone
 
-from lift_ss_hf.models.block_mix import BLOCK_MIXERS
+from lift_ss_hf.models.bert import BertSecondaryStructureConfig
 from lift_ss_hf.models.configuration import (
     BLOCK_MIXES,
-    BertSecondaryStructureConfig,
-    EsmSecondaryStructureConfig,
     SecondaryStructureConfig,
-    T5SecondaryStructureConfig,
 )
+from lift_ss_hf.models.esm import EsmSecondaryStructureConfig
+from lift_ss_hf.models.heads import BLOCK_MIXERS
+from lift_ss_hf.models.t5 import T5SecondaryStructureConfig
 
 CLASSES = {"esm": EsmSecondaryStructureConfig, "t5": T5SecondaryStructureConfig, "bert": BertSecondaryStructureConfig}
 
@@ -34,7 +34,7 @@ def config(**options) -> SecondaryStructureConfig:
         ({"adapter": None, "adapter_options": {"r": 2}}, r"adapter_options were given without an adapter"),
         ({"leave_out": [1, 4]}, r"leave_out names block 4, but the backbone has 4 blocks, 0 to 3\."),
         ({"leave_out": [-1]}, r"leave_out names block -1"),
-        ({"leave_out": range(4)}, r"leave_out names all 4 blocks, so there is no adapter\. For feature extraction"),
+        ({"leave_out": range(4)}, r"leave_out names all 4 blocks, so no block has an adapter\. For feature extraction"),
         ({"adapter": None, "leave_out": [0]}, r"leave_out was given without an adapter"),
         ({"freeze": 2}, r"freeze=2 with adapter='bottleneck': an adapter is trained over a frozen backbone"),
         ({"adapter": None, "freeze": 5}, r"freeze is 5\. Expected \"all\", None, or .* from 0 to 4\."),
@@ -51,7 +51,7 @@ def config(**options) -> SecondaryStructureConfig:
         ({"calibration_temperature": 0.0}, r"calibration_temperature is 0\.0, too small\."),
         ({"max_residues": 0}, r"max_residues is 0, too small\."),
         ({"max_residues": 10, "window_overlap": 10}, r"windows of 10 residues cannot overlap by 10\."),
-        ({"format_version": 7}, r"format version 7, this package reads up to 1\. Upgrade"),
+        ({"format_version": 7}, r"format version 7, but this package reads up to 1\. Upgrade"),
         ({"adapter_options": {"reduction_factor": 64}}, r"on a backbone of width 32 has a bottleneck of 0\."),
         ({"leave_out": [0.5]}, r"leave_out is \[0\.5\]\. Expected numbers of blocks\."),
         ({"leave_out": 1}, r"leave_out is 1\. Expected numbers of blocks\."),
@@ -83,11 +83,6 @@ def config(**options) -> SecondaryStructureConfig:
 def test_what_cannot_be_built_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         config(**options)
-
-
-def test_models_from_before_the_choice_of_mixes_still_load():
-    assert config(block_mix=True).block_mix == "mean"
-    assert config(block_mix=False).block_mix is None
 
 
 def test_every_mix_that_can_be_named_can_be_built():

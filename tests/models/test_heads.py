@@ -2,7 +2,8 @@ import pytest
 import torch
 from tiny_models import tiny_backbone
 
-from lift_ss_hf.models.configuration import HEADS, EsmSecondaryStructureConfig
+from lift_ss_hf.models.configuration import HEADS
+from lift_ss_hf.models.esm import EsmSecondaryStructureConfig
 from lift_ss_hf.models.heads import InceptionEncoder, StateHead, unit_vectors
 
 CASES = [(head, loss) for head in HEADS for loss in ("centroid", "cross_entropy")]

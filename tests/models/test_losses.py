@@ -45,7 +45,7 @@ def test_a_margin_is_taken_off_the_target_alone(label):
 def test_labels_that_are_no_states_are_named():
     logits = torch.zeros(2, 3, 9)
     for label in (9, -1):
-        with pytest.raises(ValueError, match=rf"label {label} is no state\. Expected 0 to 8, or -100 to ignore it"):
+        with pytest.raises(ValueError, match=rf"label {label} is not a state\. Expected 0 to 8, or -100 to ignore it"):
             residue_loss(logits, torch.tensor([[0, 1, -100], [2, label, 8]]))
     with pytest.raises(ValueError, match=r"labels have the shape \(2, 2\), expected \(2, 3\)"):
         residue_loss(logits, torch.zeros(2, 2, dtype=torch.int64))

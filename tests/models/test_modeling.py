@@ -6,12 +6,12 @@ import torch
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lift_ss_hf.models.bert import BertForSecondaryStructure
+from lift_ss_hf.models.esm import EsmForSecondaryStructure
 from lift_ss_hf.models.modeling import (
-    BertForSecondaryStructure,
-    EsmForSecondaryStructure,
     SecondaryStructureModel,
-    T5ForSecondaryStructure,
 )
+from lift_ss_hf.models.t5 import T5ForSecondaryStructure
 
 CLASSES = {"esm": EsmForSecondaryStructure, "t5": T5ForSecondaryStructure, "bert": BertForSecondaryStructure}
 
@@ -113,18 +113,18 @@ def test_from_a_prefix_only_what_training_changes_is_run(backbones, family, adap
     batch = batch_of_chains(family, [9, 5])
     kept = batch["attention_mask"] > 0
     whole = model.hidden_states(batch["input_ids"], batch["attention_mask"])
-    prefix = model.frozen_prefix(batch["input_ids"], batch["attention_mask"])
+    frozen = model.run_frozen_blocks(batch["input_ids"], batch["attention_mask"])
     ran = []
     for block in model.family.blocks(model.backbone):
         block.register_forward_hook(lambda block, *_: ran.append(block))
-    torch.testing.assert_close(model.trained_blocks(prefix, batch["attention_mask"])[kept], whole[kept])
+    torch.testing.assert_close(model.run_trained_blocks(frozen, batch["attention_mask"])[kept], whole[kept])
     assert len(ran) == blocks_run
     with torch.no_grad():  # and the prefix depends on nothing that training changes
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(1.0)
-    again = model.frozen_prefix(batch["input_ids"], batch["attention_mask"])
-    assert torch.equal(again[-1], prefix[-1])
+    again = model.run_frozen_blocks(batch["input_ids"], batch["attention_mask"])
+    assert torch.equal(again[-1], frozen[-1])
 
 
 def test_the_dropout_of_an_adapter_that_acts_on_a_frozen_block_is_trained_with(backbones):
@@ -172,16 +172,16 @@ def test_reentrant_checkpointing_is_refused(backbones):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_frozen_prefix_has_no_dropout_while_the_model_trains(tmp_path, family):
+def test_frozen_blocks_have_no_dropout_while_the_model_trains(tmp_path, family):
     dropout = {"dropout_rate": 0.5} if family == "t5" else {"hidden_dropout_prob": 0.5}
     model = new_model(save_tiny_backbone(tmp_path, family, **dropout)).train()
     batch = batch_of_chains(family, [9, 5])
     inputs = batch["input_ids"], batch["attention_mask"]
-    prefix = [model.frozen_prefix(*inputs)[0] for _ in range(2)]
-    assert torch.equal(*prefix)
+    frozen = [model.run_frozen_blocks(*inputs)[0] for _ in range(2)]
+    assert torch.equal(*frozen)
     assert not torch.equal(model.hidden_states(*inputs), model.hidden_states(*inputs))  # above there is
     model.eval()
-    assert torch.equal(prefix[0], model.frozen_prefix(*inputs)[0])
+    assert torch.equal(frozen[0], model.run_frozen_blocks(*inputs)[0])
     assert torch.equal(model.hidden_states(*inputs), model.hidden_states(*inputs))
 
 
@@ -375,11 +375,11 @@ def test_a_prefix_that_was_kept_gives_the_same_logits(backbones):
     ):
         model = new_model(backbones["esm"], perturb=True, **options)
         batch = batch_of_chains("esm", [30, 9])
-        prefix = model.frozen_prefix(batch["input_ids"], batch["attention_mask"])
-        kept = model(attention_mask=batch["attention_mask"], prefix=prefix)
+        frozen = model.run_frozen_blocks(batch["input_ids"], batch["attention_mask"])
+        kept = model(attention_mask=batch["attention_mask"], cached_states=frozen)
         assert torch.equal(kept.logits, model(**batch).logits)
     with pytest.raises(ValueError, match="forward needs input_ids"):
-        model(prefix=prefix)
+        model(cached_states=frozen)
 
 
 def test_outputs_that_were_asked_for(backbones):

@@ -9,8 +9,10 @@ from hub_server import running_hub
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.models.artefact import find_backbone
-from lift_ss_hf.models.backbones import PickleError, get_family
-from lift_ss_hf.models.modeling import EsmForSecondaryStructure, SecondaryStructureModel
+from lift_ss_hf.models.backbones import PickleError
+from lift_ss_hf.models.esm import EsmForSecondaryStructure
+from lift_ss_hf.models.families import get_family
+from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.training.checkpoints import find_damage
 

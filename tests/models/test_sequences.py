@@ -1,14 +1,17 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lift_ss_hf.models.sequences import RARE_RESIDUES, STANDARD_RESIDUES, CleaningCounts, ResidueError, clean_residues
+from lift_ss_hf.models.sequences import (
+    RARE_RESIDUES,
+    STANDARD_RESIDUES,
+    ResidueError,
+    clean_sequence,
+    looks_like_nucleotides,
+)
 
-
-def test_lower_case_goes_up_and_what_a_backbone_lacks_becomes_x():
-    clean, counts = clean_residues("  MKtBuO\n", replace="BJOUZ")
-    assert clean == "MKTXXX"
-    assert counts == CleaningCounts(chains=1, residues=6, lower_case=2, replaced={"B": 1, "O": 1, "U": 1})
+RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES
 
 
 @pytest.mark.parametrize(
@@ -17,15 +20,15 @@ def test_lower_case_goes_up_and_what_a_backbone_lacks_becomes_x():
         ("MKT*", "*", 4, "stop codon"),
         ("MK-T", "-", 3, "gap"),
         ("MK.T", ".", 3, "gap"),
-        ("MK T", " ", 3, "no residue"),
-        ("1MKT", "1", 1, "no residue"),
-        ("MKα", "α", 3, "no residue"),
-        ("MÉK", "É", 2, "no residue"),
+        ("MK T", " ", 3, "not a residue"),
+        ("1MKT", "1", 1, "not a residue"),
+        ("MKα", "α", 3, "not a residue"),
+        ("MÉK", "É", 2, "not a residue"),
     ],
 )
-def test_what_is_no_residue_is_named_with_its_place(sequence, found, position, words):
+def test_an_invalid_character_is_named_with_its_position(sequence, found, position, words):
     with pytest.raises(ResidueError, match=words) as caught:
-        clean_residues(sequence)
+        clean_sequence(sequence)
     assert (caught.value.found, caught.value.position) == (found, position)
     assert f"{found!r} at position {position}" in str(caught.value)
 
@@ -33,20 +36,42 @@ def test_what_is_no_residue_is_named_with_its_place(sequence, found, position, w
 @pytest.mark.parametrize("sequence", ["", "  \n"])
 def test_an_empty_sequence_is_refused(sequence):
     with pytest.raises(ValueError, match="sequence is empty"):
-        clean_residues(sequence)
+        clean_sequence(sequence)
+    with pytest.raises(ValueError, match="sequence is empty"):
+        clean_sequence("-*.", drop_gaps=True)
 
 
-@given(st.text(STANDARD_RESIDUES + RARE_RESIDUES + STANDARD_RESIDUES.lower(), min_size=1), st.text("BJOUZ"))
-def test_one_letter_in_one_letter_out(sequence, replace):
-    clean, counts = clean_residues(sequence, replace)
-    expected = "".join("X" if letter in replace else letter for letter in sequence.upper())
-    assert clean == expected
-    assert counts.residues == len(sequence)
-    assert counts.lower_case == sum(letter.islower() for letter in sequence)
-    assert sum(counts.replaced.values()) == sum(letter in replace for letter in sequence.upper())
+@given(st.text(RESIDUES + RESIDUES.lower(), min_size=1))
+def test_one_letter_in_is_one_residue_out(sequence):
+    clean = clean_sequence(f" {sequence}\n")
+    assert str(clean) == sequence.upper()
+    assert len(clean) == len(sequence)
+    assert clean.codes.dtype == np.uint8
+    assert clean.num_lower_case == sum(map(str.islower, sequence))
+    assert clean.num_gaps == 0
 
 
-def test_counts_add_up_over_chains():
-    total = clean_residues("MUU", "U")[1] + clean_residues("mBU", "BU")[1]
-    assert total == CleaningCounts(chains=2, residues=6, lower_case=1, replaced={"B": 1, "U": 3})
-    assert str(total) == "6 residues of 2 chains: 1 were lower case, replaced by X: 1 B, 3 U."
+@given(st.text(RESIDUES + RESIDUES.lower() + "-.*", min_size=1).filter(lambda text: text.strip("-.*")))
+def test_gaps_and_stops_are_removed_and_counted(sequence):
+    clean = clean_sequence(sequence, drop_gaps=True)
+    residues = "".join(letter for letter in sequence if letter not in "-.*")
+    assert str(clean) == residues.upper()
+    assert clean.num_gaps == len(sequence) - len(residues)
+    assert clean.num_lower_case == sum(map(str.islower, residues))
+
+
+def test_positions_of_errors_count_gaps():
+    with pytest.raises(ResidueError) as caught:
+        clean_sequence("MK-V1A", drop_gaps=True)
+    assert caught.value.position == 5
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"),
+    [
+        *(("ACGT" * 5, True), ("acgu" * 5, True), ("ACGTN" * 4, True)),
+        *(("GATTACA", False), ("AG" * 10, False), ("ACGT" * 10 + "W", False), ("AN" * 10, False)),
+    ],
+)
+def test_nucleotides_are_recognised(sequence, expected):
+    assert looks_like_nucleotides(clean_sequence(sequence)) is expected

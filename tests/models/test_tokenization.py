@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import prot_bert_tokenizer, prot_t5_tokenizer, save_tiny_backbone
-from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, EsmTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from lift_ss_hf.models.families import get_family
 from lift_ss_hf.models.modeling import SecondaryStructureModel
-from lift_ss_hf.models.sequences import RARE_RESIDUES, STANDARD_RESIDUES, CleaningCounts
+from lift_ss_hf.models.sequences import RARE_RESIDUES, STANDARD_RESIDUES, clean_sequence
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES
@@ -24,17 +26,20 @@ def stock(tmp_path_factory):
 @pytest.mark.parametrize("family", ["esm", "t5", "bert"])
 @given(sequence=st.text(STANDARD_RESIDUES + "X", min_size=1, max_size=60))
 def test_clean_residues_get_the_tokens_of_the_stock_tokenizer(stock, family, sequence):
-    tokenizer = ResidueTokenizer(stock[family], family)
+    tokenizer = ResidueTokenizer.from_stock(stock[family], get_family(family))
     written = sequence if family == "esm" else " ".join(sequence)  # ProtT5 and ProtBert read words
-    assert tokenizer.encode(sequence).tolist() == stock[family](written)["input_ids"]
+    expected = stock[family](written)["input_ids"]
+    assert tokenizer.encode_sequence(sequence).tolist() == expected
+    assert tokenizer(sequence)["input_ids"] == tokenizer.encode(sequence) == expected
 
 
 @pytest.mark.parametrize("family", ["esm", "t5", "bert"])
 @given(sequence=st.text(RESIDUES + RESIDUES.lower(), min_size=1, max_size=60))
 def test_one_residue_is_one_token(stock, family, sequence):
-    tokenizer = ResidueTokenizer(stock[family], family)
-    tokens = tokenizer.encode(sequence)
-    assert len(tokens) == len(sequence) + len(tokenizer.leading) + len(tokenizer.trailing)
+    tokenizer = ResidueTokenizer.from_stock(stock[family], get_family(family))
+    tokens = tokenizer.encode_sequence(sequence)
+    assert len(tokens) == len(sequence) + tokenizer.num_leading + tokenizer.num_trailing
+    assert tokens.tolist() == tokenizer(sequence)["input_ids"]
     assert tokens.dtype == np.int64
     residues = stock[family].convert_ids_to_tokens(tokens[tokenizer.residue_slice()].tolist())
     expected = ["X" if letter in tokenizer.replaced else letter for letter in sequence.upper()]
@@ -42,24 +47,22 @@ def test_one_residue_is_one_token(stock, family, sequence):
 
 
 def test_rare_residues_by_family(stock):
-    assert ResidueTokenizer(stock["esm"], "esm").replaced == "J"
-    assert ResidueTokenizer(stock["t5"], "t5").replaced == "BJOUZ"
-    assert ResidueTokenizer(stock["bert"], "bert").replaced == "BJOUZ"
-    tokenizer = ResidueTokenizer(stock["t5"], "t5")
-    tokenizer.encode("MUk")
-    tokenizer.encode("MUZ")
-    assert tokenizer.counts == CleaningCounts(2, 6, 1, {"U": 2, "Z": 1})
+    assert ResidueTokenizer.from_stock(stock["esm"], get_family("esm")).replaced == "J"
+    assert ResidueTokenizer.from_stock(stock["t5"], get_family("t5")).replaced == "BJOUZ"
+    assert ResidueTokenizer.from_stock(stock["bert"], get_family("bert")).replaced == "BJOUZ"
+    tokenizer = ResidueTokenizer.from_stock(stock["t5"], get_family("t5"))
+    assert tokenizer.count_replaced(clean_sequence("MUkZX")) == 2
 
 
 def test_runs_that_shift_the_stock_tokenizer_do_not_shift_labels(stock):
     assert len(stock["esm"]("MJJJK")["input_ids"]) == 5  # <cls> M <unk> K <eos>: why this class exists
-    chain = ResidueTokenizer(stock["esm"], "esm").encode_chain("MJJJK", "LLEEH")
+    chain = ResidueTokenizer.from_stock(stock["esm"], get_family("esm")).encode_chain("MJJJK", "LLEEH")
     assert chain["input_ids"].tolist() == stock["esm"]("MXXXK")["input_ids"]
     assert chain["labels"].tolist() == [-100, 0, 0, 2, 2, 5, -100]
 
 
 def test_labels_are_folded_and_unresolved_residues_ignored(stock):
-    tokenizer = ResidueTokenizer(stock["t5"], "t5")
+    tokenizer = ResidueTokenizer.from_stock(stock["t5"], get_family("t5"))
     assert tokenizer.encode_chain("MKTA", "XHP-", "q3")["labels"].tolist() == [-100, 2, 0, 0, -100]
     assert "labels" not in tokenizer.encode_chain("MKTA")
 
@@ -68,23 +71,22 @@ def test_labels_are_folded_and_unresolved_residues_ignored(stock):
     ("sequence", "states", "message"),
     [
         ("M" * 75, "L" * 74, "1abc_A: 75 residues but 74 states. Mark unresolved residues X instead of dropping them."),
-        ("MK*T", "LLLL", r"1abc_A: '\*' at position 3 is no residue"),
+        ("MK*T", "LLLL", r"1abc_A: '\*' at position 3 is not a residue"),
         ("MKT", "LQL", "1abc_A: unknown state 'Q' at position 2"),
         ("", "", "1abc_A: the sequence is empty"),
     ],
 )
 def test_a_chain_that_is_wrong_is_named(stock, sequence, states, message):
     with pytest.raises(ValueError, match=message):
-        ResidueTokenizer(stock["esm"], "esm").encode_chain(sequence, states, name="1abc_A")
+        ResidueTokenizer.from_stock(stock["esm"], get_family("esm")).encode_chain(sequence, states, name="1abc_A")
 
 
 def test_tokens_fit_the_model(stock, tmp_path):
     name = save_tiny_backbone(tmp_path / "backbone", "esm")
     model = SecondaryStructureModel.from_backbone(name, head="linear")
     tokenizer = ResidueTokenizer.from_pretrained(name)
-    import torch
-
-    input_ids, attention_mask = map(torch.from_numpy, tokenizer.pad([tokenizer.encode(s) for s in ("MKTA", "MK")]))
+    batch = tokenizer(["MKTA", "MK"], padding=True, return_tensors="pt")
+    input_ids, attention_mask = batch["input_ids"], batch["attention_mask"]
     assert attention_mask.tolist() == [[1] * 6, [1, 1, 1, 1, 0, 0]]
     residues = model.residue_mask(attention_mask)
     assert residues.sum(1).tolist() == [4, 2]
@@ -94,32 +96,29 @@ def test_tokens_fit_the_model(stock, tmp_path):
 
 def test_it_is_found_with_the_model_or_with_its_backbone(tmp_path):
     name = save_tiny_backbone(tmp_path / "backbone", "esm")
-    expected = ResidueTokenizer.from_pretrained(name).encode("MKTAYIAK").tolist()
+    expected = ResidueTokenizer.from_pretrained(name).encode("MKTAYIAK")
     SecondaryStructureModel.from_backbone(name, head="linear").save_pretrained(tmp_path / "model")
-    assert ResidueTokenizer.from_pretrained(tmp_path / "model").encode("MKTAYIAK").tolist() == expected
+    assert ResidueTokenizer.from_pretrained(tmp_path / "model").encode("MKTAYIAK") == expected
     (tmp_path / "backbone").rename(tmp_path / "moved")
     with pytest.raises(ValueError, match="no tokenizer was found"):
         ResidueTokenizer.from_pretrained(tmp_path / "model")
     moved = ResidueTokenizer.from_pretrained(tmp_path / "model", backbone=tmp_path / "moved")
     moved.save_pretrained(tmp_path / "model")
-    assert ResidueTokenizer.from_pretrained(tmp_path / "model").encode("MKTAYIAK").tolist() == expected
-    stock = AutoTokenizer.from_pretrained(tmp_path / "model")
-    assert isinstance(stock, EsmTokenizer)
-    assert stock("MKTAYIAK")["input_ids"] == expected
+    assert ResidueTokenizer.from_pretrained(tmp_path / "model").encode("MKTAYIAK") == expected
+    auto = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert isinstance(auto, ResidueTokenizer)
+    assert auto("MKTAYIAK")["input_ids"] == expected
     with pytest.raises(ValueError, match=r"cannot read the configuration of .*nowhere"):
         ResidueTokenizer.from_pretrained(tmp_path / "nowhere")
 
 
 def test_tokenizers_that_do_not_fit_are_refused(stock):
-    with pytest.raises(ValueError, match="puts 2 special tokens around a chain, but a t5 backbone has 0 before and 1"):
-        ResidueTokenizer(stock["esm"], "t5")
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"the": 0, "<pad>": 1})))
-    words.pad_token = "<pad>"
-    words.build_inputs_with_special_tokens = lambda tokens: [0, *tokens, 0]
-    with pytest.raises(ValueError, match=r"no token for A, C, D, .*: it is no tokenizer of protein residues"):
-        ResidueTokenizer(words, "esm")
-
-
-def test_no_chains_make_no_batch(stock):
-    with pytest.raises(ValueError, match=r"no chains to pad\. Give at least one\."):
-        ResidueTokenizer(stock["esm"], "esm").pad([])
+    with pytest.raises(
+        ValueError, match="puts 2 special tokens around a sequence, but a t5 backbone has 0 before and 1"
+    ):
+        ResidueTokenizer.from_stock(stock["esm"], get_family("t5"))
+    backend = Tokenizer(models.WordLevel({"the": 0, "<pad>": 1}))
+    backend.post_processor = processors.TemplateProcessing(single="the $A the", special_tokens=[("the", 0)])
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")
+    with pytest.raises(ValueError, match=r"no token for A, C, D, .*: it is not a tokenizer of protein residues"):
+        ResidueTokenizer.from_stock(words, get_family("esm"))

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lift_ss_hf.models.sequences import looks_like_nucleotides
 from lift_ss_hf.prediction.inputs import Inputs
-from lift_ss_hf.prediction.records import MAX_NAME, Chain, Record, RecordError, Reject, admit, divide
+from lift_ss_hf.prediction.records import MAX_NAME, Query, Record, RecordError, Reject, admit, divide
 
 CHAINS = [("one", "MKVLAAGIV"), ("two", "acd-EF*"), ("one", "WWWW")]
 FASTA = "".join(f">{name} some words\n{sequence[:4]}\n{sequence[4:]}\n" for name, sequence in CHAINS).encode()
@@ -130,17 +129,19 @@ def test_no_or_twice_the_same_input():
     [("MKV", "MKV", 0, 0), ("mkV", "MKV", 0, 2), ("M-K.V*", "MKV", 3, 0), ("BJOUXZ", "BJOUXZ", 0, 0)],
 )
 def test_cleaning_counts_what_it_changes(sequence, clean, gaps, lower):
-    assert admit(Record(1, "a", sequence)) == Chain(1, "a", clean, gaps, lower)
+    query = admit(Record(1, "a", sequence))
+    assert isinstance(query, Query)
+    assert (str(query.sequence), query.sequence.num_gaps, query.sequence.num_lower_case) == (clean, gaps, lower)
 
 
 @pytest.mark.parametrize(
     ("sequence", "reason"),
     [
-        ("MK-V1A", "'1' at position 5 is no residue"),  # positions count gaps: they are the caller's
+        ("MK-V1A", "'1' at position 5 is not a residue"),  # positions count gaps: they are the caller's
         ("MKV@", "'@' at position 4"),
-        ("", "no residues"),
-        ("-*-", "no residues"),
-        ("ACGTTGCA" * 5, "all 40 letters from position 1 on are of ACGTUN: nucleotides"),
+        ("", "the sequence is empty"),
+        ("-*-", "the sequence is empty"),
+        ("ACGTTGCA" * 5, "all 40 letters from position 1 on are of ACGTUN: these look like nucleotides"),
         ("acguun" * 5, "nucleotides"),
     ],
 )
@@ -149,12 +150,6 @@ def test_what_is_no_protein_is_told_with_its_position(sequence, reason):
     assert isinstance(found, Reject)
     assert reason in found.reason
     assert str(found).startswith("record 7 (a): ")
-
-
-def test_a_short_or_plain_peptide_is_no_gene():
-    assert not looks_like_nucleotides("GATTACA")
-    assert not looks_like_nucleotides("AAAAAAAAAAGGGGGGGGGGAAAAAAAAAAGGGG")
-    assert not looks_like_nucleotides("ACGT" * 10 + "W")
 
 
 def test_parts_are_the_same_however_the_records_come():
@@ -190,7 +185,7 @@ def test_no_bytes_whatever_are_a_traceback(tmp_path_factory, content):
         for record in records:
             assert record.name.isprintable() and len(record.name) <= MAX_NAME
             found = admit(record)
-            assert not isinstance(found, Chain) or (found.sequence.isalpha() and found.sequence.isupper())
+            assert not isinstance(found, Query) or str(found.sequence).isalpha()
 
 
 @settings(max_examples=100, deadline=None)

@@ -7,6 +7,7 @@ from tiny_models import FAMILIES, save_tiny_backbone
 
 from lift_ss_hf.models.adapter_methods import ADAPTERS
 from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.t5 import T5Row
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction import rows
 from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PrepackedLinear, prepack, quantise
@@ -14,7 +15,6 @@ from lift_ss_hf.prediction.ensemble import Ensemble
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
 from lift_ss_hf.prediction.predictor import Predictor, model_digest, rows_of
-from lift_ss_hf.prediction.rows import T5Row
 
 SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9, "ACD", "MKVWWW" * 15]
 
@@ -46,7 +46,7 @@ def model_over(backbone, **options):
 
 def alone(model, tokenizer, sequence):
     """Return a chain's probabilities by the model's own forward, without neighbours."""
-    tokens = torch.from_numpy(tokenizer.encode(sequence))[None]
+    tokens = torch.from_numpy(tokenizer.encode_sequence(sequence))[None]
     with torch.inference_mode():
         return model.probabilities(model(tokens).logits)[0, tokenizer.residue_slice()].numpy()
 

@@ -117,7 +117,7 @@ def test_the_model_reloads_and_knows_what_it_was_trained_on(run, data):
     tokenizer = ResidueTokenizer.from_pretrained(out / "model")
     sequence = "AEELKKMGGPPVVIIYY"
     with torch.no_grad():
-        logits = model(torch.from_numpy(tokenizer.encode(sequence))[None]).logits[0, tokenizer.residue_slice()]
+        logits = model(torch.from_numpy(tokenizer.encode_sequence(sequence))[None]).logits[0, tokenizer.residue_slice()]
     assert logits.shape == (len(sequence), 9)
     known = load_training_chains(out / "model")
     train_sequences = [chain.sequence for chain in make_chains(48, 0)]

@@ -1,0 +1,281 @@
+"""ESM backbones: ESM-1b and ESM-2 of every size. `<cls>` residues `<eos>`, norms before each half of a block.
+
+adapters 1.3.0 has no ESM (adapters#589), and its interface for foreign models supports neither prefix tuning nor what
+is built on it (MAM, UniPELT). The classes `...WithAdapters` are the library's own building blocks, put where its BERT
+and T5 have them. Drop them when adapters ships ESM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from adapters.methods.bottleneck import BottleneckLayer
+from adapters.methods.lora import LoRALinear
+from adapters.methods.prefix_tuning import PrefixTuningLayer
+from adapters.model_mixin import EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
+from torch import nn
+from transformers import EsmConfig, PretrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.esm.modeling_esm import (
+    EsmIntermediate,
+    EsmLayer,
+    EsmModel,
+    EsmOutput,
+    EsmSelfAttention,
+    EsmSelfOutput,
+    RotaryEmbedding,
+    eager_attention_forward,
+)
+
+from .backbones import BackboneFamily
+from .configuration import SecondaryStructureConfig
+from .modeling import SecondaryStructureModel
+from .rows import Row, project
+
+
+class OnePassIntermediate(EsmIntermediate):
+    """The wide half of the feed-forward part, with gelu in one pass over memory.
+
+    transformers 4.57 spells gelu out as `x * 0.5 * (1 + erf(x / sqrt(2)))`: five passes over the widest tensor of a
+    block, seven more backwards, and four such tensors kept for them. torch's own gelu is the same function in one pass
+    each way, with only its input kept. Over ESM-2 8M both are within 5e-6 of fp64; in bfloat16 torch's is the closer
+    one, since it rounds once. Drop when transformers calls torch's.
+    """
+
+    activation: nn.Module
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map (batch, tokens, hidden) to (batch, tokens, intermediate)."""
+        return self.activation(self.dense(hidden_states))
+
+
+def use_one_pass_gelu(model: Any) -> None:
+    """Let an ESM encoder compute gelu in one pass, in place. Weights and their names stay."""
+    for module in model.modules():
+        if type(module) is EsmIntermediate:
+            module.__class__ = OnePassIntermediate
+            module.activation = nn.GELU()
+
+
+class EsmSelfAttentionWithAdapters(EsmSelfAttention):
+    """Self-attention with LoRA on queries, keys and values, and with prefix keys before those of the tokens."""
+
+    def init_adapters(self, model_config, adapters_config) -> None:
+        """Wrap the projections and add the layer for prefixes."""
+        for name, key in (("query", "q"), ("key", "k"), ("value", "v")):
+            wrapped = LoRALinear.wrap(getattr(self, name), "selfattn", model_config, adapters_config, attn_key=key)
+            setattr(self, name, wrapped)
+        self.prefix_tuning = PrefixTuningLayer("self_prefix", model_config, adapters_config)
+
+    def forward(self, hidden_states, attention_mask=None, head_mask=None, **kwargs):
+        """As in EsmSelfAttention; prefixes have no position, so they join after the rotation."""
+        shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
+        query = self.query(hidden_states).view(shape).transpose(1, 2) * self.attention_head_size**-0.5
+        key = self.key(hidden_states).view(shape).transpose(1, 2)
+        value = self.value(hidden_states).view(shape).transpose(1, 2)
+        if self.position_embedding_type == "rotary":
+            query, key = self.rotary_embeddings(query, key)
+        key, value, attention_mask = self.prefix_tuning(key, value, hidden_states, attention_mask)
+        implementation = self.config._attn_implementation
+        attend = eager_attention_forward if implementation == "eager" else ALL_ATTENTION_FUNCTIONS[implementation]
+        output, weights = attend(
+            self,
+            query.to(value.dtype),
+            key.to(value.dtype),
+            value,
+            attention_mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.scaling,
+            head_mask=head_mask,
+        )
+        return output.reshape(*hidden_states.shape[:-1], -1), weights
+
+
+class _EsmResidualOutput(BottleneckLayer):
+    """The end of a half block: projection, adapter, residual."""
+
+    location = ""
+
+    def init_adapters(self, model_config, adapters_config) -> None:
+        self.location_key = self.location
+        super().init_adapters(model_config, adapters_config)
+
+    def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.dropout(self.dense(hidden_states))
+        # ESM norms before each half, as T5 does, so no norm belongs to the adapter
+        return self.bottleneck_layer_forward(hidden_states, input_tensor, None)
+
+
+class EsmSelfOutputWithAdapters(_EsmResidualOutput, EsmSelfOutput):
+    """End of the attention half, with a bottleneck after attention."""
+
+    location = "mh_adapter"
+
+
+class EsmOutputWithAdapters(_EsmResidualOutput, EsmOutput):
+    """End of the feed-forward half, with a bottleneck after it."""
+
+    location = "output_adapter"
+
+
+class EsmLayerWithAdapters(EsmLayer):
+    """A block with LoRA on its feed-forward projections."""
+
+    def init_adapters(self, model_config, adapters_config) -> None:
+        """Wrap both projections."""
+        for owner, location in ((self.intermediate, "intermediate"), (self.output, "output")):
+            owner.dense = LoRALinear.wrap(owner.dense, location, model_config, adapters_config)
+
+
+class EsmModelWithAdapters(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin, EsmModel):
+    """The encoder, known to the adapters library."""
+
+    support_prompt_tuning = False
+
+    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """Yield number and module of each block."""
+        yield from enumerate(self.encoder.layer)
+
+
+_WITH_ADAPTERS = {
+    EsmSelfAttention: EsmSelfAttentionWithAdapters,
+    EsmSelfOutput: EsmSelfOutputWithAdapters,
+    EsmOutput: EsmOutputWithAdapters,
+    EsmLayer: EsmLayerWithAdapters,
+    EsmModel: EsmModelWithAdapters,
+}
+
+
+def init_esm_adapters(model: Any) -> None:
+    """Give an ESM encoder, in place, the methods and modules that adapters need. Weights and their names stay."""
+    for module in model.modules():
+        module.__class__ = _WITH_ADAPTERS.get(type(module), type(module))
+    model.init_adapters(model.config, None)
+
+
+class EsmRow(Row):
+    """ESM's blocks on a row: queries and keys are rotated by their position (ESM-2); ESM-1b has learned positions."""
+
+    def __init__(self, backbone: Any, lengths: Sequence[int]):
+        super().__init__(backbone, lengths)
+        rotary = backbone.encoder.layer[0].attention.self.rotary_embeddings
+        self.tables = None if rotary is None else rotary_tables(rotary.inv_freq, self.lengths)
+
+    def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
+        """As EsmLayer on a batch."""
+        attention = block.attention.self
+        normed = block.attention.LayerNorm(hidden)
+        qkv = project(normed, (attention.query, attention.key, attention.value), attention.num_attention_heads)
+        if self.tables is not None:
+            rotate_(qkv[:, :2], self.tables)
+        hidden = block.attention.output(self.attend(qkv), hidden)
+        return block.output(block.intermediate(block.LayerNorm(hidden)), hidden)
+
+
+def rotary_tables(frequencies: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines and sines of a row's positions, which start again with every chain.
+
+    Args:
+        frequencies: (head size / 2,) fp32, of the rotation of each pair of channels.
+        lengths: tokens of each chain.
+
+    Returns:
+        cosines and sines, each (tokens, 1, 1, head size / 2).
+    """
+    positions = torch.cat([torch.arange(length, device=frequencies.device) for length in lengths])
+    angles = torch.outer(positions.to(frequencies.dtype), frequencies)[:, None, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate_(values: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Rotate (tokens, ..., head size) by their positions, in place (Su et al. 2021, RoFormer)."""
+    cosines, sines = tables
+    low, high = values.chunk(2, dim=-1)
+    turned = low * cosines - high * sines
+    high.copy_(high * cosines + low * sines)
+    low.copy_(turned)
+
+
+class EsmFamily(BackboneFamily):
+    """ESM-1b and ESM-2."""
+
+    model_type = "esm"
+    model_class = EsmModel
+    block_class = "EsmLayer"
+    feed_forward = {OnePassIntermediate: ("dense", "activation")}  # noqa: RUF012
+    citation = "Lin et al. 2023, Science 379:1123 (ESM-2); Rives et al. 2021, PNAS 118:e2016239118 (ESM-1b)"
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Raise ValueError unless the configuration is an encoder's."""
+        super().check(config)
+        if getattr(config, "is_folding_model", False):
+            raise ValueError("the backbone is ESMFold, a folding model. Use the ESM-2 checkpoint it was built on.")
+
+    def trim(self, backbone: Any) -> Any:
+        """Remove, in place, the pooler, the contact head, and needless passes over memory."""
+        if hasattr(backbone, "contact_head"):
+            del backbone.contact_head
+        use_one_pass_gelu(backbone)
+        return super().trim(backbone)
+
+    def restore_precision(self, backbone: Any, always: bool = False) -> None:
+        """Compute the frequencies of rotary positions again, in place, if half precision has rounded them.
+
+        Rounded to bfloat16 they change the output by 26 % at 1,000 residues.
+        """
+        for module in backbone.modules():
+            if isinstance(module, RotaryEmbedding) and (always or module.inv_freq.dtype != torch.float32):
+                size = 2 * len(module.inv_freq)
+                exponents = torch.arange(0, size, 2, dtype=torch.float32, device=module.inv_freq.device) / size
+                module.inv_freq = 1.0 / 10000**exponents
+                module._seq_len_cached = None  # the tables of cosines and sines follow
+
+    def init_adapters(self, backbone: Any) -> None:
+        """Make the backbone ready for adapters, in place."""
+        init_esm_adapters(backbone)
+
+    def max_residues(self, config: PretrainedConfig) -> int | None:
+        """Return 1022 for ESM-1b: 1026 positions less two for padding, `<cls>` and `<eos>`; no limit if rotary."""
+        if config.position_embedding_type == "rotary":
+            return None
+        return config.max_position_embeddings - (int(config.pad_token_id or 0) + 1) - 2
+
+    def block_end(self, block: Any) -> Any:
+        """Return the end of the feed-forward half."""
+        return block.output
+
+    def final_norm(self, backbone: Any) -> nn.Module | None:
+        """Return the norm after the last block."""
+        return backbone.encoder.emb_layer_norm_after
+
+    def embed(self, backbone: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Embed (batch, tokens) to (batch, tokens, hidden).
+
+        The mask goes along, which EsmModel of transformers 4.57 forgets: without it padding counts as residues when
+        embeddings are scaled for `<mask>` tokens. A row of padding only counts as a row of residues: scaled, it would
+        become NaN, and with it the gradient of the whole batch.
+        """
+        attention_mask = attention_mask.where(attention_mask.any(1, keepdim=True), 1)
+        return backbone.embeddings(input_ids=input_ids, attention_mask=attention_mask)
+
+    def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
+        """Return ESM's blocks on a row; relative positions are not supported."""
+        is_known = backbone.config.position_embedding_type in ("absolute", "rotary")
+        return EsmRow(backbone, lengths) if is_known else None
+
+
+class EsmSecondaryStructureConfig(SecondaryStructureConfig):
+    """Configuration of a model over ESM-1b or ESM-2."""
+
+    model_type = "esm_secondary_structure"
+    backbone_config_class = EsmConfig
+    sub_configs = {"backbone_config": EsmConfig}  # noqa: RUF012  transformers' own form
+
+
+class EsmForSecondaryStructure(SecondaryStructureModel):
+    """Predict secondary structure over ESM-1b, ESM-2 of every size, or any checkpoint of model type `esm`."""
+
+    family = EsmFamily()
+    config_class = EsmSecondaryStructureConfig  # type: ignore[assignment]
