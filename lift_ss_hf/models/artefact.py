@@ -147,7 +147,7 @@ def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str |
 
 def read_backbone_location(
     name: str | os.PathLike, backbone: str | os.PathLike | None = None, **hub_options: Any
-) -> tuple[str, list[tuple[str, str | None]]]:
+) -> tuple[str, list[tuple[str, str | None]], bool]:
     """Return where the files of a model's backbone may be; a backbone's own are in its own folder.
 
     Args:
@@ -156,7 +156,8 @@ def read_backbone_location(
         hub_options: revision, cache_dir, token, ...
 
     Returns:
-        The backbone's model type; and where to look, each with its revision: the folder itself, the backbone.
+        The backbone's model type; where to look, each with its revision: the folder itself, the backbone; and whether
+        the first of these is a saved model, rather than a backbone.
 
     Raises:
         ValueError: if there is no configuration.
@@ -165,12 +166,12 @@ def read_backbone_location(
     name = locate(name)
     places: list[tuple[str, str | None]] = [(os.fspath(name), hub_options.get("revision"))]
     if "backbone_config" not in content:
-        return content["model_type"], places
+        return content["model_type"], places, False
     if backbone is not None:
         places.append((os.fspath(backbone), None))
     elif content.get("backbone_name"):
         places.append(find_backbone(content["backbone_name"], content.get("backbone_revision"), name))
-    return content["backbone_config"]["model_type"], places
+    return content["backbone_config"]["model_type"], places, True
 
 
 def check_fingerprint(backbone: PreTrainedModel, config: SecondaryStructureConfig, location: object) -> None:

@@ -127,13 +127,16 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
 
         name, revision = pretrained_model_name_or_path, options.pop("revision", None)
         hub = {key: options[key] for key in ("cache_dir", "token", "local_files_only", "subfolder") if key in options}
-        model_type, places = read_backbone_location(name, backbone, revision=revision, **hub)
+        model_type, places, is_artefact = read_backbone_location(name, backbone, revision=revision, **hub)
         family, reasons = get_family(model_type), []
         for place, place_revision in places:
             found = {**options, "revision": place_revision or "main"}
             try:
-                if get_tokenizer_config(place, **found).get("tokenizer_class") == cls.__name__:
+                tokenizer_class = get_tokenizer_config(place, **found).get("tokenizer_class")
+                if tokenizer_class == cls.__name__:
                     return super().from_pretrained(place, **found)
+                if tokenizer_class is None and is_artefact and place == places[0][0]:
+                    raise OSError(f"no {TOKENIZER_CONFIG}")  # AutoTokenizer would come back here
                 return cls.from_stock(AutoTokenizer.from_pretrained(place, **found), family)
             except (OSError, KeyError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")

@@ -5,11 +5,11 @@ import pytest
 import torch
 from tiny_models import FAMILIES, save_tiny_backbone
 
+from lift_ss_hf.models import rows
 from lift_ss_hf.models.adapter_methods import ADAPTERS
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.t5 import T5Row
 from lift_ss_hf.models.tokenization import ResidueTokenizer
-from lift_ss_hf.prediction import rows
 from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PrepackedLinear, prepack, quantise
 from lift_ss_hf.prediction.ensemble import Ensemble
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
@@ -112,7 +112,7 @@ def reference_of_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k
 @pytest.mark.parametrize("family", ["esm", "esm1b", "bert"])
 def test_one_kernel_attends_all_chains_where_there_is_one(backbones, family, monkeypatch):
     monkeypatch.setattr(rows, "varlen_attn", reference_of_varlen_attn)
-    monkeypatch.setattr(rows, "attends_at_once", lambda states: True)  # on the CPU it never does
+    monkeypatch.setattr(rows, "has_varlen_kernel", lambda qkv: True)  # on the CPU it never does
     assert_as_alone(*model_over(backbones / family))
 
 
