@@ -133,9 +133,7 @@ def check_cached_logits(tmp_path, family, options, **changes):
     assert torch.allclose(from_cache[mask], live[mask], atol=tolerance)
     assert len(set(cached.keys)) == len(cached) - 1
     specials = 1 if family == "t5" else 2
-    expected = cached_states_bytes(
-        model, model.num_frozen_blocks, [length - specials for length in chains.lengths[:-1]]
-    )
+    expected = cached_states_bytes(model, cached.num_blocks, [length - specials for length in chains.lengths[:-1]])
     assert sum(path.stat().st_size for path in tmp_path.glob(f"prefixes/*/*/{DATA_FILE}")) == expected
 
 

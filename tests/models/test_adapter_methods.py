@@ -126,7 +126,7 @@ def test_ways_to_say_which_blocks(backbones):
     assert left_out(leave_out=[3]) == [3]
     assert left_out() == [0, 1]
     for options, message in [
-        ({"top_blocks": 2, "leave_out": [0]}, "leave_out and top_blocks say one thing in two ways"),
+        ({"top_blocks": 2, "leave_out": [0]}, "leave_out and top_blocks say the same thing in two ways"),
         ({"top_blocks": 0}, r"top_blocks is 0\. Expected 1 to 4"),
         ({"top_blocks": 5}, r"top_blocks is 5\. Expected 1 to 4"),
         ({"top_blocks": 2, "adapter": None}, "top_blocks was given without an adapter"),
