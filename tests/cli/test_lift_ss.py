@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import launched_environment, run_forked
 from matplotlib.image import imread
 from tiny_models import save_tiny_backbone
 
@@ -152,19 +153,27 @@ def test_a_closed_output_is_not_an_error(data):
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["cpu_ddp", "deepspeed_zero3"])
-def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path, configuration):
-    options: tuple[str, ...] = ()
-    if configuration.startswith("deepspeed"):
-        pytest.importorskip("deepspeed")
-        options = ("--main_process_port", "0", "--num_processes", "2")
+def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path):
     recipe = ROOT / "recipes" / "predict.py"
-    flags = [data / "two.fasta", "--model", data / "model", "--quiet", "--format", "tsv", "-o"]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    config = ROOT / "accelerate_configs" / f"{configuration}.yaml"
+    flags = [str(data / "two.fasta"), "--model", str(data / "model"), "--quiet", "--format", "tsv", "-o"]
+    done = run_forked([*flags, str(tmp_path / "one")], tmp_path / "log", script=recipe)
+    assert done.statuses == [0], done.stderr
+    expected = (tmp_path / "one" / "predictions.tsv").read_bytes()
+
+    configs = ROOT / "accelerate_configs"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configs / "cpu_ddp.yaml")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    for launched, out in (([sys.executable], "one"), ([*launcher, config, *options], "two")):
-        command_line = [*launched, recipe, *flags, tmp_path / out]
-        done = subprocess.run(list(map(str, command_line)), capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "one" / "predictions.tsv").read_bytes() == (tmp_path / "two" / "predictions.tsv").read_bytes()
+    command = [*launch, str(recipe), *flags, str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two" / "predictions.tsv").read_bytes() == expected
+
+    pytest.importorskip("deepspeed")
+    environment = launched_environment(
+        "--config_file", str(configs / "deepspeed_zero3.yaml"), "--main_process_port", "0", "--num_processes", "2"
+    )
+    done = run_forked(
+        [*flags, str(tmp_path / "zero3")], tmp_path / "log", script=recipe, num_processes=2, environment=environment
+    )
+    assert done.statuses == [0, 0], done.stderr
+    assert (tmp_path / "zero3" / "predictions.tsv").read_bytes() == expected

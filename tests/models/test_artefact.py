@@ -306,36 +306,41 @@ sys.meta_path.insert(0, Blocked())
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForTokenClassification
-model = AutoModelForTokenClassification.from_pretrained(FOLDER, trust_remote_code=True)
-assert type(model).__module__.startswith("transformers_modules."), type(model)
-with torch.no_grad():
-    logits = model(**load_file(FOLDER + "/batch.safetensors")).logits
-model.save_pretrained(FOLDER + "/again")
-again = AutoModelForTokenClassification.from_pretrained(FOLDER + "/again", trust_remote_code=True)
-with torch.no_grad():
-    assert torch.equal(again(**load_file(FOLDER + "/batch.safetensors")).logits, logits)
-save_file({"logits": logits}, FOLDER + "/logits.safetensors")
+def load_and_save(folder):
+    model = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    with torch.no_grad():
+        logits = model(**load_file(folder + "/batch.safetensors")).logits
+    model.save_pretrained(folder + "/again")
+    again = AutoModelForTokenClassification.from_pretrained(folder + "/again", trust_remote_code=True)
+    with torch.no_grad():
+        assert torch.equal(again(**load_file(folder + "/batch.safetensors")).logits, logits)
+    save_file({"logits": logits}, folder + "/logits.safetensors")
+for folder in FOLDERS:
+    load_and_save(folder)
 """
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("family", FAMILIES)
-def test_remote_code_without_the_package(family, tmp_path):
-    from safetensors.torch import save_file
-
-    model = new_model(save_tiny_backbone(tmp_path / "backbone", family), adapter="unipelt")
-    folder = tmp_path / "model"
-    model.save_pretrained(folder, include_code=True)
-    assert (folder / "modeling.py").is_file()
-    save_file(batch_of_chains(family, [9, 5]), folder / "batch.safetensors")
-    root = str(Path(__file__).parents[2])
-    script = textwrap.dedent(REMOTE).replace("ROOT", repr(root)).replace("FOLDER", repr(str(folder)))
+def test_remote_code_without_the_package(tmp_path):
+    models = {}
+    for family in FAMILIES:
+        model = new_model(save_tiny_backbone(tmp_path / "backbones" / family, family), adapter="unipelt")
+        folder = tmp_path / family
+        model.save_pretrained(folder, include_code=True)
+        assert (folder / "modeling.py").is_file()
+        save_file(batch_of_chains(family, [9, 5]), folder / "batch.safetensors")
+        models[family] = model
+    root, folders = str(Path(__file__).parents[2]), [str(tmp_path / family) for family in FAMILIES]
+    script = textwrap.dedent(REMOTE).replace("ROOT", repr(root)).replace("FOLDERS", repr(folders))
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     environment.pop("PYTHONPATH", None)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
-    assert torch.equal(load_file(folder / "logits.safetensors")["logits"], logits(model, family))
-    model.save_pretrained(folder)  # without code again: no reference to it is left behind
-    assert "auto_map" not in read_json(folder)
+    for family, model in models.items():
+        folder = tmp_path / family
+        assert torch.equal(load_file(folder / "logits.safetensors")["logits"], logits(model, family))
+        model.save_pretrained(folder)  # without code again: no reference to it is left behind
+        assert "auto_map" not in read_json(folder)
 
 
 # ---- Trainer -----------------------------------------------------------------------------------------------------

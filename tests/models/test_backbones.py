@@ -52,9 +52,14 @@ def test_padding_does_not_change_a_chain_with_mask_tokens(tmp_path):
     torch.testing.assert_close(model.hidden_states(batch["input_ids"])[0, :14], alone[0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "adapter", ["prefix_tuning", "lora", "bottleneck", "bottleneck_both", "parallel_bottleneck", "compacter"]
+    ("family", "adapter"),
+    [
+        (family, adapter)
+        for family in FAMILIES
+        for adapter in ("prefix_tuning", "lora", "bottleneck", "bottleneck_both", "parallel_bottleneck", "compacter")
+        if (family, adapter) != ("t5", "prefix_tuning")  # there adapters 1.3.0 shifts the position bias, see below
+    ],
 )
 def test_the_stock_forward_of_the_backbone_runs_the_adapter_too(family, adapter, tmp_path):
     torch.manual_seed(0)
@@ -65,8 +70,6 @@ def test_the_stock_forward_of_the_backbone_runs_the_adapter_too(family, adapter,
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     batch = batch_of_chains(family, [12, 5])
-    if (family, adapter) == ("t5", "prefix_tuning"):  # there adapters 1.3.0 shifts the position bias, see below
-        return
     kept = batch["attention_mask"] > 0
     expected = stock_output(model.backbone, batch)
     torch.testing.assert_close(model.hidden_states(batch["input_ids"], batch["attention_mask"])[kept], expected[kept])

@@ -1,10 +1,8 @@
 """The estimate agrees with real models: with what autograd keeps, and the memory peak of a training step."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from forked_runs import run_forked
 from small_runs import ROOT
 from tiny_models import FAMILIES, save_tiny_backbone
 from torch.profiler import ProfilerActivity, profile
@@ -97,13 +95,12 @@ def test_zero_shards_by_stage():
 
 
 @pytest.mark.process
-def test_the_command_prints_a_table_or_an_error_in_one_line(backbones):
-    recipe = [sys.executable, str(ROOT / "recipes" / "estimate.py"), str(ROOT / "recipes" / "esm2_8m" / "pisces.yaml")]
-    done = subprocess.run(
-        [*recipe, "--backbone", backbones["esm"], "--num_processes", "4"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_command_prints_a_table_or_an_error_in_one_line(backbones, tmp_path):
+    script, recipe = ROOT / "recipes" / "estimate.py", str(ROOT / "recipes" / "esm2_8m" / "pisces.yaml")
+    arguments = [recipe, "--backbone", backbones["esm"], "--num_processes", "4"]
+    done = run_forked(arguments, tmp_path / "table", script=script)
+    assert done.statuses == [0], done.stderr
     assert "| ZeRO-3 |" in done.stdout
-    done = subprocess.run([*recipe, "--backbone", "nowhere/at_all"], capture_output=True, text=True)
-    assert done.returncode == 2
+    done = run_forked([recipe, "--backbone", "nowhere/at_all"], tmp_path / "error", script=script)
+    assert done.statuses == [2]
     assert done.stderr.splitlines()[-1].startswith("error: cannot read the configuration of 'nowhere/at_all'")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked_runs import run_forked
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, EsmForMaskedLM
 from transformers.models.esm.configuration_esm import get_default_vocab_list
@@ -106,17 +107,22 @@ def test_baselines_follow_from_the_counts(tmp_path):
 @pytest.mark.process
 @pytest.mark.slow
 def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
-    def run(*arguments):
-        command = [sys.executable, RECIPE, "--train_file", fasta, "--validation_file", fasta, "--hidden_size", "16"]
+    def run(*arguments, forked=True):
+        command = ["--train_file", fasta, "--validation_file", fasta, "--hidden_size", "16"]
         command += ["--num_hidden_layers", "2", "--num_attention_heads", "2", "--intermediate_size", "32"]
         command += ["--save_steps", "2", "--report_to", "none", "--use_cpu", "True", "--disable_tqdm", "True"]
-        done = subprocess.run([*map(str, command), *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        command = [*map(str, command), *arguments]
+        if forked:
+            done = run_forked(command, tmp_path / "log", script=Path(RECIPE))
+            assert done.statuses == [0], done.stderr
+        else:
+            done = subprocess.run([sys.executable, str(RECIPE), *command], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
         return done.stdout
 
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     backbone = str(tmp_path / "backbone")
-    assert '"bigram"' in run("--output_dir", whole, "--max_steps", "4", "--backbone_dir", backbone)
+    assert '"bigram"' in run("--output_dir", whole, "--max_steps", "4", "--backbone_dir", backbone, forked=False)
     halved = SecondaryStructureModel.from_backbone(backbone, adapter=None, head="linear")
     exact = SecondaryStructureModel.from_backbone(whole, adapter=None, head="linear")
     assert load_file(f"{backbone}/model.safetensors")["embeddings.word_embeddings.weight"].dtype == torch.float16
@@ -133,10 +139,8 @@ def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
 
 @pytest.mark.process
 def test_missing_sequences_are_reported_in_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, RECIPE, "--output_dir", str(tmp_path), "--use_cpu", "True"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
+    done = run_forked(["--output_dir", str(tmp_path), "--use_cpu", "True"], tmp_path / "log", script=Path(RECIPE))
+    assert done.statuses == [2]
     assert done.stderr.splitlines()[-1].startswith("error: no train_file given.")
     assert "Traceback" not in done.stderr
 
