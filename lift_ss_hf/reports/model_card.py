@@ -16,6 +16,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..corpora.catalogue import find_corpus
 from ..models.atomic import replacing
+from ..models.backbones import BUNDLED
+from ..models.families import get_family
 from .provenance import TOKEN
 from .tables import ACCURACY_TITLES, card_markdown
 
@@ -23,16 +25,11 @@ TEMPLATE = Path(__file__).parents[1] / "assets" / "model_card.md"
 TASK = "token-classification"
 CARD_FILE = "README.md"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/\"'`]+/)*([^\s/\"'`]+)|[A-Za-z]:\\\S*\\(\S+)")
-BACKBONE_LICENCES = {"bundled": "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
+BACKBONE_LICENCES = {BUNDLED: "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
 BLOCK_MIX_PHRASES = {
     None: "",
     "mean": " over a learned mean of all blocks' outputs",
     "concat": " over all blocks' outputs side by side",
-}
-BACKBONE_CITATIONS = {
-    "esm": "Lin et al. 2023, Science 379:1123 (ESM-2); Rives et al. 2021, PNAS 118:e2016239118 (ESM-1b)",
-    "t5": "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)",
-    "bert": "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)",
 }
 
 
@@ -217,7 +214,7 @@ def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
         line = f"- {_public_name(corpus)}: {found.entry.origin.license if found else 'see its own card'}"
         if line not in lines:
             lines.append(line)
-    family = config["backbone_config"]["model_type"]
-    if name != "bundled" and family in BACKBONE_CITATIONS:
-        lines.append(f"- citation of the backbone: {BACKBONE_CITATIONS[family]}")
+    citation = get_family(config["backbone_config"]["model_type"]).citation
+    if name != BUNDLED and citation:
+        lines.append(f"- citation of the backbone: {citation}")
     return "\n".join(lines)
