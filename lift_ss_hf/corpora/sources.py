@@ -83,8 +83,14 @@ def _download(source: SourceFile, target: Path, folders: list[Path]) -> None:
         try:
             fetch(source.url, str(part), None)
         except requests.RequestException as error:
-            raise MissingSourceError(_how_to_get(source, folders, f"download failed: {error}")) from None
+            raise MissingSourceError(_how_to_get(source, folders, f"download failed: {_reason(error)}")) from None
         _verify(part, source, shown=source.url)
+
+
+def _reason(error: requests.RequestException) -> object:
+    """Return why a request failed, without the layers that requests and urllib3 put around it."""
+    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    return getattr(cause, "reason", None) or (cause.args[0] if cause.args else cause)
 
 
 def _how_to_get(source: SourceFile, folders: list[Path], problem: str) -> str:

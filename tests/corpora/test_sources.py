@@ -3,6 +3,7 @@
 import http.server
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -90,7 +91,21 @@ def test_a_wrong_file_in_a_folder_is_an_error(source, server, tmp_path):
 
 def test_a_truncated_download_leaves_nothing(source, server):
     server.claimed = len(TEXT) + 100
-    with pytest.raises(MissingSourceError, match=rf"download failed: .*{len(TEXT)} bytes read, 100 more expected"):
+    with pytest.raises(
+        MissingSourceError,
+        match=rf"download failed: Connection broken: .*\({len(TEXT)} bytes read, 100 more expected\)\)",
+    ):
+        find_source(source)
+    assert nothing_left()
+
+
+def test_an_interrupted_download_leaves_nothing(source, monkeypatch):
+    def interrupted(self, url, output_file, pooch):
+        Path(output_file).write_bytes(TEXT[:10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         find_source(source)
     assert nothing_left()
 
@@ -123,7 +138,7 @@ def test_an_unavailable_file_is_reported_with_the_ways_to_get_it(source, server,
         find_source(source)
     for way in ["--source DIR", "data_dir=", "LIFT_SS_DATA_DIR", source.url]:
         assert way in str(error.value)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "HTTPConnectionPool" not in str(error.value)
     assert nothing_left()
 
 
