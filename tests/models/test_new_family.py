@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from corpus_files import write_three_line
 from small_runs import make_chains, train
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -13,7 +14,6 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from lift_ss_hf import ResidueTokenizer, SecondaryStructureModel, register_family
-from lift_ss_hf.corpora.readers import write_three_line
 from lift_ss_hf.models import families
 from lift_ss_hf.models.backbones import BackboneFamily
 from lift_ss_hf.models.bert import BertRow
