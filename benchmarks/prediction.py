@@ -35,7 +35,7 @@ from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction.cpu_kernels import prepack, quantise
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import MAX_TOKENS, Predictor
-from lift_ss_hf.prediction.records import Chain, admit
+from lift_ss_hf.prediction.records import Query, clean_record
 
 ROWS = 8  # of a batch in the usual loop
 FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
@@ -214,8 +214,8 @@ def real_chains(number: int, file: str | None = None, longest: int = LONGEST) ->
         longest: chain that is taken; the usual loop has no memory for the longest of a proteome [residues].
     """
     if file is not None:
-        found = (admit(record) for record in Inputs([file]))
-        sequences, source = [chain.sequence for chain in found if isinstance(chain, Chain)], Path(file).name
+        found = (clean_record(record) for record in Inputs([file]))
+        sequences, source = [str(query.sequence) for query in found if isinstance(query, Query)], Path(file).name
     else:
         try:
             corpus, source = load_corpus("test2016", "test"), "Test2016"

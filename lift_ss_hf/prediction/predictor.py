@@ -8,11 +8,9 @@ Runs, evaluation and the command line all predict through it.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,6 @@ from ..models.sequences import CleanSequence
 from .packing import PackedModel, can_be_packed
 
 MAX_TOKENS = 2048  # per row or batch: fastest on a CPU, whose caches hold it
-TRIM_TOKENS = 2 * MAX_TOKENS  # between two returns of free memory
 
 
 class Predictor:
@@ -86,7 +83,7 @@ class Predictor:
     def _predict_rows(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         assert self.packed is not None
         lengths = [len(chain) for chain in chains]
-        for indices in returning_free_memory(rows_of(lengths, self.max_tokens), lengths):
+        for indices in plan_rows(lengths, self.max_tokens):
             row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
             for index, logits in zip(indices, self.packed.logits(row), strict=True):
                 yield index, self.model.probabilities(logits).cpu().numpy()
@@ -95,7 +92,7 @@ class Predictor:
     def _predict_batches(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         collate = ChainCollator(self.tokenizer.pad_token_id)
         lengths = [len(chain) for chain in chains]
-        for indices in returning_free_memory(budget_batches(lengths, self.max_tokens), lengths):
+        for indices in budget_batches(lengths, self.max_tokens):
             batch = collate([{"input_ids": chains[i]} for i in indices])
             batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
             probabilities = self.model.probabilities(self.model(**batch).logits).cpu().numpy()
@@ -117,32 +114,21 @@ def model_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def returning_free_memory(batches: Iterable[Any], lengths: Sequence[int]) -> Iterator[Any]:
-    """Pass on batches, and give the system back what is free before some of them: always before a very long chain.
+def plan_rows(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Group consecutive chains into rows within a budget of tokens.
 
-    glibc keeps it, in pieces that seldom fit again, since every row has another length: half as much memory again over
-    a proteome. It takes no time that could be measured.
-
-    Args:
-        batches: indices of the chains of each.
-        lengths: tokens of each chain.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
-    tokens = 0
-    for indices in batches:
-        tokens += sum(lengths[index] for index in indices)
-        if trim is not None and tokens > TRIM_TOKENS:
-            trim(0)
-            tokens = 0
-        yield indices
-
-
-def rows_of(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of neighbouring chains that fit in a row together.
+    Rows have no padding, so the chains of a row need not be of similar length, as in `batches.collator.budget_batches`.
 
     Args:
         lengths: tokens of each chain.
-        max_tokens: of a row; a longer chain is a row of its own [tokens].
+        max_tokens: per row; a longer chain is a row by itself [tokens].
+
+    Returns:
+        Indices of the chains of each row.
+
+    Example:
+        >>> list(plan_rows([3, 4, 9, 1, 1], max_tokens=7))
+        [[0, 1], [2], [3, 4]]
     """
     row: list[int] = []
     tokens = 0

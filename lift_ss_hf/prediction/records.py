@@ -1,7 +1,7 @@
-"""Records as they come in, and the chains they are once cleaned; what is no protein is told, by record and position.
+"""Records as read, the queries they become once cleaned, and the parts in which a run predicts them.
 
-Lower case becomes upper case; gaps (`-`, `.`) and stop codons (`*`) stand for no residue and are taken out; B, J, O, U,
-X, Z and whatever the backbone has no token for are predicted as X. All of it is counted.
+Cleaning turns lower case into upper case, removes gaps (`-`, `.`) and stop codons (`*`), and counts both. A record that
+is not a protein sequence is rejected; the message names the record and the position.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_NAME = 200  # characters; names become parts of file names and figures
 
 
 class RecordError(ValueError):
-    """A record that is no protein; the message names record and position."""
+    """A record is not a protein sequence; the message names the record and the position."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Record:
     """A sequence as it was read.
 
     Attributes:
-        number: of the record in its input, from 1; what tells records of one name apart.
+        number: of the record in its input, from 1; it tells records with the same name apart.
         name: of the chain.
         sequence: as it was read.
     """
@@ -36,10 +36,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Query:
-    """A record that can be predicted.
+    """A cleaned record, ready to be predicted.
 
     Attributes:
-        number, name: of the record.
+        number: of the record.
+        name: of the record.
         sequence: its residues, cleaned.
     """
 
@@ -49,8 +50,14 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Reject:
-    """A record that cannot be predicted, and why."""
+class RejectedRecord:
+    """A record that cannot be predicted.
+
+    Attributes:
+        number: of the record.
+        name: of the record.
+        reason: why it was rejected, and what to do.
+    """
 
     number: int
     name: str
@@ -61,19 +68,31 @@ class Reject:
 
 
 def printable_name(name: str, number: int) -> str:
-    """A name without what would break a line, a table or a terminal; `record_N` where there is none."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in "_".join(name.split()))
-    return shown[:MAX_NAME] or f"record_{number}"
+    """Return a name without characters that would break a line, a table or a terminal; `record_N` if it is empty.
+
+    Example:
+        >>> printable_name("my chain", 3), printable_name("", 3)
+        ('my_chain', 'record_3')
+    """
+    printable = "".join(letter if letter.isprintable() else "?" for letter in "_".join(name.split()))
+    return printable[:MAX_NAME] or f"record_{number}"
 
 
-def admit(record: Record) -> Query | Reject:
-    """Clean a record; return a `Reject` with the reason if it is not a protein sequence."""
+def clean_record(record: Record) -> Query | RejectedRecord:
+    """Clean a record, or reject it with the reason if it is not a protein sequence.
+
+    Example:
+        >>> str(clean_record(Record(1, "a", "mk-TAY*")).sequence)
+        'MKTAY'
+        >>> print(clean_record(Record(2, "b", "ACGT" * 10)))
+        record 2 (b): all 40 letters from position 1 on are of ACGTUN: these look like nucleotides. ...
+    """
     try:
         sequence = clean_sequence(record.sequence, drop_gaps=True)
     except ValueError as error:
-        return Reject(record.number, record.name, str(error))
+        return RejectedRecord(record.number, record.name, str(error))
     if looks_like_nucleotides(sequence):
-        return Reject(
+        return RejectedRecord(
             record.number,
             record.name,
             f"all {len(sequence)} letters from position 1 on are of ACGTUN: these look like nucleotides. "
@@ -84,61 +103,61 @@ def admit(record: Record) -> Query | Reject:
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring records of the input, which are predicted and written together.
+    """Consecutive records of the input that are predicted and written together.
 
     Attributes:
         number: of the part, from 0.
-        chains: what can be predicted, in the order of the input.
-        rejects: what cannot.
-        digest: SHA-256 over names and sequences as read.
+        queries: valid records, in the order of the input.
+        rejected: invalid records, in the order of the input.
+        digest: SHA-256 of names and sequences as read.
     """
 
     number: int
-    chains: list[Query]
-    rejects: list[Reject]
+    queries: list[Query]
+    rejected: list[RejectedRecord]
     digest: str
 
     @property
     def num_residues(self) -> int:
-        """Residues of all chains."""
-        return sum(len(chain.sequence) for chain in self.chains)
+        """Residues of all queries."""
+        return sum(len(query.sequence) for query in self.queries)
 
 
-def divide(records: Iterable[Record], max_residues: int, max_records: int, skip_bad: bool) -> Iterator[Part]:
-    """Divide a stream of records into parts, the same way every time; one part is in memory.
+def split_into_parts(records: Iterable[Record], max_residues: int, max_records: int, skip_bad: bool) -> Iterator[Part]:
+    """Split a stream of records into parts, always in the same way; only one part is in memory.
 
     Args:
         records: the input.
-        max_residues: letters of a part, unless its first record alone has more.
-        max_records: records of a part.
-        skip_bad: keep what is no protein as rejects.
+        max_residues: letters in a part; a longer record is a part by itself.
+        max_records: records in a part.
+        skip_bad: collect invalid records in `Part.rejected` instead of raising an error.
 
     Raises:
-        RecordError: for the first record that is no protein, unless they are skipped.
+        RecordError: at the first invalid record, if `skip_bad` is False.
     """
-    number, letters = 0, 0
-    held: list[Record] = []
+    number, num_letters = 0, 0
+    collected: list[Record] = []
     for record in records:
-        if held and (letters + len(record.sequence) > max_residues or len(held) >= max_records):
-            yield _part(number, held, skip_bad)
-            number, letters, held = number + 1, 0, []
-        held.append(record)
-        letters += len(record.sequence)
-    if held:
-        yield _part(number, held, skip_bad)
+        if collected and (num_letters + len(record.sequence) > max_residues or len(collected) >= max_records):
+            yield _make_part(number, collected, skip_bad)
+            number, num_letters, collected = number + 1, 0, []
+        collected.append(record)
+        num_letters += len(record.sequence)
+    if collected:
+        yield _make_part(number, collected, skip_bad)
 
 
-def _part(number: int, records: list[Record], skip_bad: bool) -> Part:
+def _make_part(number: int, records: list[Record], skip_bad: bool) -> Part:
     digest = hashlib.sha256()
-    chains: list[Query] = []
-    rejects: list[Reject] = []
+    queries: list[Query] = []
+    rejected: list[RejectedRecord] = []
     for record in records:
         digest.update(f"{record.name}\n{record.sequence}\n".encode())
-        found = admit(record)
-        if isinstance(found, Query):
-            chains.append(found)
+        cleaned = clean_record(record)
+        if isinstance(cleaned, Query):
+            queries.append(cleaned)
         elif skip_bad:
-            rejects.append(found)
+            rejected.append(cleaned)
         else:
-            raise RecordError(f"{found} Mend it, or add --skip-bad to leave out what is no protein.")
-    return Part(number, chains, rejects, digest.hexdigest())
+            raise RecordError(f"{cleaned} Fix it, or add --skip-bad to leave out invalid records.")
+    return Part(number, queries, rejected, digest.hexdigest())

@@ -151,9 +151,9 @@ class RunFolder:
         else:
             found = self._digests[part.number] if part.number < len(self._digests) else None
         if found != part.digest:
-            numbers = [chain.number for chain in part.chains] + [reject.number for reject in part.rejects]
+            first = min(record.number for record in [*part.queries, *part.rejected])
             raise ValueError(
-                f"{self.folder} holds a run over another input, which differs from record {min(numbers)} on. "
+                f"{self.folder} holds a run over another input, which differs from record {first} on. "
                 "Give the same input, or another directory."
             )
         return True
@@ -167,8 +167,8 @@ class RunFolder:
         with replacing_folder(self.part_folder(part.number)) as folder:
             for form in self.formats.values():
                 form.write_part(folder / form.file_name, predictions)
-            rejects = "".join(f"{reject.number}\t{reject.name}\t{reject.reason}\n" for reject in part.rejects)
-            (folder / REJECTED).write_text(rejects, "utf-8")
+            rejected = "".join(f"{record.number}\t{record.name}\t{record.reason}\n" for record in part.rejected)
+            (folder / REJECTED).write_text(rejected, "utf-8")
             (folder / PART).write_text(json.dumps({"digest": part.digest, **asdict(counts)}), "utf-8")
 
     @property

@@ -19,7 +19,7 @@ from ..version import __version__
 from .formats import Format
 from .inputs import Inputs
 from .predictor import Predictor
-from .records import Part, divide
+from .records import Part, split_into_parts
 from .result import Prediction
 from .run_folder import Counts, RunFolder
 
@@ -73,22 +73,22 @@ class RunOptions:
 def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = None) -> tuple[list[Prediction], Counts]:
     """Predict the chains of a part, and return the predictions in the order of the input."""
     probabilities: dict[int, Any] = {}
-    for index, found in predictor.predict([chain.sequence for chain in part.chains]):
+    for index, found in predictor.predict([query.sequence for query in part.queries]):
         probabilities[index] = found
         if bar is not None:
             bar.update(len(found))
     predictions = [
-        Prediction(chain.number, chain.name, str(chain.sequence), predictor.alphabet, probabilities[index], alphabet)
-        for index, chain in enumerate(part.chains)
+        Prediction(query.number, query.name, str(query.sequence), predictor.alphabet, probabilities[index], alphabet)
+        for index, query in enumerate(part.queries)
     ]
     return predictions, Counts(
-        chains=len(part.chains),
+        chains=len(part.queries),
         residues=part.num_residues,
-        windowed=sum(predictor.is_windowed(chain.sequence) for chain in part.chains),
-        rejected=len(part.rejects),
-        gaps=sum(chain.sequence.num_gaps for chain in part.chains),
-        lower_case=sum(chain.sequence.num_lower_case for chain in part.chains),
-        replaced=sum(predictor.tokenizer.count_replaced(chain.sequence) for chain in part.chains),
+        windowed=sum(predictor.is_windowed(query.sequence) for query in part.queries),
+        rejected=len(part.rejected),
+        gaps=sum(query.sequence.num_gaps for query in part.queries),
+        lower_case=sum(query.sequence.num_lower_case for query in part.queries),
+        replaced=sum(predictor.tokenizer.count_replaced(query.sequence) for query in part.queries),
     )
 
 
@@ -113,12 +113,12 @@ def predict_to_stream(
     out.write(form.head())
     counts = Counts()
     with progress_bar(inputs, quiet or out.isatty()) as bar:
-        for part in divide(inputs, PART_RESIDUES, PART_RECORDS, skip_bad):
+        for part in split_into_parts(inputs, PART_RESIDUES, PART_RECORDS, skip_bad):
             predictions, part_counts = predict_part(predictor, part, form.alphabet, bar)
             counts += part_counts
             out.writelines(map(form.chain, predictions))
-            for reject in part.rejects:
-                logger.warning("skipped: %s", reject)
+            for record in part.rejected:
+                logger.warning("skipped: %s", record)
             bar.estimate_total()
     if not counts.chains + counts.rejected:
         raise ValueError("the input has no records.")
@@ -193,7 +193,7 @@ def _predict_parts(
         progress_bar(inputs, options.quiet or process.rank > 0) as bar,
         part_writer(folder, options.num_workers) as write,
     ):
-        for part in divide(inputs, PART_RESIDUES, PART_RECORDS, options.skip_bad):
+        for part in split_into_parts(inputs, PART_RESIDUES, PART_RECORDS, options.skip_bad):
             num_parts = part.number + 1
             if folder.is_done(part) or part.number % process.size != process.rank:
                 bar.skip(part.num_residues)

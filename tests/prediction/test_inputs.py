@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lift_ss_hf.prediction.inputs import Inputs
-from lift_ss_hf.prediction.records import MAX_NAME, Query, Record, RecordError, Reject, admit, divide
+from lift_ss_hf.prediction.records import (
+    MAX_NAME,
+    Query,
+    Record,
+    RecordError,
+    RejectedRecord,
+    clean_record,
+    split_into_parts,
+)
 
 CHAINS = [("one", "MKVLAAGIV"), ("two", "acd-EF*"), ("one", "WWWW")]
 FASTA = "".join(f">{name} some words\n{sequence[:4]}\n{sequence[4:]}\n" for name, sequence in CHAINS).encode()
@@ -129,7 +137,7 @@ def test_no_or_twice_the_same_input():
     [("MKV", "MKV", 0, 0), ("mkV", "MKV", 0, 2), ("M-K.V*", "MKV", 3, 0), ("BJOUXZ", "BJOUXZ", 0, 0)],
 )
 def test_cleaning_counts_what_it_changes(sequence, clean, gaps, lower):
-    query = admit(Record(1, "a", sequence))
+    query = clean_record(Record(1, "a", sequence))
     assert isinstance(query, Query)
     assert (str(query.sequence), query.sequence.num_gaps, query.sequence.num_lower_case) == (clean, gaps, lower)
 
@@ -145,30 +153,30 @@ def test_cleaning_counts_what_it_changes(sequence, clean, gaps, lower):
         ("acguun" * 5, "nucleotides"),
     ],
 )
-def test_what_is_no_protein_is_told_with_its_position(sequence, reason):
-    found = admit(Record(7, "a", sequence))
-    assert isinstance(found, Reject)
+def test_invalid_records_are_rejected_with_their_position(sequence, reason):
+    found = clean_record(Record(7, "a", sequence))
+    assert isinstance(found, RejectedRecord)
     assert reason in found.reason
     assert str(found).startswith("record 7 (a): ")
 
 
 def test_parts_are_the_same_however_the_records_come():
     records = [Record(i, f"r{i}", "M" * length) for i, length in enumerate([5, 5, 30, 1, 1, 1, 1], start=1)]
-    parts = list(divide(iter(records), max_residues=10, max_records=3, skip_bad=False))
-    assert [[chain.number for chain in part.chains] for part in parts] == [[1, 2], [3], [4, 5, 6], [7]]
+    parts = list(split_into_parts(iter(records), max_residues=10, max_records=3, skip_bad=False))
+    assert [[query.number for query in part.queries] for part in parts] == [[1, 2], [3], [4, 5, 6], [7]]
     assert [part.number for part in parts] == [0, 1, 2, 3]
-    again = list(divide(records, 10, 3, False))
+    again = list(split_into_parts(records, 10, 3, False))
     assert [part.digest for part in parts] == [part.digest for part in again]
     assert len({part.digest for part in parts}) == 4
 
 
-def test_what_is_no_protein_stops_or_is_kept_apart():
+def test_invalid_records_raise_or_are_kept_apart():
     records = [Record(1, "good", "MKV"), Record(2, "bad", "M1V"), Record(3, "good", "MKV")]
     with pytest.raises(RecordError, match=r"^record 2 \(bad\): '1' at position 2 .* add --skip-bad"):
-        list(divide(records, 100, 100, skip_bad=False))
-    (part,) = divide(records, 100, 100, skip_bad=True)
-    assert [chain.number for chain in part.chains] == [1, 3]
-    assert [reject.number for reject in part.rejects] == [2]
+        list(split_into_parts(records, 100, 100, skip_bad=False))
+    (part,) = split_into_parts(records, 100, 100, skip_bad=True)
+    assert [query.number for query in part.queries] == [1, 3]
+    assert [record.number for record in part.rejected] == [2]
 
 
 @settings(max_examples=200, deadline=None)
@@ -184,7 +192,7 @@ def test_no_bytes_whatever_are_a_traceback(tmp_path_factory, content):
             continue
         for record in records:
             assert record.name.isprintable() and len(record.name) <= MAX_NAME
-            found = admit(record)
+            found = clean_record(record)
             assert not isinstance(found, Query) or str(found.sequence).isalpha()
 
 
@@ -195,6 +203,6 @@ def test_no_table_whatever_is_a_traceback(tmp_path_factory, rows):
     text = "id,sequence\n" + "\n".join(",".join(row) for row in rows)
     path.write_text(text, "utf-8", errors="replace")
     try:
-        list(map(admit, Inputs([str(path)])))
+        list(map(clean_record, Inputs([str(path)])))
     except ValueError as error:
         assert len(str(error).splitlines()) == 1

@@ -14,7 +14,7 @@ from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PrepackedL
 from lift_ss_hf.prediction.ensemble import Ensemble
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
 from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
-from lift_ss_hf.prediction.predictor import Predictor, model_digest, rows_of
+from lift_ss_hf.prediction.predictor import Predictor, model_digest, plan_rows
 
 SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9, "ACD", "MKVWWW" * 15]
 
@@ -191,8 +191,8 @@ def test_neighbours_change_nothing(backbones):
 
 
 def test_rows_keep_to_their_budget():
-    assert list(rows_of([3, 4, 9, 1, 1], 7)) == [[0, 1], [2], [3, 4]]
-    assert list(rows_of([], 7)) == []
+    assert list(plan_rows([3, 4, 9, 1, 1], 7)) == [[0, 1], [2], [3, 4]]
+    assert list(plan_rows([], 7)) == []
 
 
 def test_prepacking_keeps_the_digest(backbones, tmp_path):
