@@ -1,5 +1,6 @@
 """The command `lift-ss`: its output, its errors, and a `--help` that imports nothing heavy."""
 
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.loading import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "predict.py"
 CODE = "from lift_ss_hf.cli.lift_ss import main; main()"
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"
 
@@ -37,10 +39,6 @@ def data(tmp_path_factory):
     ).save_pretrained(folder / "three")
     (folder / "two.fasta").write_text(f">one\n{SEQUENCE}\n>two\nACDEFG\n")
     return folder
-
-
-def run_lift_ss(*arguments, **options):
-    return subprocess.run([sys.executable, "-c", CODE, *map(str, arguments)], capture_output=True, text=True, **options)
 
 
 def call(monkeypatch, capsys, *arguments):
@@ -68,19 +66,16 @@ def test_help_names_all_choices(monkeypatch, capsys):
     assert {*FORMATS, *ALPHABETS, *PRECISIONS} <= set(re.findall(r"[\w-]+", out))
 
 
-@pytest.mark.process
 def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, capsys, caplog):
     status, out, _ = call(monkeypatch, capsys, "predict", SEQUENCE, "--model", data / "model")
     assert status == 0
     name, residues, states = out.splitlines()
     assert (name, residues, len(states)) == (">record_1", SEQUENCE, len(SEQUENCE))
     assert "1 chains, 22 residues" in caplog.messages[-1]
-    piped = run_lift_ss(
-        "predict", "-", "--model", data / "model", "--quiet", "--states", "q3", input=f">record_1\n{SEQUENCE}\n"
-    )
-    assert (piped.returncode, piped.stderr) == (0, "")
-    assert piped.stdout.splitlines()[:2] == [name, residues]
-    assert set(piped.stdout.splitlines()[2]) <= set("CHE")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f">record_1\n{SEQUENCE}\n".encode())))
+    status, out, err = call(monkeypatch, capsys, "predict", "-", "--model", data / "model", "--quiet", "--states", "q3")
+    assert (status, out.splitlines()[:2], err) == (0, [name, residues], "")
+    assert set(out.splitlines()[2]) <= set("CHE")
 
 
 def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, capsys):
@@ -140,30 +135,29 @@ def test_errors_of_plot_are_one_line(data, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.process
-def test_a_closed_output_is_not_an_error(data):
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, "predict", data / "two.fasta", "--model", data / "model", "--quiet"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 141
+def test_a_closed_output_is_not_an_error(data, tmp_path):
+    def close_reader(rank):
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        os.close(reader)
+
+    arguments = [str(data / "two.fasta"), "--model", str(data / "model"), "--quiet"]
+    done = run_forked(arguments, tmp_path, script=RECIPE, patch=close_reader)
+    assert (done.statuses, done.stderr) == ([141], "")
 
 
 @pytest.mark.process
 @pytest.mark.slow
 def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path):
-    recipe = ROOT / "recipes" / "predict.py"
     flags = [str(data / "two.fasta"), "--model", str(data / "model"), "--quiet", "--format", "tsv", "-o"]
-    done = run_forked([*flags, str(tmp_path / "one")], tmp_path / "log", script=recipe)
+    done = run_forked([*flags, str(tmp_path / "one")], tmp_path / "log", script=RECIPE)
     assert done.statuses == [0], done.stderr
     expected = (tmp_path / "one" / "predictions.tsv").read_bytes()
 
     configs = ROOT / "accelerate_configs"
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configs / "cpu_ddp.yaml")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [*launch, str(recipe), *flags, str(tmp_path / "two")]
+    command = [*launch, str(RECIPE), *flags, str(tmp_path / "two")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "two" / "predictions.tsv").read_bytes() == expected
@@ -173,7 +167,7 @@ def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path):
         "--config_file", str(configs / "deepspeed_zero3.yaml"), "--main_process_port", "0", "--num_processes", "2"
     )
     done = run_forked(
-        [*flags, str(tmp_path / "zero3")], tmp_path / "log", script=recipe, num_processes=2, environment=environment
+        [*flags, str(tmp_path / "zero3")], tmp_path / "log", script=RECIPE, num_processes=2, environment=environment
     )
     assert done.statuses == [0, 0], done.stderr
     assert (tmp_path / "zero3" / "predictions.tsv").read_bytes() == expected
