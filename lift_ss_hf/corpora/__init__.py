@@ -1,25 +1,9 @@
 """The corpora: where they come from, how they are read and built, and which may train for which test set.
 
-May import `models` only, and the bundled sample of `assets`.
+May import `models` only, and the bundled sample of `assets`. Public names are loaded when they are first used:
+predictions read FASTA files with this room, and do not need the datasets library.
 """
 
-from .cards import CardFacts
-from .catalogue import crossed_tests, get_corpus, load_catalogue
-from .chains import Chain, CorpusError
-from .loading import load_corpus
-from .readers import read_chains
-from .splits import Split
-from .writing import write_corpus
+import lazy_loader
 
-__all__ = [
-    "CardFacts",
-    "Chain",
-    "CorpusError",
-    "Split",
-    "crossed_tests",
-    "get_corpus",
-    "load_catalogue",
-    "load_corpus",
-    "read_chains",
-    "write_corpus",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
