@@ -71,7 +71,10 @@ def resolve_corpus(name: str) -> CataloguedCorpus | Path:
         return sample_corpus()
     if name not in load_catalogue() and Path(name).exists():
         return Path(name)
-    return get_corpus(name)
+    try:
+        return get_corpus(name)
+    except ValueError as error:
+        raise ValueError(f"{error} Or give {BUNDLED}, or the path of an existing file or folder.") from None
 
 
 def load_resolved(

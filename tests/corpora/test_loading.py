@@ -113,6 +113,12 @@ def test_a_name_of_the_catalogue_is_not_a_path(name):
     assert str(resolve_corpus(name)) == name
 
 
+@pytest.mark.parametrize("name", ["mine.txt", "promod3:lt99id"])
+def test_an_unknown_name_lists_all_that_can_be_loaded(name):
+    with pytest.raises(ValueError, match=r"Choose one of: .*\. Or give sample, or the path of an existing file or fo"):
+        load_corpus(name)
+
+
 def test_a_custom_corpus_crossed_with_its_test_warns(tmp_path, caplog):
     write_corpus(tmp_path / "spot1d", [Split.of("train", [Chain("a", "MKV", "LHX")])], CardFacts("S", "One.", "mit"))
     load_corpus(str(tmp_path / "spot1d"), "train", cache_dir=tmp_path / "cache", tests=["casp12"])
