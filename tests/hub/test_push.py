@@ -177,7 +177,7 @@ def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
     done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split(), token=None)
     assert done.statuses == [0], done.stderr
     files = hub.snapshot("org/run", "main")[1]
-    assert {"config.json", "model.safetensors", "modeling.py", "pipeline.py", "README.md", "vocab.txt"} <= set(files)
+    assert {"config.json", "model.safetensors", "esm.py", "pipeline.py", "README.md", "tokenizer.json"} <= set(files)
     assert len(hub.repos["org/run"]["main"]) == 2  # empty, and one commit
     assert sum(map(len, files.values())) < 5e6
     assert b"Q3 accuracy" in files["README.md"]
