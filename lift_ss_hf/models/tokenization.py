@@ -202,7 +202,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         clean = clean_sequence(sequence) if isinstance(sequence, str) else sequence
         tokens = np.empty(self.num_leading + len(clean) + self.num_trailing, dtype=np.int64)
         tokens[: self.num_leading], tokens[len(tokens) - self.num_trailing :] = self._leading, self._trailing
-        np.take(self._tokens, clean.codes, out=tokens[self.residue_slice()])
+        self._tokens.take(clean.codes, out=tokens[self.residue_slice()], mode="clip")  # not checked: codes are bytes
         return tokens
 
     def count_replaced(self, sequence: CleanSequence) -> int:
