@@ -1,4 +1,4 @@
-"""Score a trained predictor over CASP12-14 and Test2018, in fp32 and in int8, beside reprof where that is installed.
+"""Score a trained predictor on CASP12-14 and Test2018, in fp32 and int8, beside reprof if it is installed.
 
 Q3 is over all labelled residues, P (kappa helix) counts as coil. Residues per second are of CPU time, of this process
 and those it starts: one thread, from sequences to states, without loading the model; reprof is started for each chain,
@@ -33,7 +33,7 @@ Way = Callable[[Sequence[str]], list[str]]  # predicts chains; the Q3 states of 
 
 
 def ours(model: str, backbone: str | None, precision: str) -> Way:
-    """A predictor of this package, as everything else here scores it."""
+    """A predictor of this package."""
     predictor = load_predictor(model, backbone, precision)
 
     def way(sequences: Sequence[str]) -> list[str]:
@@ -44,7 +44,7 @@ def ours(model: str, backbone: str | None, precision: str) -> Way:
 
 
 def reprof(sequences: Sequence[str]) -> list[str]:
-    """Debian's reprof, which needs the sequence alone; its third column is the state, L for coil."""
+    """Debian's reprof, on the sequence alone; its third column is the state, L for coil."""
     states = []
     with tempfile.TemporaryDirectory() as folder:
         query, result = Path(folder, "query.fasta"), Path(folder, "query.reprof")
@@ -57,12 +57,12 @@ def reprof(sequences: Sequence[str]) -> list[str]:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those it waited for."""
+    """Return the CPU time of this process and of those it waited for [s]."""
     return sum(os.times()[:4])
 
 
 def print_test_set(name: str, ways: dict[str, Way]) -> None:
-    """Measure, and print a row for each way."""
+    """Measure each way and print a row."""
     corpus = load_corpus(name, "test")
     first = ""
     for title, way in ways.items():
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=BUNDLED, help="folder or Hub id (default: the bundled one)")
-    parser.add_argument("--backbone", metavar="NAME", help="where its backbone is, if not where it says")
+    parser.add_argument("--backbone", metavar="NAME", help="where its backbone is, if not where its configuration says")
     parser.add_argument("--corpora", nargs="+", default=TEST_SETS, help=f"(default: {' '.join(TEST_SETS)})")
     parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Where a benchmark's numbers come from. The standard library only: what measures memory must not load torch for it."""
+"""Where a benchmark's numbers come from. Standard library only: a benchmark of memory must not load torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def origin(library: str, threads: str) -> str:
-    """Commit, versions and hardware, in one line.
+    """Return commit, versions and hardware in one line.
 
     Args:
         library: name and version of what does the work.

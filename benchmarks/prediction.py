@@ -1,4 +1,4 @@
-"""Time prediction over real chains, the ways it is usually done and ours, side by side in one run.
+"""Time prediction on real chains: the usual ways and ours, side by side in one run.
 
 Residues per second of CPU time (`time.process_time`, one thread, the best of several rounds, in each of which every
 way takes its turn), from sequences to states: tokenizing is within the time, loading is not. Shapes are real, weights
@@ -37,23 +37,23 @@ from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import MAX_TOKENS, Predictor
 from lift_ss_hf.prediction.records import Query, clean_record
 
-ROWS = 8  # of a batch in the usual loop
-FAIR_ESM_TOKENS = 4096  # of a batch in fair-esm's own extract.py
+ROWS = 8  # batch size of the usual loop
+FAIR_ESM_TOKENS = 4096  # batch size of fair-esm's own extract.py
 NUM_STATES = 9
-PROT_T5_BLOCKS = 1  # of 24 alike, as wide as ProtT5-XL's: 50 M parameters
-LONGEST = 1022  # residues, as long as ESM-2 was trained on
+PROT_T5_BLOCKS = 1  # of ProtT5-XL's 24 equal blocks: 50 M parameters
+LONGEST = 1022  # residues: the longest that ESM-2 was trained on
 SHAPES = ("8M", "35M", "150M", "prot_t5")
 
-Way = Callable[[Sequence[str]], int]  # predicts chains; returns how many residues
+Way = Callable[[Sequence[str]], int]  # predicts chains; returns the number of residues
 
 
 class TableTokenizer:
-    """A token for each residue, `</s>` at the end: ProtT5's own tokenizer is not at hand here, and costs little."""
+    """One token per residue and `</s>` at the end, in place of ProtT5's own tokenizer, which costs little."""
 
     pad_token_id = 0
 
     def encode(self, sequence: str) -> np.ndarray:
-        """(residues + 1,) int64."""
+        """Return (residues + 1,) int64."""
         return np.append(np.frombuffer(sequence.encode(), np.uint8).astype(np.int64) - ord("A") + 3, 1)
 
 
@@ -66,12 +66,12 @@ class StockT5(nn.Module):
         self.classifier = nn.Linear(config.d_model, NUM_STATES)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens) to (batch, tokens, states)."""
+        """Map (batch, tokens) to (batch, tokens, states)."""
         return self.classifier(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
 
 
 def in_file_order(model: Any, encode: Callable[[Sequence[str]], Any]) -> Way:
-    """The usual loop: a tokenizer that pads, and batches of eight as they come."""
+    """The usual loop: a tokenizer that pads, and batches of eight in file order."""
 
     def way(sequences: Sequence[str]) -> int:
         done = 0
@@ -84,7 +84,7 @@ def in_file_order(model: Any, encode: Callable[[Sequence[str]], Any]) -> Way:
 
 
 def sorted_by_length(model: Any, tokenizer: Any) -> Way:
-    """The stock model over batches of like length, under the token budget that our rows have."""
+    """The stock model on batches of similar length, with the same token budget as our rows."""
     collate = ChainCollator(tokenizer.pad_token_id)
 
     def way(sequences: Sequence[str]) -> int:
@@ -99,13 +99,13 @@ def sorted_by_length(model: Any, tokenizer: Any) -> Way:
 
 
 def keep(output: Any, attention_mask: torch.Tensor) -> int:
-    """Take the states of what is no padding, as any use would; returns their number."""
+    """Take the states of all but the padding, as any user would, and return their number."""
     logits = getattr(output, "logits", output)
     return len(logits.argmax(-1)[attention_mask > 0])
 
 
 def ours(model: Any, tokenizer: Any) -> Way:
-    """`Predictor`, as everything in this package predicts."""
+    """`Predictor`, through which everything in this package predicts."""
     predictor = Predictor(model, tokenizer)
 
     def way(sequences: Sequence[str]) -> int:
@@ -115,7 +115,7 @@ def ours(model: Any, tokenizer: Any) -> Way:
 
 
 def fair_esm(blocks: int, width: int, heads: int) -> Way:
-    """fair-esm's extract.py: its batch converter over its batches of like length, and its own model; no head."""
+    """fair-esm's extract.py: its batch converter, its batches of similar length, its own model; no head."""
     import esm
 
     model = esm.ESM2(blocks, width, heads).eval()
@@ -133,14 +133,14 @@ def fair_esm(blocks: int, width: int, heads: int) -> Way:
 
 
 def prot_t5_config(blocks: int) -> T5Config:
-    """So many blocks as wide as ProtT5-XL's."""
+    """Return a configuration with a few blocks of ProtT5-XL's width."""
     return T5Config(
         vocab_size=128, d_model=1024, num_layers=blocks, num_heads=32, d_kv=128, d_ff=16384, use_cache=False
     )
 
 
 def our_model(config: EsmConfig | T5Config) -> Any:
-    """A frozen backbone of random weights under a linear head."""
+    """Return a frozen backbone with random weights and a linear head."""
     options: dict[str, Any] = {"adapter": None, "freeze": "all", "head": "linear", "loss": "cross_entropy"}
     if isinstance(config, T5Config):
         return T5ForSecondaryStructure(T5SecondaryStructureConfig(config, **options))
@@ -148,7 +148,7 @@ def our_model(config: EsmConfig | T5Config) -> Any:
 
 
 def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
-    """All ways of an ESM-2 shape."""
+    """Yield all ways for an ESM-2 shape."""
     config = esm_config(shape, num_labels=NUM_STATES)
     tokenizer = ResidueTokenizer.from_pretrained(locate("bundled"))
     stock = EsmForTokenClassification(config).eval()
@@ -164,7 +164,7 @@ def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
 
 
 def t5_ways() -> Iterator[tuple[str, Way | None]]:
-    """All ways of a T5 whose blocks are ProtT5's."""
+    """Yield all ways for a T5 with ProtT5's blocks."""
     config = prot_t5_config(PROT_T5_BLOCKS)
     tokenizer = TableTokenizer()
     collate = ChainCollator(tokenizer.pad_token_id)
@@ -178,7 +178,7 @@ def t5_ways() -> Iterator[tuple[str, Way | None]]:
 
 
 def our_ways(model: Any, tokenizer: Any) -> Iterator[tuple[str, Way]]:
-    """Packed rows, exact and in int8."""
+    """Yield packed rows, exact and in int8."""
     rounded = copy.deepcopy(model)
     prepack(model)
     yield "packed rows", ours(model, tokenizer)
@@ -188,7 +188,7 @@ def our_ways(model: Any, tokenizer: Any) -> Iterator[tuple[str, Way]]:
 
 @torch.inference_mode()
 def print_shape(shape: str, sequences: Sequence[str], rounds: int) -> None:
-    """Measure a shape, and print its rows of the table."""
+    """Measure a shape and print its rows of the table."""
     ways = list(t5_ways() if shape == "prot_t5" else esm_ways(shape))
     best = {name: float("inf") for name, way in ways if way is not None}
     for name, way in [*ways] * rounds:
@@ -231,12 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="of ESM-2, or ProtT5's blocks"
+        "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="ESM-2 shapes, or ProtT5's blocks"
     )
-    parser.add_argument("--sequences", metavar="FILE", help="FASTA or table in place of Test2016")
-    parser.add_argument("--longest", type=int, default=LONGEST, help="chain of FILE that is taken [residues]")
-    parser.add_argument("--chains", type=int, default=200, help="so many, evenly spaced in the file")
-    parser.add_argument("--rounds", type=int, default=2, help="the best of so many is shown")
+    parser.add_argument("--sequences", metavar="FILE", help="FASTA or table to use instead of Test2016")
+    parser.add_argument("--longest", type=int, default=LONGEST, help="skip longer chains of FILE [residues]")
+    parser.add_argument("--chains", type=int, default=200, help="number of chains, evenly spaced in the file")
+    parser.add_argument("--rounds", type=int, default=2, help="number of rounds; the best is shown")
     parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)
     measured = origin(f"torch {torch.__version__}", f"{torch.get_num_threads()} thread")

@@ -26,11 +26,11 @@ H200_PEAK = 989.0  # TFLOP/s in bf16, without sparsity: NVIDIA's data sheet
 
 
 def residues_per_second(predictor: Predictor, sequences: Sequence[str], rounds: int) -> float:
-    """The best of several passes."""
+    """Return the best of several passes."""
     seconds = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()
-        for _, probabilities in predictor.predict(sequences):  # arrays on the CPU: whatever ran has ended
+        for _, probabilities in predictor.predict(sequences):  # arrays on the CPU: the GPU has finished
             assert len(probabilities)
         seconds.append(time.perf_counter() - begin)
     return sum(map(len, sequences)) / min(seconds[1:])
@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", choices=[*SHAPES, "prot_t5"], default=["650M", "prot_t5"])
-    parser.add_argument("--chains", type=int, default=1000, help="so many, evenly spaced in the file")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many is shown")
-    parser.add_argument("--max_tokens", type=int, default=GPU_MAX_TOKENS, help="of a row [tokens]")
-    parser.add_argument("--peak", type=float, default=H200_PEAK, help="of the device in bf16 [TFLOP/s]")
-    parser.add_argument("--device", default="cuda", help="cpu to try the script")
+    parser.add_argument("--chains", type=int, default=1000, help="number of chains, evenly spaced in the file")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the best is shown")
+    parser.add_argument("--max_tokens", type=int, default=GPU_MAX_TOKENS, help="size of a row [tokens]")
+    parser.add_argument("--peak", type=float, default=H200_PEAK, help="peak of the device in bf16 [TFLOP/s]")
+    parser.add_argument("--device", default="cuda", help="cpu to try the script out")
     parsed = parser.parse_args(arguments)
     if parsed.device == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU is to be seen. Run on a machine that has one, or try the script with --device cpu.")

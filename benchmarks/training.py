@@ -39,16 +39,16 @@ from lift_ss_hf.models.esm import EsmForSecondaryStructure, EsmSecondaryStructur
 from lift_ss_hf.models.families import get_family
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
-MAX_TOKENS = 2048  # of a batch, the recipes' default
-DEFAULT_ROWS = 8  # chains of a batch: transformers.TrainingArguments
-CHAINS = {"8M": 64, "35M": 24, "150M": 12}  # of an epoch, evenly spread over the corpus
-# blocks, width, heads: of ESM-2's checkpoints (Lin et al. 2023)
+MAX_TOKENS = 2048  # batch size, the recipes' default
+DEFAULT_ROWS = 8  # batch size in chains, the default of transformers.TrainingArguments
+CHAINS = {"8M": 64, "35M": 24, "150M": 12}  # chains in an epoch, evenly spread over the corpus
+# blocks, width, heads of ESM-2's checkpoints (Lin et al. 2023)
 SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20), "650M": (33, 1280, 20)}
 REAL_8M = Path(os.environ.get("LIFT_SS_DATA_DIR") or ".").parent / "backbones" / "esm2_t6_8M"  # beside the corpora
 
 
 def esm_config(shape: str, **more: Any) -> EsmConfig:
-    """The configuration of an ESM-2 checkpoint of that shape."""
+    """Return the configuration of an ESM-2 checkpoint of that shape."""
     blocks, width, heads = SHAPES[shape]
     return EsmConfig(
         vocab_size=33,
@@ -68,14 +68,14 @@ def esm_config(shape: str, **more: Any) -> EsmConfig:
 
 
 def backbone_of(shape: str) -> tuple[Any, str]:
-    """A backbone, and what its weights are."""
+    """Return a backbone and the origin of its weights."""
     if shape == "8M" and REAL_8M.is_dir():
         return get_family("esm").load(str(REAL_8M)), "real"
     return get_family("esm").build(esm_config(shape)), "random"
 
 
 def with_regime(backbone: Any, **options: Any) -> EsmForSecondaryStructure:
-    """A model over a copy of the backbone."""
+    """Return a model on a copy of the backbone."""
     base = copy.deepcopy(backbone)
     config = EsmSecondaryStructureConfig(
         backbone_config=copy.deepcopy(base.config), head="linear", loss="cross_entropy", **options
@@ -102,7 +102,7 @@ def checkpointed(model: EsmForSecondaryStructure) -> EsmForSecondaryStructure:
 
 
 def chains_of(corpus: str, number: int) -> LabelledChains:
-    """So many chains of a corpus's validation split, evenly spread."""
+    """Return chains of a corpus's validation split, evenly spread."""
     rows = load_corpus(corpus, "validation")
     number = min(number, len(rows))
     rows = rows.select([i * len(rows) // number for i in range(number)])
@@ -110,12 +110,12 @@ def chains_of(corpus: str, number: int) -> LabelledChains:
 
 
 def cached(model: Any, chains: LabelledChains, folder: Path) -> Any:
-    """The chains with their states on the disk."""
+    """Return the chains with their hidden states on disk."""
     return with_cached_states(model, [chains], 1, PrefixCacheSettings(folder, quiet=True))[0]
 
 
 def seconds_of_epoch(model: Any, batches: Any, epochs: int) -> float:
-    """Best CPU time of an epoch [s]."""
+    """Return the best CPU time of an epoch [s]."""
     model.train()
     collate = ChainCollator(1)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
@@ -131,7 +131,7 @@ def seconds_of_epoch(model: Any, batches: Any, epochs: int) -> float:
 
 
 class Bench:
-    """Measures the regimes of a shape, and prints a row of the table for each as it comes."""
+    """Measures the regimes of a shape and prints a row of the table for each."""
 
     def __init__(self, shape: str, corpus: str, epochs: int, folder: Path):
         self.shape, self.epochs, self.folder = shape, epochs, folder
@@ -140,7 +140,7 @@ class Bench:
         self.full = 0.0
 
     def row(self, name: str, build: Callable[[], Any], batching: str = "budget", uncached: float = 0.0) -> float:
-        """Measure a regime in a process of its own, print it, and return its CPU time [s].
+        """Measure a regime in a separate process, print it, and return its CPU time [s].
 
         Args:
             name: of the regime.
@@ -183,7 +183,7 @@ class Bench:
         result.send((seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
     def regime(self, **options: Any) -> Callable[[], EsmForSecondaryStructure]:
-        """What makes a model of ours."""
+        """Return a function that makes one of our models."""
         return lambda: with_regime(self.backbone, **options)
 
     def with_peft(self) -> Any:
@@ -191,7 +191,7 @@ class Bench:
         return with_peft(self.backbone)
 
     def print_rows(self) -> None:
-        """All regimes, and what the cache saves."""
+        """Measure all regimes, and what the cache saves."""
         blocks = self.backbone.config.num_hidden_layers
         top = round(blocks / 4)
         upper = self.regime(adapter="bottleneck", leave_out=list(range(blocks - top)))
@@ -225,9 +225,9 @@ class Bench:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="of ESM-2")
+    parser.add_argument("--shapes", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="ESM-2 shapes")
     parser.add_argument("--corpus", default="sample", help="its validation chains are used")
-    parser.add_argument("--epochs", type=int, default=2, help="the best of so many epochs is shown")
+    parser.add_argument("--epochs", type=int, default=2, help="number of epochs; the best is shown")
     parsed = parser.parse_args(arguments)
     logging.getLogger("lift_ss_hf").setLevel(logging.WARNING)
     torch.set_num_threads(1)

@@ -11,8 +11,8 @@ def parse() -> argparse.Namespace:
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", metavar="MODEL_DIR", help="folder of a saved model: RUN/model")
-    parser.add_argument("repo", metavar="REPO", help="ORG/NAME on the Hub; made where absent")
-    parser.add_argument("--private", action="store_true", help="if the repository is made now")
+    parser.add_argument("repo", metavar="REPO", help="ORG/NAME on the Hub, created if missing")
+    parser.add_argument("--private", action="store_true", help="visibility of a repository that is created")
     parser.add_argument("--revision", metavar="BRANCH", help="push to this branch (default: the main one)")
     return parser.parse_args()
 

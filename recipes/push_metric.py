@@ -10,7 +10,7 @@ from lift_ss_hf.hub.push import push_metric
 def parse() -> argparse.Namespace:
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("repo", metavar="REPO", help="ORG/NAME of the Space; made where absent")
+    parser.add_argument("repo", metavar="REPO", help="ORG/NAME of the Space, created if missing")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Pushing to the Hub: a model is staged and checked on disk first; one commit each, so that nothing half is visible."""
+"""Push models and metrics to the Hub: staged and checked on disk first, then pushed in one commit."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from ..reports.model_card import ABSOLUTE_PATH, CARD_FILE, hub_id
 from ..reports.provenance import TOKEN, TRAINING_CHAINS
 
 PUSHED_SUFFIXES = {".json", ".safetensors", ".py", ".md", ".txt", ".model"}
-ROOTS = {"home", "root", "tmp", "mnt", "data", "Users", "scratch", "var", "opt"}  # where people's files lie
+ROOTS = {"home", "root", "tmp", "mnt", "data", "Users", "scratch", "var", "opt"}  # top folders of users' files
 
 
 def push_model(folder: str | Path, repo: str, private: bool = False, revision: str | None = None) -> str:
     """Push a saved model with its code, tokenizer and card in one commit.
 
     Args:
-        folder: what `save_pretrained` or a training run wrote.
-        repo: `ORG/NAME`; made where absent.
-        private: for a repository that is made now.
-        revision: branch to push to, made where absent; None for the main one.
+        folder: written by `save_pretrained` or a training run.
+        repo: `ORG/NAME`, created if missing.
+        private: visibility of a repository that is created.
+        revision: branch to push to, created if missing; None for the main branch.
 
     Returns:
-        the commit's address.
+        The commit's URL.
 
     Raises:
-        ValueError: if the folder holds no model, or something that must not leave this machine.
-        OSError: what the Hub's client raises: no token, no right, no connection.
+        ValueError: if the folder does not hold a model, or holds something that must not leave this machine.
+        OSError: from the Hub's client: no token, no permission, no connection.
     """
     with tempfile.TemporaryDirectory() as staging:
         stage_model(Path(folder), Path(staging))
@@ -56,14 +56,14 @@ def push_metric(repo: str) -> str:
     """Push the metric as a Space, in one commit; links are followed, so that it stands alone.
 
     Args:
-        repo: `ORG/NAME`; made where absent.
+        repo: `ORG/NAME`, created if missing.
 
     Returns:
-        the commit's address.
+        The commit's URL.
 
     Raises:
-        ValueError: for what is no name of a repository.
-        OSError: what the Hub's client raises: no token, no right, no connection.
+        ValueError: if the name is invalid.
+        OSError: from the Hub's client: no token, no permission, no connection.
     """
     return str(
         HfApi().upload_folder(
@@ -77,23 +77,23 @@ def push_metric(repo: str) -> str:
 
 
 def make_repository(repo: str, **options: Any) -> str:
-    """Make a repository where there is none.
+    """Create a repository if it is missing.
 
     Args:
-        repo: `ORG/NAME`, or a name of the user's own.
+        repo: `ORG/NAME`, or just `NAME` for the user's own namespace.
         options: of `HfApi.create_repo`: private, repo_type, ...
 
     Returns:
         `ORG/NAME`.
 
     Raises:
-        ValueError: for what is no name.
-        OSError: what the Hub's client raises.
+        ValueError: if the name is invalid.
+        OSError: from the Hub's client.
     """
     try:
         return HfApi().create_repo(repo, exist_ok=True, **options).repo_id
     except HFValidationError as error:
-        raise ValueError(f"{repo!r} is no name of a repository: {error} Expected ORG/NAME.") from error
+        raise ValueError(f"{repo!r} is not a valid repository name: {error} Expected ORG/NAME.") from error
 
 
 def prepare_push(training: TrainingArguments, backbone: str) -> str | None:
@@ -122,7 +122,7 @@ def prepare_push(training: TrainingArguments, backbone: str) -> str | None:
 
 
 def stage_model(folder: Path, staging: Path) -> None:
-    """Write all that is pushed to `staging`, and check it.
+    """Write everything that will be pushed to `staging`, and check it.
 
     Raises:
         ValueError: as `push_model`.
@@ -138,18 +138,18 @@ def stage_model(folder: Path, staging: Path) -> None:
 
 
 def check_staged(staging: Path) -> None:
-    """Raise ValueError for what must not be pushed: pickles, tokens, absolute paths, a card that cannot be parsed."""
+    """Raise ValueError for anything that must not be pushed: pickles, tokens, absolute paths, an invalid card."""
     for path in sorted(staging.rglob("*")):
         if path.is_file() and path.suffix not in PUSHED_SUFFIXES:
-            raise ValueError(f"{path.name}: a file of this kind is not pushed (only safetensors, JSON, text, code).")
+            raise ValueError(f"{path.name}: files of this type are not pushed (only safetensors, JSON, text, code).")
         if path.suffix not in (".json", ".md"):
             continue
         text = path.read_text("utf-8")
         if TOKEN.search(text):
-            raise ValueError(f"{path.name}: holds an access token. Take it out, and revoke the token.")
+            raise ValueError(f"{path.name}: contains an access token. Remove it, and revoke the token.")
         if found := _absolute_path(text):
             raise ValueError(
-                f"{path.name}: names the absolute path {found!r} of this machine. A backbone must be a Hub id, or "
+                f"{path.name}: contains {found!r}, an absolute path of this machine. A backbone must be a Hub id, or "
                 "travel with the model (save_pretrained(..., include_backbone=True))."
             )
     _check_backbone(json.loads((staging / "config.json").read_text("utf-8")))
@@ -158,12 +158,12 @@ def check_staged(staging: Path) -> None:
 
 
 def _check_backbone(config: Mapping[str, Any]) -> None:
-    """Raise ValueError unless whoever loads the model can get its backbone."""
+    """Raise ValueError unless others can download the backbone."""
     name = config.get("backbone_name")
     if not config.get("includes_backbone") and name != BUNDLED and hub_id(name) is None:
         raise ValueError(
-            f"config.json: the backbone {name!r} is a folder, which nobody else has. Train over a Hub id, or save with "
-            "include_backbone=True."
+            f"config.json: the backbone {name!r} is a local folder, which nobody else has. Train on a Hub id, or save "
+            "with include_backbone=True."
         )
 
 

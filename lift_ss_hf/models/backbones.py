@@ -1,4 +1,4 @@
-"""Backbones: what one architecture of protein language model needs to be loaded and run, and to be told from others.
+"""Backbones: how one architecture of protein language model is loaded, run and identified.
 
 `BackboneFamily` is the base of the families (`esm.py`, `t5.py`, `bert.py`); `families.py` knows them all. Blocks are
 run one by one here rather than through the forward of transformers, so that frozen blocks below the lowest trained one

@@ -187,7 +187,7 @@ class SecondaryStructureConfig(PretrainedConfig):
 
     @property
     def uses_centroids(self) -> bool:
-        """Whether states are told apart by similarity to centroids."""
+        """True if states are classified by their similarity to centroids."""
         return self.loss != "cross_entropy"
 
     @classmethod

@@ -148,8 +148,8 @@ def test_a_branch_is_pushed_beside_the_main_one(hub, saved, tmp_path):
     [
         ("training_args.bin", "x", "not pushed"),
         ("config.json", '{"backbone_name": "/home/me/backbone"}', "absolute path"),
-        ("config.json", '{"backbone_name": "../backbones/mine"}', "is a folder, which nobody else has"),
-        ("config.json", '{"backbone_name": "/srv/mine"}', "is a folder, which nobody else has"),
+        ("config.json", '{"backbone_name": "../backbones/mine"}', "is a local folder, which nobody else has"),
+        ("config.json", '{"backbone_name": "/srv/mine"}', "is a local folder, which nobody else has"),
         ("README.md", "token hf_abcdefghijkl", "access token"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_backbone_that_nobody_else_has_is_told_before_the_training(hub, saved,
     flags = f"--backbone {saved.parents[2] / 'backbone'} --push_to_hub True --hub_model_id org/run --output_dir run"
     done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "train_q8.py", *flags.split())
     assert done.statuses == [2]
-    assert "is a folder, which nobody else has" in done.stderr.splitlines()[-1]
+    assert "is a local folder, which nobody else has" in done.stderr.splitlines()[-1]
     assert "org/run" not in hub.repos
 
 
