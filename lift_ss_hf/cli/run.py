@@ -13,8 +13,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a command line and exit with its status.
 
     Errors that the user can fix (ValueError, OSError and their subclasses) are printed in one line on standard error
-    with status 2. An interruption gives status 130, an output that its reader closed 141. A SystemExit passes through:
-    a training run stopped by a scheduler exits with 75. Any other exception is a bug of ours and keeps its traceback.
+    with status 2. An interruption gives status 130, an output closed by its reader 141. A SystemExit passes through: a
+    training run stopped by a scheduler exits with 75. Any other exception is a bug of ours and keeps its traceback.
     Log messages of the package are shown by the first of several processes only.
 
     Args:

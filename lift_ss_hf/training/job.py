@@ -57,7 +57,8 @@ def run_training(
     checkpoints and logs.
 
     Returns:
-        The results of `evaluate_corpora`, and `calibration`, `training_seconds` and `learnt` (see `_learnt`).
+        The results of `evaluate_corpora`; and `calibration` (see `evaluation.calibration.calibrate`),
+        `training_seconds`, and `learnt`, the validation accuracies before and after training by alphabet.
 
     Raises:
         ValueError: if the job cannot be run; before training wherever that can be known.
