@@ -22,7 +22,7 @@ from origin import origin
 from torch import nn
 from training import SHAPES as ESM_SHAPES
 from training import esm_config
-from transformers import EsmConfig, EsmForTokenClassification, T5Config, T5EncoderModel
+from transformers import EsmConfig, EsmForTokenClassification, EsmTokenizer, T5Config, T5EncoderModel
 
 from lift_ss_hf.batches.collator import ChainCollator, budget_batches
 from lift_ss_hf.cli.run import run
@@ -52,7 +52,7 @@ class TableTokenizer:
 
     pad_token_id = 0
 
-    def encode(self, sequence: str) -> np.ndarray:
+    def encode_sequence(self, sequence: str) -> np.ndarray:
         """Return (residues + 1,) int64."""
         return np.append(np.frombuffer(sequence.encode(), np.uint8).astype(np.int64) - ord("A") + 3, 1)
 
@@ -151,10 +151,11 @@ def esm_ways(shape: str) -> Iterator[tuple[str, Way | None]]:
     """Yield all ways for an ESM-2 shape."""
     config = esm_config(shape, num_labels=NUM_STATES)
     tokenizer = ResidueTokenizer.from_pretrained(locate("bundled"))
+    stock_tokenizer = EsmTokenizer.from_pretrained(locate("bundled"))
     stock = EsmForTokenClassification(config).eval()
     yield (
         "stock, file order",
-        in_file_order(stock, lambda s: tokenizer(list(s), padding=True, return_tensors="pt")),
+        in_file_order(stock, lambda s: stock_tokenizer(list(s), padding=True, return_tensors="pt")),
     )
     yield "stock, sorted", sorted_by_length(stock, tokenizer)
     del stock

@@ -107,12 +107,14 @@ class Part:
 
     Attributes:
         number: of the part, from 0.
+        first_number: number of the part's first record.
         queries: valid records, in the order of the input.
         rejected: invalid records, in the order of the input.
         digest: SHA-256 of names and sequences as read.
     """
 
     number: int
+    first_number: int
     queries: list[Query]
     rejected: list[RejectedRecord]
     digest: str
@@ -160,4 +162,4 @@ def _make_part(number: int, records: list[Record], skip_bad: bool) -> Part:
             rejected.append(cleaned)
         else:
             raise RecordError(f"{cleaned} Fix it, or add --skip-bad to leave out invalid records.")
-    return Part(number, queries, rejected, digest.hexdigest())
+    return Part(number, records[0].number, queries, rejected, digest.hexdigest())

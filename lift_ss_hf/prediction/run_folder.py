@@ -151,9 +151,8 @@ class RunFolder:
         else:
             found = self._digests[part.number] if part.number < len(self._digests) else None
         if found != part.digest:
-            first = min(record.number for record in [*part.queries, *part.rejected])
             raise ValueError(
-                f"{self.folder} holds a run over another input, which differs from record {first} on. "
+                f"{self.folder} holds a run over another input, which differs from record {part.first_number} on. "
                 "Give the same input, or another directory."
             )
         return True
