@@ -16,8 +16,15 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from lift_ss_hf.cli.run import run
-from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
-from lift_ss_hf.corpora.labelling import STRUCTURE_COLUMNS, STRUCTURE_FEATURES, Skipped, label_structures
+from lift_ss_hf.corpora import CardFacts, CorpusError, Split, write_corpus
+from lift_ss_hf.corpora.labelling import (
+    STRUCTURE_COLUMNS,
+    STRUCTURE_FEATURES,
+    LabelledStructure,
+    Skipped,
+    label_structures,
+    name_chains,
+)
 from lift_ss_hf.corpora.mkdssp import Mkdssp
 from lift_ss_hf.corpora.splits import SplitCounts
 from lift_ss_hf.corpora.structures import find_structure_files
@@ -64,14 +71,15 @@ def main() -> int:
     args = parse()
     mkdssp = Mkdssp.find(args.mkdssp)
     files = find_structure_files(args.paths)
-    chains: list[Chain] = []
+    structures: list[LabelledStructure] = []
     skipped: list[Skipped] = []
     changes: Counter[str] = Counter()
     results = label_structures(files, mkdssp, args.min_residues, args.jobs)
     for result in tqdm(results, total=len(files), unit="file", disable=not sys.stderr.isatty()):
-        chains += result.chains
+        structures.append(result)
         skipped += result.skipped
         changes += result.changes
+    chains = list(name_chains(structures))
     if skipped:
         print(f"Skipped:\n\n{skipped_table(skipped)}\n")
     for change, number in sorted(changes.items()):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets import Features, Value
 
 from ..models.states import UNRESOLVED
-from .chains import Chain, CorpusError, check_chain, pdb_origin
+from .chains import Chain, CorpusError, check_chain
 from .columns import BASE_FEATURES, PDB_FEATURES
 from .mkdssp import Mkdssp
-from .structures import Polymer, ReadStructure, StructureError, import_gemmi, read_structure, residue_letter
+from .structure_files import StructureError, import_gemmi, unique_name
+from .structures import Polymer, ReadStructure, file_stem, read_structure, residue_letter
 
 STRUCTURE_FEATURES = Features(
     {**BASE_FEATURES, **PDB_FEATURES, "file": Value("string"), "resolution": Value("float32")}
@@ -49,8 +50,18 @@ class Skipped:
 
 @dataclass
 class LabelledStructure:
-    """The chains of one structure file, what was skipped, and the number of changes by description."""
+    """The chains of one structure file.
 
+    Attributes:
+        path: the file.
+        code: its PDB code, in lower case; empty if it has none.
+        chains: labelled chains; their ids are the names of the chains in the file until `name_chains` completes them.
+        skipped: chains that were skipped, or the whole file.
+        changes: number of changes made on reading, by description.
+    """
+
+    path: Path
+    code: str = ""
     chains: list[Chain] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     changes: Counter[str] = field(default_factory=Counter)
@@ -73,27 +84,44 @@ def label_structures(
         CorpusError: if gemmi is not installed.
     """
     import_gemmi()
-    first_file: dict[str, str] = {}
     # Threads suffice: mkdssp runs as a process and takes nearly all of the time.
     with ThreadPoolExecutor(jobs) as pool:
-        results = pool.map(lambda path: label_structure(path, mkdssp, min_residues), files)
-        for path, result in zip(files, results, strict=True):
-            chains, result.chains = result.chains, []
-            for chain in chains:
-                if chain.id in first_file:
-                    reason = f"duplicate id, already used for {first_file[chain.id]}"
-                    result.skipped.append(Skipped(str(path), chain.id, reason, False))
-                else:
-                    first_file[chain.id] = str(path)
-                    result.chains.append(chain)
-            yield result
+        yield from pool.map(lambda path: label_structure(path, mkdssp, min_residues), files)
+
+
+def name_chains(structures: Sequence[LabelledStructure]) -> Iterator[Chain]:
+    """Yield all chains with ids that differ: file and chain, such as `1abc_A`.
+
+    A file is named by its PDB code if no other file has the same one, else by its name without suffix, with as many
+    parent folders as are needed to tell it from the others.
+    """
+    used: set[str] = set()
+    for structure, name in zip(structures, _file_names(structures), strict=True):
+        for chain in structure.chains:
+            yield replace(chain, id=unique_name(f"{name}_{chain.id}", used))
+
+
+def _file_names(structures: Sequence[LabelledStructure]) -> list[str]:
+    paths = [structure.path.absolute() for structure in structures]
+    in_folder = Counter((path.parent, file_stem(path)) for path in paths)
+    stems = [path.name if in_folder[path.parent, file_stem(path)] > 1 else file_stem(path) for path in paths]
+    names = [structure.code or stem for structure, stem in zip(structures, stems, strict=True)]
+    # Every file has a different path, so that this ends.
+    for num_folders in range(max((len(path.parts) for path in paths), default=0)):
+        counts = Counter(names)
+        for index, path in enumerate(paths):
+            if counts[names[index]] > 1:
+                folders = path.parts[max(1, len(path.parts) - 1 - num_folders) : -1]
+                names[index] = "/".join([*folders, stems[index]])
+    return names
 
 
 def label_structure(path: Path, mkdssp: Mkdssp, min_residues: int = 20) -> LabelledStructure:
     """Return the protein chains of one structure file with their states; arguments as for `label_structures`."""
-    result = LabelledStructure()
+    result = LabelledStructure(path)
     try:
         structure = read_structure(path, min_residues, result.changes)
+        result.code = structure.code
         result.skipped += [Skipped.of(path, name, error) for name, error in structure.problems]
         if any(polymer.is_wanted for polymer in structure.polymers):
             # All chains: those that are not wanted may form hydrogen bonds with the others.
@@ -129,11 +157,15 @@ def _labelled_chain(
     """
     if not states:
         raise StructureError("no residue with a complete backbone (N, CA, C, O)", is_error=False)
-    chain_id = f"{structure.name}_{polymer.name}"
     residues = "".join(residue_letter(monomer, changes) for monomer in polymer.monomers)
     letters = "".join(states.get(position, UNRESOLVED) for position in range(1, len(residues) + 1))
-    sequence, letters = check_chain(chain_id, residues, letters, str(path), Counter())
+    sequence, letters = check_chain(polymer.name, residues, letters, str(path), Counter())
     if num_incomplete := len(polymer.residues) - len(states):
         changes["residues with coordinates but an incomplete backbone, now X"] += num_incomplete
-    extra = {**pdb_origin(chain_id), "file": path.name, "resolution": structure.resolution}
-    return Chain(chain_id, sequence, letters, extra)
+    extra = {
+        "pdb_id": structure.code,
+        "pdb_chain": polymer.name if structure.code else "",
+        "file": path.name,
+        "resolution": structure.resolution,
+    }
+    return Chain(polymer.name, sequence, letters, extra)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from ..models.states import COIL
 from .chains import CorpusError
-from .structures import Polymer, StructureError, import_gemmi
+from .structure_files import StructureError, import_gemmi
+from .structures import Polymer
 
 if TYPE_CHECKING:
     import gemmi

@@ -5,7 +5,6 @@ The sequence of a chain is the full one (SEQRES, entity_poly_seq), with modified
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,25 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .chains import RESIDUES, CorpusError
+from .structure_files import STRUCTURE_SUFFIXES, StructureError, import_gemmi, open_structure, unique_name
 
 if TYPE_CHECKING:
     import gemmi
 
-STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")  # each also with .gz
-PDB_CODE = re.compile(r"[0-9][A-Za-z0-9]{3}")
-
-
-class StructureError(Exception):
-    """A structure or chain without states.
-
-    Attributes:
-        reason: why there are none.
-        is_error: True if something failed, False if the chain was left out on purpose.
-    """
-
-    def __init__(self, reason: str, is_error: bool = True):
-        self.reason, self.is_error = reason, is_error
-        super().__init__(reason)
+PDB_CODE = re.compile(r"[1-9][A-Za-z0-9]{3}")  # programs write 0000 as a placeholder
 
 
 @dataclass(frozen=True)
@@ -57,28 +43,16 @@ class ReadStructure:
     """The protein chains of the first model of a structure file.
 
     Attributes:
-        name: the PDB code if the file has one, else the file name without suffix.
+        code: the PDB code, in lower case; empty if neither the file nor its name has one.
         resolution: [angstrom]; None if the file does not give it.
         polymers: protein chains, including those that are not wanted.
         problems: names of the chains that are not wanted, each with the reason.
     """
 
-    name: str
+    code: str
     resolution: float | None
     polymers: list[Polymer] = field(default_factory=list)
     problems: list[tuple[str, StructureError]] = field(default_factory=list)
-
-
-def import_gemmi():
-    """Import gemmi, an optional requirement, and return it.
-
-    Raises:
-        CorpusError: if it is not installed.
-    """
-    try:
-        return importlib.import_module("gemmi")
-    except ImportError:
-        raise CorpusError("gemmi not found. Install it: pip install 'lift_ss_hf[structures]'.") from None
 
 
 def find_structure_files(paths: Sequence[Path]) -> list[Path]:
@@ -113,9 +87,14 @@ def read_structure(path: Path, min_residues: int, changes: Counter[str]) -> Read
     Raises:
         StructureError: if the file cannot be read, or has no coordinates or no protein.
     """
-    structure = _open_structure(path, changes)
-    result = ReadStructure(_entry_name(structure, path), structure.resolution or None)
-    for name, span, entity in _proteins(structure):
+    structure = open_structure(path, changes)
+    result = ReadStructure(_pdb_code(structure, path), structure.resolution or None)
+    names: set[str] = set()
+    for chain_name, span, entity in _polymers(structure):
+        name = unique_name(chain_name, names)
+        if (problem := _why_not_protein(span, entity)) is not None:
+            result.problems.append((name, problem))
+            continue
         try:
             polymer = _polymer(name, span, entity)
             if len(polymer.monomers) < min_residues:
@@ -127,56 +106,44 @@ def read_structure(path: Path, min_residues: int, changes: Counter[str]) -> Read
             if not entity.full_sequence:
                 changes["chains without a full sequence (SEQRES), gaps unknown"] += 1
         result.polymers.append(polymer)
-    if not result.polymers:
+    if not result.polymers and not any(problem.is_error for _, problem in result.problems):
         raise StructureError("no protein", is_error=False)
     return result
 
 
-def _open_structure(path: Path, changes: Counter[str]) -> gemmi.Structure:
-    """Read a file with gemmi, keep the first model, and number the residues by the full sequence."""
+def file_stem(path: Path) -> str:
+    """Return a structure file's name without its suffixes."""
+    return re.sub(r"(?i)(\.(cif|mmcif|pdb|ent))?(\.gz)?$", "", path.name)
+
+
+def _pdb_code(structure: gemmi.Structure, path: Path) -> str:
+    """Return the PDB code in lower case, from the file or its name; empty if there is none."""
+    entry = next((value for key, value in structure.info.items() if key == "_entry.id"), "")
+    return next((code.lower() for code in (entry, file_stem(path)) if PDB_CODE.fullmatch(code)), "")
+
+
+def _polymers(structure: gemmi.Structure) -> Iterator[tuple[str, gemmi.ResidueSpan, gemmi.Entity]]:
+    """Yield the name, residues and entity of each polymer."""
     gemmi = import_gemmi()
-    try:
-        structure = gemmi.read_structure(str(path))
-    except IndexError:  # raised by gemmi 0.7 for a file without a data block
-        raise StructureError("cannot be read: no data block") from None
-    except (OSError, RuntimeError, ValueError) as error:
-        message = " ".join(str(error).split())
-        raise StructureError(f"cannot be read: {message}") from None
-    if not len(structure) or not structure[0].count_atom_sites():
-        # gemmi skips lines that it does not know: without any record this is another kind of file
-        if not (structure.info or structure.raw_remarks or structure.entities):
-            raise StructureError("cannot be read: no structure record")
-        raise StructureError("no coordinates", is_error=False)
-    if len(structure) > 1:
-        changes["structures with several models, first one used"] += 1
-        del structure[1:]
-    structure.setup_entities()
-    structure.assign_label_seq_id()
-    return structure
-
-
-def _entry_name(structure: gemmi.Structure, path: Path) -> str:
-    """Return the PDB code, or the file name for lack of one: programs write the same placeholder into all files."""
-    code = next((value for key, value in structure.info.items() if key == "_entry.id"), "")
-    stem = re.sub(r"(?i)(\.(cif|mmcif|pdb|ent))?(\.gz)?$", "", path.name)
-    name = code if PDB_CODE.fullmatch(code) else stem
-    return name.lower() if PDB_CODE.fullmatch(name) else name
-
-
-def _proteins(structure: gemmi.Structure) -> Iterator[tuple[str, gemmi.ResidueSpan, gemmi.Entity]]:
-    """Yield the name, residues and entity of each protein chain."""
-    gemmi = import_gemmi()
-    peptides = (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD)
     for chain in structure[0]:
         for span in chain.subchains():
             entity = structure.get_entity_of(span)
-            if entity is None or entity.entity_type != gemmi.EntityType.Polymer:
-                continue
-            kind = entity.polymer_type
-            if kind == gemmi.PolymerType.Unknown:
-                kind = span.check_polymer_type()
-            if kind in peptides:
+            if entity is not None and entity.entity_type == gemmi.EntityType.Polymer:
                 yield chain.name, span, entity
+
+
+def _why_not_protein(span: gemmi.ResidueSpan, entity: gemmi.Entity) -> StructureError | None:
+    """Return None for a protein chain, else why it is not one: an error if that cannot be told."""
+    gemmi = import_gemmi()
+    kind = entity.polymer_type
+    if kind == gemmi.PolymerType.Unknown:
+        kind = span.check_polymer_type()
+    if kind in (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD):
+        return None
+    if kind != gemmi.PolymerType.Unknown:
+        return StructureError("not a protein", is_error=False)
+    names = sorted({residue.name for residue in span})
+    return StructureError(f"kind of polymer unknown: residues {', '.join(names[:5])}")
 
 
 def _polymer(name: str, span: gemmi.ResidueSpan, entity: gemmi.Entity) -> Polymer:

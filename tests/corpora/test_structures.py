@@ -12,7 +12,7 @@ import pytest
 from scripts import run_script
 
 from lift_ss_hf.corpora.chains import CorpusError
-from lift_ss_hf.corpora.labelling import label_structure, label_structures
+from lift_ss_hf.corpora.labelling import label_structure, label_structures, name_chains
 from lift_ss_hf.corpora.mkdssp import Mkdssp
 from lift_ss_hf.corpora.structures import find_structure_files
 
@@ -72,7 +72,7 @@ def test_polyproline_is_kept(mkdssp):
 @needs_mkdssp
 def test_unresolved_residues_are_in_the_sequence_and_x_in_the_states(mkdssp):
     (chain,) = label_structure(STRUCTURES / "1orc.pdb.gz", mkdssp).chains
-    assert (chain.id, chain.extra["pdb_id"], chain.extra["pdb_chain"]) == ("1orc_A", "1orc", "A")
+    assert (chain.extra["pdb_id"], chain.extra["pdb_chain"]) == ("1orc", "A")
     assert chain.sequence == "MEQRITLKDYAMRFGQTKTAKDLGVYQSAINKAIHAGRKIFLTINADGSVYAEEVKDGEVKPFPSNKKTTA"
     assert [position for position, state in enumerate(chain.states, 1) if state == "X"] == [1, 2, 67, 68, 69, 70, 71]
     assert chain.extra["resolution"] == pytest.approx(1.54)
@@ -96,7 +96,10 @@ def test_a_position_of_two_residues_is_one_residue(mkdssp):
 @needs_mkdssp
 def test_a_file_that_mkdssp_itself_rejects_is_read(mkdssp):
     result = label_structure(STRUCTURES / "rnase_frag.pdb.gz", mkdssp, min_residues=5)
-    assert [(chain.id, chain.num_residues) for chain in result.chains] == [("rnase_frag_A", 14), ("rnase_frag_B", 32)]
+    assert [(chain.id, chain.num_residues) for chain in name_chains([result])] == [
+        ("rnase_frag_A", 14),
+        ("rnase_frag_B", 32),
+    ]
     assert result.changes["chains without a full sequence (SEQRES), gaps unknown"] == 2
     assert result.chains[0].extra["pdb_id"] == ""
 
@@ -233,13 +236,13 @@ def test_command_line_writes_the_corpus_and_reports_what_it_skipped(tmp_path):
     table = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in done.stdout.splitlines() if "|" in line}
     assert (str(tmp_path / "in" / "broken.pdb.gz"), "", "yes") in table
     assert (str(tmp_path / "in" / "rnase_frag.pdb.gz"), "A", "no") in table  # 14 residues
-    assert "duplicate id, already used for" in done.stdout
     assert "modified residues MSE, now M: 4" in done.stdout
     corpus = datasets.load_dataset(str(tmp_path / "mine"), split="train", cache_dir=str(tmp_path / "cache"))
     assert Counter(id.split("_")[0] for id in corpus["id"]) == {
         "1a7g": 1,
         "1a8o": 1,
-        "1orc": 1,
+        "1orc": 1,  # the PDB code is that of again.pdb.gz too
+        "again": 1,
         "2beg": 5,
         "3jqh": 1,
         "rnase": 1,
