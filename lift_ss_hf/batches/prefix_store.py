@@ -34,7 +34,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..models.atomic import replacing, replacing_folder
+from ..models.atomic import remove_leftovers, replacing, replacing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class PrefixStore:
 
     def __init__(self, folder: str | Path, origin: Mapping[str, Any]):
         self._origin_text = json.dumps({**origin, "format": FORMAT}, sort_keys=True)
-        self.origin = hashlib.sha256(self._origin_text.encode()).hexdigest()[:32]
+        self.origin = _digest(self._origin_text)
         self.folder = Path(folder) / self.origin
         self._found: dict[str, tuple[Path, Entry]] = {}
         self._data: dict[Path, np.ndarray] = {}
@@ -120,11 +120,12 @@ class PrefixStore:
             except BlockingIOError:
                 logger.info("prefix cache: waiting for another run that is filling %s", self.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            _remove_incomplete(self.folder)
+            if not _is_store(self.folder):  # new, or damaged
+                with replacing(self.folder / ORIGIN_FILE) as part:
+                    part.write_text(self._origin_text + "\n", "utf-8")
+            remove_leftovers(self.folder)
             for folder, _ in self.others():
-                _remove_incomplete_unless_locked(folder)
-            with replacing(self.folder / ORIGIN_FILE) as part:
-                part.write_text(self._origin_text + "\n", "utf-8")
+                _remove_leftovers_unless_locked(folder)
             yield self
 
     def open(self, keys: Iterable[str], repair: bool = False) -> list[str]:
@@ -195,8 +196,8 @@ class PrefixStore:
 
     def others(self) -> list[tuple[Path, int]]:
         """Return the stores of other backbones and depths in the same folder, and how much each takes [bytes]."""
-        folders = sorted(path.parent for path in self.folder.parent.glob(f"*/{LOCK_FILE}"))
-        return [(folder, _num_bytes(folder)) for folder in folders if folder != self.folder]
+        folders = sorted(path.parent for path in self.folder.parent.glob(f"*/{ORIGIN_FILE}"))
+        return [(folder, _num_bytes(folder)) for folder in folders if folder != self.folder and _is_store(folder)]
 
     def free_bytes(self) -> int:
         """Return the free space on the store's disk [bytes]."""
@@ -238,16 +239,22 @@ def _num_bytes(store: Path) -> int:
     return sum(path.stat().st_size for path in store.glob(f"*/{DATA_FILE}"))
 
 
-def _remove_incomplete(store: Path) -> None:
-    """Remove the parts of killed writers; call only while holding the lock."""
-    for part in [*store.glob(".*.incomplete"), *store.glob(".*.old")]:
-        shutil.rmtree(part, ignore_errors=True)
+def _digest(origin_text: str) -> str:
+    return hashlib.sha256(origin_text.encode()).hexdigest()[:32]
 
 
-def _remove_incomplete_unless_locked(store: Path) -> None:
-    with (store / LOCK_FILE).open("ab") as lock, contextlib.suppress(BlockingIOError):
+def _is_store(folder: Path) -> bool:
+    """Return True if a folder is certainly a store: it has the name that its origin.json gives."""
+    try:
+        return folder.name == _digest((folder / ORIGIN_FILE).read_text("utf-8").removesuffix("\n"))
+    except (OSError, ValueError):
+        return False
+
+
+def _remove_leftovers_unless_locked(store: Path) -> None:
+    with contextlib.suppress(OSError), (store / LOCK_FILE).open("ab") as lock:  # in use, or another user's
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _remove_incomplete(store)
+        remove_leftovers(store)
 
 
 def _index_sum(keys: np.ndarray, entries: np.ndarray) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import datasets
 
 from ..assets import sample_corpus
+from ..models.atomic import restore
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
 from .chains import CorpusError
 from .dataset_builder import PsspCorpusBuilder
@@ -69,8 +70,10 @@ def resolve_corpus(name: str) -> CataloguedCorpus | Path:
     """
     if name == BUNDLED:
         return sample_corpus()
-    if name not in load_catalogue() and Path(name).exists():
-        return Path(name)
+    if name not in load_catalogue():
+        restore(name)
+        if Path(name).exists():
+            return Path(name)
     try:
         return get_corpus(name)
     except ValueError as error:

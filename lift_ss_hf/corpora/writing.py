@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 
-from ..models.atomic import replacing_folder
+from ..models.atomic import replacing_folder, restore
 from .cards import CardFacts, dataset_card, file_name
 from .chains import CorpusError
 from .splits import Split
@@ -43,6 +43,7 @@ def write_corpus(
     if not splits or any(not split.chains for split in splits):
         empty = ", ".join(split.name for split in splits if not split.chains) or "no split"
         raise CorpusError(f"{folder}: nothing to write ({empty} has no chains).")
+    restore(folder)
     if folder.exists() and not _is_replaceable(folder):
         raise CorpusError(
             f"{folder}: contains files that do not belong to a corpus. Name another folder, or remove it."

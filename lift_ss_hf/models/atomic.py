@@ -1,47 +1,221 @@
-"""Files and folders that are written whole or not at all."""
+"""Write files and folders whole or not at all, even if the process is killed or the machine loses power.
+
+New content is written under a hidden name, synced to disk and then renamed. A folder cannot be renamed over another
+one, so the existing folder is first moved aside, to a hidden name that follows from its own. If the writer is killed
+between the two renames, `restore`, or the next writer, moves it back: at every moment the old or the new folder exists.
+
+The hidden names carry a mark of this package, so nobody else's files are ever removed. A writer locks its temporary
+file or folder; an unlocked one was left by a killed writer, and the next writer of the same name removes it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import glob
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where leftovers of killed writers stay
+    fcntl = None  # type: ignore[assignment]
+
+INCOMPLETE, OLD = ".lift_ss_hf.incomplete", ".lift_ss_hf.old"  # endings of the hidden names
+CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)  # network file systems that cannot sync a folder
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to, which takes its place when all went well; folders are made."""
+    """Provide a temporary file beside `path`, which replaces it if the context ends without an error.
+
+    Missing parent folders are created.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".incomplete")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _temporary(path, is_folder=False) as temporary:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp's are private
+        _sync(temporary)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _sync(path.parent)
 
 
 @contextmanager
 def replacing_folder(folder: str | Path) -> Iterator[Path]:
-    """A new folder beside `folder` to fill, which takes its place when all went well; what was there is removed."""
+    """Provide a new folder beside `folder`, which replaces it if the context ends without an error.
+
+    Missing parent folders are created.
+    """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".incomplete"))
-    old = temporary.with_suffix(".old")
-    try:
+    with _temporary(folder, is_folder=True) as temporary:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
+        _sync_tree(temporary)
+        with _locked(folder.parent):
+            _settle(folder)
+            try:
+                if os.path.lexists(folder):
+                    folder.rename(_old(folder))
+                temporary.rename(folder)
+                _sync(folder.parent)
+            finally:
+                _settle(folder)
+
+
+def restore(folder: str | Path) -> None:
+    """Bring back a folder whose writer was killed while replacing it; call before reading a folder that may be one."""
+    folder = Path(folder)
+    if not folder.exists() and _old(folder).exists():
+        with _locked(folder.parent):
+            _settle(folder)
+
+
+def is_leftover(path: Path) -> bool:
+    """Return True if a path has a hidden name of this module: it is being written, or its writer was killed."""
+    return path.name.startswith(".") and path.name.endswith((INCOMPLETE, OLD))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove or restore what killed writers left in a folder; call only if nobody else is writing to it."""
+    for path in filter(is_leftover, list(folder.iterdir())):
+        if path.name.endswith(OLD):
+            _settle(path.with_name(path.name[1 : -len(OLD)]))
+        else:
+            _remove(path)
+
+
+@contextmanager
+def _temporary(path: Path, is_folder: bool) -> Iterator[Path]:
+    """Create a locked temporary file or folder beside `path`, and remove it at the end unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with _locked(path.parent):  # else another writer could find the temporary before it is locked
+            _settle(path)
+            for left in path.parent.glob(f".{glob.escape(path.name)}.????????{INCOMPLETE}"):
+                if _is_abandoned(left):
+                    _remove(left)
+            make = tempfile.mkdtemp if is_folder else _make_file
+            temporary = Path(make(dir=path.parent, prefix=f".{path.name}.", suffix=INCOMPLETE))
+            stack.callback(_remove, temporary)
+            stack.enter_context(_locked(temporary))
+        yield temporary
+
+
+def _make_file(dir: Path, prefix: str, suffix: str) -> str:
+    handle, name = tempfile.mkstemp(dir=dir, prefix=prefix, suffix=suffix)
+    os.close(handle)
+    return name
+
+
+def _old(folder: Path) -> Path:
+    """Return the hidden name of a folder that is being replaced."""
+    return folder.with_name(f".{folder.name}{OLD}")
+
+
+def _settle(folder: Path) -> None:
+    """Restore the old folder if the new one does not have its name yet; remove it otherwise."""
+    old = _old(folder)
+    if not os.path.lexists(old):
+        return
+    if not os.path.lexists(folder):
+        old.rename(folder)
+        _sync(folder.parent)
+        return
+    # Renamed first: half of it, left by a writer killed while removing it, must never be restored.
+    removed = folder.with_name(f".{folder.name}.replaced{INCOMPLETE}")
+    _remove(removed)
+    old.rename(removed)
+    _remove(removed)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder until the end of the context or of the process, if the system has locks."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # network file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        os.close(handle)
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Return True if a temporary file or folder is certainly no longer locked by its writer."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(temporary, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _sync_tree(folder: Path) -> None:
+    """Wait until all files of a folder are on disk."""
+    if _sync_file_system(folder):
+        return
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(parent, name))
+        _sync(Path(parent))
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Sync the folder's file system by Linux's syncfs, which os lacks; return False where that does not exist.
+
+    It takes 0.02 s for a part of a prediction, however many files it has; fsync took 0.007 s for each file.
+    """
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not hasattr(libc, "syncfs"):
+            return False
+        if libc.syncfs(handle) == 0:
+            return True
+        error = ctypes.get_errno()
+        if error == errno.ENOSYS:
+            return False
+        raise OSError(error, os.strerror(error), str(folder))
+    finally:
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on disk."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..models.atomic import replacing, replacing_folder
+from ..models.atomic import is_leftover, remove_leftovers, replacing, replacing_folder
 from .formats import Format, get_format
 from .records import Part
 from .result import Prediction
@@ -92,7 +92,7 @@ class RunFolder:
             self._wait_for_settings(path)
         elif path.is_file() and not resume:
             raise ValueError(f"{self.folder} holds a run. Add --resume to resume it, or give another directory.")
-        elif not path.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
+        elif not path.is_file() and self._holds_other_files():
             raise ValueError(f"{self.folder} is not empty and does not hold a run. Give a new directory.")
         if path.is_file():
             content = self._read(path)
@@ -105,8 +105,13 @@ class RunFolder:
         """Remove a run that has no parts yet, so that its directory can be used again."""
         if not self.is_joined and not (self.folder / PARTS).exists():
             (self.folder / SETTINGS).unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
+            if not self._holds_other_files():
+                remove_leftovers(self.folder)
                 self.folder.rmdir()
+
+    def _holds_other_files(self) -> bool:
+        """Return True if the directory holds anything but what a run killed at its start left."""
+        return self.folder.is_dir() and not all(map(is_leftover, self.folder.iterdir()))
 
     def _wait_for_settings(self, path: Path) -> None:
         deadline = time.monotonic() + FIRST_PROCESS_TIMEOUT
@@ -189,20 +194,25 @@ class RunFolder:
     def join(self, num_parts: int) -> None:
         """Join the parts to the results and remove them, unless another process is doing that or has done it."""
         with self._try_lock() as is_locked:
-            if not is_locked or self.is_joined:
+            if not is_locked:
                 return
-            folders = [self.part_folder(number) for number in range(num_parts)]
-            for form in self.formats.values():
-                form.join((folder / form.file_name for folder in folders), self.folder / form.file_name)
-            counts, digests = Counts(), []
-            for folder in folders:
-                content = self._read(folder / PART)
-                digests.append(content.pop("digest"))
-                counts += Counts(**content)
-            if counts.rejected:
-                _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
-            self._write_settings({"counts": asdict(counts), "digests": digests})
-            shutil.rmtree(self.folder / PARTS)
+            remove_leftovers(self.folder)
+            if not self.is_joined:
+                self._write_results([self.part_folder(number) for number in range(num_parts)])
+            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+
+    def _write_results(self, folders: Sequence[Path]) -> None:
+        """Write the results of the parts in these folders, and record that the run is finished."""
+        for form in self.formats.values():
+            form.join((folder / form.file_name for folder in folders), self.folder / form.file_name)
+        counts, digests = Counts(), []
+        for folder in folders:
+            content = self._read(folder / PART)
+            digests.append(content.pop("digest"))
+            counts += Counts(**content)
+        if counts.rejected:
+            _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
+        self._write_settings({"counts": asdict(counts), "digests": digests})
 
     @contextmanager
     def _try_lock(self) -> Iterator[bool]:
