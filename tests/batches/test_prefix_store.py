@@ -13,6 +13,7 @@ import pytest
 import torch
 from filled_stores import KEYS, ORIGIN, check, fill, parts
 from small_runs import ROOT
+from stopped_at import STOPS, stopped_everywhere, tree
 
 from lift_ss_hf.batches.prefix_store import DATA_FILE, INDEX_FILE, PrefixStore, chain_key, to_half
 
@@ -75,7 +76,7 @@ def test_two_processes_end_with_one_good_store(tmp_path):
 
 def test_the_part_of_a_killed_writer_is_removed(tmp_path):
     fill(tmp_path, KEYS[:1])
-    left = parts(tmp_path)[0].with_name(".x.incomplete")
+    left = parts(tmp_path)[0].with_name(".x.lift_ss_hf.incomplete")
     left.mkdir()
     fill(tmp_path)
     assert not left.exists()
@@ -83,7 +84,7 @@ def test_the_part_of_a_killed_writer_is_removed(tmp_path):
 
 def test_the_part_of_a_killed_writer_of_another_backbone_is_removed_unless_locked(tmp_path):
     fill(tmp_path, origin={**ORIGIN, "weights": "b"})
-    left = parts(tmp_path)[0].with_name(".x.incomplete")
+    left = parts(tmp_path)[0].with_name(".x.lift_ss_hf.incomplete")
     left.mkdir()
     with PrefixStore(tmp_path, {**ORIGIN, "weights": "b"}).locked():
         left.mkdir(exist_ok=True)
@@ -93,6 +94,41 @@ def test_the_part_of_a_killed_writer_of_another_backbone_is_removed_unless_locke
     fill(tmp_path)
     assert not left.exists()
     check(tmp_path)
+
+
+@pytest.mark.parametrize("origin", [None, "{}", '{"weights": "a"}'], ids=["no origin", "empty", "of another name"])
+def test_folders_that_are_not_stores_are_left_alone(tmp_path, origin):
+    other = tmp_path / "thesis"
+    for name in (".draft.old", ".draft.incomplete", ".draft.lift_ss_hf.old", ".draft.lift_ss_hf.incomplete"):
+        (other / name).mkdir(parents=True)
+        (other / name / "chapter1").write_text("years of work")
+    (other / "lock").write_text("")
+    if origin is not None:
+        (other / "origin.json").write_text(origin)
+    before = tree(other)
+    fill(tmp_path)
+    assert tree(other) == before
+    assert PrefixStore(tmp_path, ORIGIN).others() == []  # nor does a message suggest to remove it
+
+
+@pytest.mark.process
+@STOPS
+def test_a_writer_stopped_anywhere_leaves_a_store_that_the_next_one_completes(tmp_path, kill):
+    fill(tmp_path / "whole", KEYS[:1])
+    fill(tmp_path / "whole")
+    cache = tmp_path / "cache"
+    shutil.copytree(tmp_path / "whole", tmp_path / "start")
+    shutil.rmtree(max(parts(tmp_path / "start"), key=lambda part: (part / DATA_FILE).stat().st_size))
+    shutil.copytree(tmp_path / "start", cache)
+    for _ in stopped_everywhere(lambda: fill(cache), cache, kill):
+        assert PrefixStore(cache, ORIGIN).open(KEYS[:1]) == []  # what was there before
+        fill(cache, [*KEYS, chain_key([7])])  # of other chains, and so of another name
+        assert not list(cache.glob("*/.*"))
+        check(cache)
+        shutil.rmtree(cache)
+        shutil.copytree(tmp_path / "start", cache)
+    assert set(tree(cache)) == set(tree(tmp_path / "whole"))
+    check(cache)
 
 
 def test_a_store_records_its_origin_and_the_size_of_others(tmp_path):

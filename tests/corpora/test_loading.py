@@ -150,3 +150,14 @@ def test_the_real_corpora_have_their_published_size(
     assert sum(corpus["num_residues"]) == residues == len(states)
     assert len(states) - states.count("X") == labelled
     assert max(corpus["num_residues"]) == longest
+
+
+def test_a_corpus_whose_writer_was_killed_while_replacing_it_is_still_there(tmp_path):
+    folder, split = tmp_path / "mine", Split.of("train", [Chain("1abc_A", "MKV", "LHX")])
+    facts = CardFacts("Mine", "One chain.", "cc0-1.0")
+    write_corpus(folder, [split], facts)
+    folder.rename(tmp_path / ".mine.lift_ss_hf.old")
+    assert load_corpus(str(folder), "train", cache_dir=tmp_path / "cache")["id"] == ["1abc_A"]
+    folder.rename(tmp_path / ".mine.lift_ss_hf.old")
+    write_corpus(folder, [split], facts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "mine"]
