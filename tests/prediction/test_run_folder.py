@@ -15,7 +15,7 @@ PREDICTIONS = [
     Prediction(number, f"chain{number}", "MK", "q3", np.array([[0.1, 0.7, 0.2], [0.2, 0.2, 0.6]], np.float32), "q3")
     for number in range(1, 3)
 ]
-PARTS = [Part(0, [], [RejectedRecord(4, "bad", "no residues")], "a"), Part(1, [], [], "b")]
+PARTS = [Part(0, 1, [], [RejectedRecord(4, "bad", "no residues")], "a"), Part(1, 5, [], [], "b")]
 
 
 def run(out):
