@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 
 import pytest
 from corpus_files import write_three_line
@@ -27,8 +28,11 @@ def grid(tmp_path_factory):
     return folder
 
 
+@pytest.mark.process
 @pytest.mark.slow
-def test_a_sweep_runs_every_point_once(grid):
+def test_a_sweep_runs_every_point_once(grid, monkeypatch):
+    fork = multiprocessing.get_context("fork")  # no imports to wait for; the other sweep here spawns its processes
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
     rows = run_sweep(grid / "grid.yaml", grid / "out")
     assert [row.get("top_blocks") for row in rows] == [1, 2, None]
     written = {path: path.stat().st_mtime_ns for path in grid.glob("out/*/metrics.json")}
@@ -69,6 +73,7 @@ def test_points_of_one_depth_or_without_a_cache_need_no_shared_depth(grid, tmp_p
     )
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_sweep_whose_caches_do_not_fit_caches_one_depth_for_all_points(grid, tmp_path):
     base = (grid / "grid.yaml").read_text().split("\n", 1)[0]
