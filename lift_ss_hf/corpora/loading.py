@@ -12,6 +12,7 @@ import datasets
 
 from ..assets import sample_corpus
 from ..models.atomic import restore
+from ..models.states import UNRESOLVED
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
 from .chains import CorpusError
 from .dataset_builder import PsspCorpusBuilder
@@ -161,6 +162,23 @@ def _load_file(path: Path, split: str | None) -> datasets.Dataset:
     if split is not None and split not in SPLIT_ORDER:
         raise ValueError(f"{path} is a single file without a split {split!r}. Choose one of: {', '.join(SPLIT_ORDER)}.")
     return datasets.Dataset.from_list([chain.row() for chain in read_chains(path)])
+
+
+def require_labels(name: str, corpus: datasets.Dataset) -> None:
+    """Check that a corpus with chains has at least one residue with a state.
+
+    Args:
+        name: its name, for the message.
+        corpus: chains with the column `states`.
+
+    Raises:
+        CorpusError: if all states are X.
+    """
+    if len(corpus) and not any(states.strip(UNRESOLVED) for states in corpus["states"]):
+        raise CorpusError(
+            f"{name}: all states of its {len(corpus)} chains are {UNRESOLVED} (unresolved): there is nothing to "
+            "train on or to score. Give a corpus with states."
+        )
 
 
 def warn_if_crossed(train: str, tests: Sequence[str]) -> list[str]:

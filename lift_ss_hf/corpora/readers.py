@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +20,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..models.states import UNRESOLVED
-from .chains import Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
+from ..models.states import COIL_SPELLINGS, NINE_STATES, UNRESOLVED
+from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
+
+# Other kinds of files, by a regular expression for their first bytes, and what to do.
+OTHER_KINDS = {
+    rb"PK\x03\x04.*(xl/workbook|\[Content_Types\])": "a workbook (Excel), not text. "
+    "Save the table as CSV with the columns id, len, input and expected.",
+    rb"PK\x03\x04": "a ZIP archive, not text. Unpack it, and give the file inside.",
+    rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text. Save it as UTF-8.",
+    rb"\x1f\x8b": "compressed with gzip, but its name does not say so. Rename it, with .gz at the end.",
+    rb"BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf": "a compressed file. Unpack it, or compress it with gzip.",
+    rb"PAR1": "a parquet table, but its name does not say so. Rename it, with .parquet at the end.",
+}
+IS_FASTA = (
+    "this is FASTA with sequences only, but a corpus needs the states. Write three lines per chain: >id, residues "
+    "on one line, states on the next. To predict the states: lift-ss predict"
+)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -31,6 +47,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
         raise CorpusError(f"{path}: cannot be read ({error}). Get the file again.") from None
+    for pattern, kind in OTHER_KINDS.items():
+        if re.match(pattern, raw, re.DOTALL):
+            raise CorpusError(f"{path}: this is {kind}")
     if raw.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<":
         raise CorpusError(f"{path}: line 1: this is HTML or XML, not data (an error page?). Get the file again.")
     try:
@@ -70,6 +89,8 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str,
         if not chain_id:
             raise CorpusError(f"{path}: line {number}: chain without an id. Write one after '>'.")
         body = [next(lines, None), next(lines, None)]
+        if any(line and line[1].startswith(">") for line in body) or (body[1] and _are_residues(body[1][1])):
+            raise CorpusError(f"{path}: line {number}: {chain_id}: {IS_FASTA} {path}.")
         if None in body:
             raise CorpusError(
                 f"{path}: line {number}: {chain_id}: the file ends in the middle of the chain (truncated?). "
@@ -83,6 +104,13 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str,
         where, states_where = f"{path}: line {number + 1}", f"{path}: line {number + 2}"
         sequence, states = check_chain(chain_id, sequence, states, where, changes, states_where)
         yield f"line {number}", Chain(chain_id, sequence, states, pdb_origin(chain_id))
+
+
+def _are_residues(line: str) -> bool:
+    """Return True if a line of states is really one of residues: most of its letters could not be states."""
+    letters = line.strip().upper()
+    others = sum(letter not in NINE_STATES + COIL_SPELLINGS + UNRESOLVED for letter in letters)
+    return 3 * others > len(letters) and all(letter in RESIDUES for letter in letters)
 
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 
 from ..corpora import load_corpus
-from ..corpora.loading import warn_if_crossed
+from ..corpora.loading import require_labels, warn_if_crossed
 from ..evaluation.corpora import common_num_states, load_corpora
 from ..metrics.labels import encode_references
 from .arguments import CorpusArguments, unless_none
@@ -50,7 +50,7 @@ def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
 
     Raises:
         RecipeError: if there are no training or no validation chains, or a fraction is out of range.
-        ValueError: if a corpus is unknown or cannot be fetched.
+        ValueError: if a corpus is unknown, cannot be fetched or has no labelled residue.
     """
     for name in arguments.train:
         warn_if_crossed(name, arguments.tests)
@@ -82,6 +82,8 @@ def _load(names: Sequence[str], split: str, source: str | None) -> tuple[dataset
     corpora = {name: load_corpus(name, split, data_dir=source).select_columns(COLUMNS) for name in names}
     if not sum(map(len, corpora.values())):
         raise RecipeError(f"no {split} chains. Name corpora: --{split} NAME ...")
+    for name, corpus in corpora.items():
+        require_labels(name, corpus)
     return datasets.concatenate_datasets([corpora[name] for name in names]), common_num_states(corpora)
 
 
@@ -90,10 +92,11 @@ def load_tests(arguments: CorpusArguments) -> dict[str, datasets.Dataset]:
 
     Raises:
         RecipeError: if a training file is also given as a test.
-        ValueError: if a corpus is unknown or cannot be fetched.
+        ValueError: if a corpus is unknown, cannot be fetched or has no labelled residue.
     """
     tests = load_corpora(arguments.tests, "test", arguments.source)
-    for name in tests:
+    for name, corpus in tests.items():
+        require_labels(name, corpus)
         if name in arguments.train and Path(name).is_file():
             raise RecipeError(f"{name} is given for training and as a test. Name another test.")
     return tests

@@ -1,6 +1,9 @@
 """Readers: every format round trips; deviations are read, or rejected with file, line, chain and position."""
 
+import bz2
 import gzip
+import io
+import zipfile
 from collections import Counter
 
 import pyarrow as pa
@@ -14,6 +17,15 @@ from lift_ss_hf.corpora.readers import read_chains, read_cu_ssp_csv, read_parque
 from lift_ss_hf.models.states import NINE_STATES, UNRESOLVED
 
 GOOD = ">1abc_A\nMKV\nLHX\n>2xyz_B\nAC\nEE\n"
+
+
+def zipped(*names):
+    """Return a ZIP archive with these members."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, GOOD)
+    return buffer.getvalue()
 
 
 def read_text(tmp_path, text, name="corpus.txt", encoding="utf-8"):
@@ -88,6 +100,17 @@ def test_trailing_blank_states_are_coil_not_padding(tmp_path):
         ("<!DOCTYPE html><html></html>", r"line 1: this is HTML or XML, not data"),
         ("", r"no chains \(the file is empty\)"),
         (b">a\nMK\nHH\n>b\n\xff\xfe\nHH\n", r"line 5: not text"),
+        (">a\nMKV\n>b\nAC\n", r"line 1: a: this is FASTA with sequences only.* lift-ss predict \S+corpus\.txt\."),
+        (">a\nMKVA\nKDR\n>b\nAC\n", r"line 1: a: this is FASTA"),  # wrapped
+        (">a\nMKVA\nKDRM\nWW\n", r"line 1: a: this is FASTA"),
+        (GOOD.encode("utf-16"), r"this is UTF-16 text\. Save it as UTF-8"),
+        (GOOD.encode("utf-16-le"), r"this is UTF-16 text"),
+        (GOOD.encode("utf-16-be"), r"this is UTF-16 text"),
+        (zipped("corpus.txt"), r"this is a ZIP archive, not text\. Unpack it"),
+        (zipped("[Content_Types].xml", "xl/workbook.xml"), r"this is a workbook \(Excel\).* Save the table as CSV"),
+        (gzip.compress(GOOD.encode()), r"compressed with gzip, but its name does not say so\. Rename it"),
+        (bz2.compress(GOOD.encode()), r"this is a compressed file\. Unpack it"),
+        (b"PAR1" + bytes(20), r"this is a parquet table, but its name"),
     ],
 )
 def test_bad_three_line_files_say_where_and_what(tmp_path, text, message):

@@ -19,14 +19,14 @@ from small_runs import flags, launch, make_chains, train, write_data
 
 from lift_ss_hf.batches.collator import TokenBudgetBatches
 from lift_ss_hf.batches.labelled_chains import LabelledChains
-from lift_ss_hf.corpora.chains import Chain
+from lift_ss_hf.corpora.chains import Chain, CorpusError
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.reports.model_card import make_card
 from lift_ss_hf.reports.provenance import count_duplicates, load_training_chains
 from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.checkpoints import last_checkpoint
-from lift_ss_hf.training.corpora import load_training_corpora
+from lift_ss_hf.training.corpora import load_tests, load_training_corpora
 from lift_ss_hf.training.job import build_trainer, run_training
 from lift_ss_hf.training.recipes import RecipeError, parse_recipe
 
@@ -334,6 +334,16 @@ def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
     arguments.validation_fraction = 0.0
     with pytest.raises(RecipeError, match="no validation chains"):
         load_training_corpora(arguments)
+
+
+@pytest.mark.parametrize("use", ["train", "validation", "tests"])
+def test_a_corpus_without_a_labelled_residue_is_refused_before_training(use, data, tmp_path):
+    unlabelled = [Chain(chain.id, chain.sequence, "X" * chain.num_residues) for chain in make_chains(3, 1)]
+    write_three_line(unlabelled, tmp_path / "unlabelled.txt")
+    arguments = CorpusArguments(train=[str(data / "train.txt")], validation=[str(data / "validation.txt")])
+    setattr(arguments, use, [str(tmp_path / "unlabelled.txt")])
+    with pytest.raises(CorpusError, match=r"unlabelled\.txt: all states of its 3 chains are X"):
+        load_tests(arguments) if use == "tests" else load_training_corpora(arguments)
 
 
 def test_eight_state_validation_chains_are_never_scored_at_nine_states(data, tmp_path):
