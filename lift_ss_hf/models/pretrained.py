@@ -264,7 +264,8 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         from .families import get_model_class  # here, since the families' modules import this one
 
         fitting = get_model_class(model_type)
-        if issubclass(cls, fitting):
+        # Not issubclass(cls, fitting): transformers may load a model's code, and so its classes, twice.
+        if getattr(cls, "family", None) is not None and cls.family.model_type == model_type:
             return cls
         if issubclass(fitting, cls):
             return fitting

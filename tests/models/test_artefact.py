@@ -95,7 +95,7 @@ def test_ways_to_save_that_are_refused(saved, tmp_path):
     model = EsmForSecondaryStructure.from_pretrained(saved)
     with pytest.raises(ValueError, match="safetensors only"):
         model.save_pretrained(tmp_path / "x", safe_serialization=False)
-    with pytest.raises(ValueError, match=r"To upload call push_to_hub\(repo_id\)"):
+    with pytest.raises(ValueError, match=r"To upload, call the model's push_to_hub\(repo_id\)"):
         model.save_pretrained(tmp_path / "x", push_to_hub=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"is a file\. Give a folder"):
@@ -163,13 +163,13 @@ def test_weights_that_do_not_fit_the_configuration(saved):
 
 def test_a_backbone_for_a_copy_that_has_its_own_is_refused(saved, tmp_path):
     EsmForSecondaryStructure.from_pretrained(saved).save_pretrained(tmp_path / "alone", include_backbone=True)
-    with pytest.raises(ValueError, match=r"alone holds its backbone\. Leave out backbone="):
+    with pytest.raises(ValueError, match=r"alone includes its backbone\. Leave out backbone="):
         EsmForSecondaryStructure.from_pretrained(tmp_path / "alone", backbone=tmp_path / "backbone")
 
 
 def test_a_newer_format_is_refused(saved):
     edit_json(saved, format_version=2)
-    with pytest.raises(ValueError, match=r"format version 2, this package reads up to 1\. Upgrade"):
+    with pytest.raises(ValueError, match=r"format version 2, but this package reads up to 1\. Upgrade"):
         EsmForSecondaryStructure.from_pretrained(saved)
 
 
@@ -425,7 +425,7 @@ def test_over_the_bundled_backbone_no_path_of_this_machine_is_written(tmp_path):
     model.save_pretrained(tmp_path)
     assert read_json(tmp_path)["backbone_name"] == "bundled"
     assert str(Path(__file__).parents[2]) not in (tmp_path / "config.json").read_text()
-    ids = torch.from_numpy(ResidueTokenizer.from_pretrained(tmp_path).encode("MKVLAAGIVG"))[None]
+    ids = torch.from_numpy(ResidueTokenizer.from_pretrained(tmp_path).encode_sequence("MKVLAAGIVG"))[None]
     with torch.no_grad():
         again = SecondaryStructureModel.from_pretrained(tmp_path)
         assert torch.equal(again(ids).logits, model(ids).logits)
