@@ -201,6 +201,37 @@ def adapter_config(name: str, options: Mapping[str, Any], leave_out: Sequence[in
     return configs[0] if len(configs) == 1 else ConfigUnion(*configs)
 
 
+def most_parameters(name: str, options: Mapping[str, Any], backbone: Mapping[str, Any], num_blocks: int) -> float:
+    """Return at most how many parameters an adapter has, from sizes alone: before anything is allocated.
+
+    Args:
+        name: one of `ADAPTERS`, with options that `check_adapter` has accepted.
+        options: hyper-parameters that differ.
+        backbone: the values of its configuration.
+        num_blocks: number of blocks with an adapter.
+    """
+
+    def size(*names: str) -> float:
+        return float(max(backbone.get(key) or 0 for key in names))
+
+    hidden, wide = size("hidden_size", "d_model"), size("intermediate_size", "d_ff")
+    inner = max(hidden, size("num_heads") * size("d_kv"))
+    total = 0.0
+    for component, settings in ADAPTERS[name].components:
+        defaults = {field.name: field.default for field in dataclasses.fields(component)}
+        chosen = {**defaults, **settings, **{key: value for key, value in options.items() if key in defaults}}
+        if "reduction_factor" in defaults:
+            width = hidden // _reduction_factor(name, options, int(hidden))
+            total += num_blocks * 2 * 2 * (hidden + 1) * width  # down and up, after attention and feed-forward
+        elif "prefix_length" in defaults:
+            length, bottleneck = chosen["prefix_length"], chosen["bottleneck_size"]
+            keys = 2 * inner * num_blocks
+            total += length * keys if chosen["flat"] else length * hidden + bottleneck * (hidden + keys)
+        elif "r" in defaults:
+            total += num_blocks * chosen["r"] * (4 * (hidden + inner) + 2 * (hidden + wide) + 2 * hidden)
+    return total
+
+
 def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
     """Return the number of keys that an adapter puts before the residues in attention; 0 for most."""
     components = ADAPTERS[name].components if name is not None else ()

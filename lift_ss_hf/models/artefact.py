@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -23,7 +23,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 from .atomic import replacing
 from .backbones import BackboneError, BackboneFamily, PickleError, fingerprint, locate, read_config_file
 from .configuration import SecondaryStructureConfig
-from .safety import pickle_hint
+from .safety import pickle_hint, shortened
 
 # Run by `pipeline(model=..., trust_remote_code=True)`.
 CUSTOM_PIPELINES = {
@@ -145,9 +145,25 @@ def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str |
     return (os.fspath(beside), None) if beside.is_dir() else (os.fspath(name), revision)
 
 
+class BackboneLocation(NamedTuple):
+    """Where the files of a backbone may be.
+
+    Attributes:
+        model_type: of the backbone.
+        vocab_size: of the backbone, as its configuration has it.
+        places: folders or Hub ids, each with its revision: the model itself, its backbone.
+        is_artefact: the first place is a saved model rather than a backbone.
+    """
+
+    model_type: str
+    vocab_size: Any
+    places: list[tuple[str, str | None]]
+    is_artefact: bool
+
+
 def read_backbone_location(
     name: str | os.PathLike, backbone: str | os.PathLike | None = None, **hub_options: Any
-) -> tuple[str, list[tuple[str, str | None]], bool]:
+) -> BackboneLocation:
     """Return where the files of a model's backbone may be; a backbone's own are in its own folder.
 
     Args:
@@ -155,23 +171,25 @@ def read_backbone_location(
         backbone: where the backbone is now, if not where the model's configuration says.
         hub_options: revision, cache_dir, token, ...
 
-    Returns:
-        The backbone's model type; where to look, each with its revision: the folder itself, the backbone; and whether
-        the first of these is a saved model, rather than a backbone.
-
     Raises:
         ValueError: if there is no configuration.
     """
-    content = read_config_file(name, **hub_options)
+    content, where = read_config_file(name, **hub_options), repr(str(name))
     name = locate(name)
     places: list[tuple[str, str | None]] = [(os.fspath(name), hub_options.get("revision"))]
     if "backbone_config" not in content:
-        return content["model_type"], places, False
+        return BackboneLocation(content["model_type"], content.get("vocab_size"), places, False)
+    for key in ("backbone_name", "backbone_revision"):
+        if not isinstance(content.get(key), str | None):
+            raise ValueError(f"the config.json of {where} has {key} {shortened(content[key])}. Expected a string.")
     if backbone is not None:
         places.append((os.fspath(backbone), None))
     elif content.get("backbone_name"):
         places.append(find_backbone(content["backbone_name"], content.get("backbone_revision"), name))
-    return content["backbone_config"]["model_type"], places, True
+    model_type = content["backbone_config"].get("model_type")
+    if not isinstance(model_type, str):
+        raise ValueError(f"the config.json of {where} has a backbone_config without a model_type. Download it again.")
+    return BackboneLocation(model_type, content["backbone_config"].get("vocab_size"), places, True)
 
 
 def check_fingerprint(backbone: PreTrainedModel, config: SecondaryStructureConfig, location: object) -> None:

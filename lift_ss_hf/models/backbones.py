@@ -23,9 +23,17 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as transformers_deepspeed
 from transformers.modeling_utils import no_init_weights
+from transformers.utils import CONFIG_NAME
 
 from .rows import Row
-from .safety import check_checkpoint, check_config_content, pickle_hint
+from .safety import (
+    check_checkpoint,
+    check_config_content,
+    check_weights,
+    in_one_line,
+    pickle_hint,
+    read_json_object,
+)
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
@@ -51,6 +59,8 @@ class BackboneFamily:
         build_options: further arguments of its constructor.
         block_class: name of a block's class, which FSDP and `device_map` must not split.
         num_leading, num_trailing: special tokens before and after the residues of a chain.
+        tokenizer_classes: of transformers that checkpoints may name, besides `PreTrainedTokenizerFast`; without `Fast`.
+            The first is used if a checkpoint names none.
         replaced_residues: residues that go to the backbone as X, whether its vocabulary has them or not.
         has_quadratic_attention: memory of the stock attention grows with the square of a chain's length.
         feed_forward: class of a block's feed-forward part to the names of its first linear map and its activation, for
@@ -64,6 +74,7 @@ class BackboneFamily:
     block_class: str = ""
     num_leading = 1
     num_trailing = 1
+    tokenizer_classes: Sequence[str] = ()
     replaced_residues = ""
     has_quadratic_attention = False
     feed_forward: ClassVar[Mapping[type[nn.Module], tuple[str, str]]] = {}
@@ -105,6 +116,7 @@ class BackboneFamily:
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         fixed = {"dtype": loading_dtype, "output_loading_info": True, "use_safetensors": True, **self.build_options}
+        fixed["trust_remote_code"] = False
         hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
         try:
             check_checkpoint(locate(name), **hub)
@@ -126,6 +138,7 @@ class BackboneFamily:
                 "Use a complete checkpoint of an encoder."
             )
         self.restore_precision(backbone, always=True)
+        check_weights(dict(backbone.named_parameters()), repr(str(name)))
         return self.trim(backbone)
 
     def trim(self, backbone: Any) -> Any:
@@ -203,14 +216,6 @@ class BackboneFamily:
         return None
 
 
-def in_one_line(error: BaseException) -> str:
-    """Return a library's error message, cut to one line."""
-    if isinstance(error, HFValidationError):
-        return "no such folder, and not a Hub id either."
-    lines = [line.strip() for line in str(error).strip().split("\n")]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-
-
 def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
     """Read the `config.json` of a model or a backbone, and check that it is safe to use.
 
@@ -222,14 +227,10 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         ValueError: if there is no such file, it has no model type, or it is not safe to use.
     """
     try:
-        content, _ = PretrainedConfig.get_config_dict(locate(name), **options)
+        content = read_json_object(locate(name), CONFIG_NAME, **options)
     except (OSError, HFValidationError) as error:
         raise ValueError(f"cannot read the configuration of {str(name)!r}: {in_one_line(error)}") from error
-    except (TypeError, AttributeError) as error:
-        raise ValueError(
-            f"the config.json of {str(name)!r} is not a JSON object. Download or write it again."
-        ) from error
-    if not isinstance(content.get("model_type"), str):
+    if content is None or not isinstance(content.get("model_type"), str):
         inside = Path(name) / "model"  # of a run's directory
         meant = repr(str(inside)) if (inside / "config.json").is_file() else "the folder or Hub id of a model"
         raise ValueError(f"{str(name)!r} has no config.json with a model_type. Give {meant}.")

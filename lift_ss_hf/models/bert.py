@@ -32,6 +32,7 @@ class BertFamily(BackboneFamily):
     model_type = "bert"
     model_class = BertModel
     block_class = "BertLayer"
+    tokenizer_classes = ("BertTokenizer",)
     replaced_residues = "BJOUZ"  # its authors' advice
     feed_forward = {BertIntermediate: ("dense", "intermediate_act_fn")}  # noqa: RUF012
     citation = "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)"

@@ -13,7 +13,8 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from .adapter_methods import check_adapter, is_number
+from .adapter_methods import check_adapter, is_number, most_parameters
+from .safety import FREE_PARAMETERS, num_parameters
 from .states import ALPHABETS, get_alphabet
 from .windows import plan_windows
 
@@ -23,6 +24,7 @@ HEADS = ("lift_ss", "dilated", "linear")
 LOSSES = ("centroid", "cross_entropy", "ldam")
 BLOCK_MIXES = ("concat", "mean")
 BALANCES = {"inverse": 1.0, "inverse_sqrt": 0.5}  # power of the frequency
+RANGES = {"loss_scale": (1e-3, 1e4), "calibration_temperature": (1e-2, 1e2)}  # calibration finds 0.05 to 20
 LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
 LIFT_SS_CHANNELS = 1024  # channels of an inception, LIFT_SS
 LIFT_SS_EMBEDDING = 32  # dimensions of the centroids, LIFT_SS
@@ -185,6 +187,20 @@ class SecondaryStructureConfig(PretrainedConfig):
         """Number of tokens the backbone knows."""
         return self.backbone_config.vocab_size
 
+    def num_saved_parameters(self) -> float:
+        """Estimate the parameters that a saved model has at most, from sizes alone: before anything is allocated."""
+        content = self.backbone_config.to_dict()
+        adapter, head = 0.0, 0.0
+        if self.adapter is not None:
+            num_adapted = self.num_blocks - len(set(self.leave_out))
+            adapter = most_parameters(self.adapter, self.adapter_options, content, num_adapted)
+        if self.head != "linear":
+            width = 3 if self.head == "lift_ss" else 20  # weights for each pair of channels, in a round or an inception
+            head = self.head_channels * (self.head_input_size * 2 + self.head_channels * width * self.head_depth)
+        head += self.embedding_size * max(self.head_channels, self.head_input_size)
+        has_blocks = self.includes_backbone or self.freeze != "all"
+        return adapter + head + (num_parameters(content) if has_blocks else 0)
+
     @property
     def uses_centroids(self) -> bool:
         """True if states are classified by their similarity to centroids."""
@@ -233,8 +249,20 @@ class SecondaryStructureConfig(PretrainedConfig):
         self._check_numbers()
         if self.adapter is not None:
             check_adapter(self.adapter, self.adapter_options, self.hidden_size)
+            self._check_adapter_size(self.adapter)
         elif self.adapter_options:
             raise ValueError("adapter_options were given without an adapter. Name the adapter, or drop them.")
+
+    def _check_adapter_size(self, name: str) -> None:
+        content = self.backbone_config.to_dict()
+        num_adapted = self.num_blocks - len(set(self.leave_out))
+        found = most_parameters(name, self.adapter_options, content, num_adapted)
+        allowed = num_parameters(content) + FREE_PARAMETERS
+        if found > allowed:
+            raise ValueError(
+                f"adapter {name!r} with the options {self.adapter_options} has up to {found:.1e} parameters, more than "
+                f"its backbone. Expected at most {allowed:.1e}: choose a smaller size."
+            )
 
     def _check_types(self) -> None:
         """Check types: a configuration may come from any file."""
@@ -287,14 +315,15 @@ class SecondaryStructureConfig(PretrainedConfig):
         bounds = {
             "head_depth": self.head_depth >= 1,
             "embedding_size": self.embedding_size >= 2,
-            "loss_scale": self.loss_scale > 0,
-            "calibration_temperature": self.calibration_temperature > 0,
             "max_residues": self.max_residues is None or self.max_residues >= 1,
             "window_overlap": self.window_overlap is None or self.window_overlap >= 0,
         }
         for name, holds in bounds.items():
             if not holds:
                 raise ValueError(f"{name} is {getattr(self, name)}, too small.")
+        for name, (lowest, highest) in RANGES.items():
+            if not lowest <= getattr(self, name) <= highest:
+                raise ValueError(f"{name} is {getattr(self, name):g}. Expected {lowest:g} to {highest:g}.")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout is {self.head_dropout}. Expected a fraction of at least 0 and less than 1.")
         if self.head_channels < 4 or self.head_channels % 4:

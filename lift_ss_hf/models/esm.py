@@ -204,6 +204,7 @@ class EsmFamily(BackboneFamily):
     model_type = "esm"
     model_class = EsmModel
     block_class = "EsmLayer"
+    tokenizer_classes = ("EsmTokenizer",)
     feed_forward = {OnePassIntermediate: ("dense", "activation")}  # noqa: RUF012
     citation = "Lin et al. 2023, Science 379:1123 (ESM-2); Rives et al. 2021, PNAS 118:e2016239118 (ESM-1b)"
 

@@ -14,6 +14,7 @@ from transformers import PretrainedConfig
 from .backbones import BUNDLED, BackboneFamily, read_config_file
 from .bert import BertForSecondaryStructure
 from .esm import EsmForSecondaryStructure
+from .safety import building, check_config_values
 from .t5 import T5ForSecondaryStructure
 
 MODEL_CLASSES: dict[str, type[Any]] = {}  # by the backbone's model type
@@ -69,15 +70,15 @@ def read_backbone_config(name_or_path: str | os.PathLike, **options: Any) -> Pre
     """
     content = read_config_file(name_or_path, **options)
     family = get_family(content["model_type"])
-    try:
-        config_class: Any = family.model_class.config_class
+    where = repr(str(name_or_path))
+    config_class: Any = family.model_class.config_class
+    check_config_values(content, config_class, where)
+    with building(where):
         config = config_class.from_dict(content, _commit_hash=None)
-    except TypeError as error:
-        raise ValueError(f"the config.json of {str(name_or_path)!r} has a value of a wrong type: {error}.") from error
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         value = getattr(config, name, None)
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"the config.json of {str(name_or_path)!r} has {name} {value!r}. Expected a whole number.")
+            raise ValueError(f"the config.json of {where} has {name} {value!r}. Expected a whole number.")
     family.check(config)
     return config
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from .artefact import CUSTOM_PIPELINES, check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
 from .backbones import BackboneFamily, fingerprint, locate, portable_name, read_config_file
 from .configuration import SecondaryStructureConfig
+from .safety import building, check_config_values, check_size, check_weights
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
 # Passed on by Auto classes and pipelines, or the only way here anyway (safetensors, little memory).
@@ -26,6 +27,7 @@ IGNORED_OPTIONS = (
     *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download", "torch_dtype"),
     *("trust_remote_code", "use_safetensors", "weights_only"),
 )
+OWN_VALUES = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}  # it checks them itself
 LEAVE_OUT = 2 / 3  # fraction of the blocks, from the bottom, without an adapter: LIFT_SS leaves out 16 of 24
 
 
@@ -189,7 +191,9 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             backbone_config = copy.deepcopy(config.backbone_config)
             if attn_implementation is not None:
                 backbone_config._attn_implementation = attn_implementation
-            base = family.build(backbone_config, initialise=False)
+            check_size(config.num_saved_parameters(), sum(tensor.numel() for tensor in weights.values()), name)
+            with building(name):
+                base = family.build(backbone_config, initialise=False)
         elif isinstance(backbone, PreTrainedModel):
             base = family.trim(backbone)
             check_fingerprint(base, config, "hand")
@@ -219,7 +223,10 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             name: of the artefact, for error messages.
             dtype: of the frozen weights in memory; None means fp32.
         """
-        model = cls.class_for(config.backbone_config.model_type)(config, backbone)
+        check_size(config.num_saved_parameters(), sum(tensor.numel() for tensor in weights.values()), name)
+        check_weights(weights, name)
+        with building(name):
+            model = cls.class_for(config.backbone_config.model_type)(config, backbone)
         model._load_artefact(weights, name)
         return model._set_precision(dtype)
 
@@ -252,7 +259,11 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
                 f"the config.json of {name} has architectures {content['architectures']!r}. "
                 f"Expected [{model_class.__name__!r}]."
             )
-        return model_class.config_class.from_dict(content, **(changes or {}))
+        config_class, where = model_class.config_class, repr(str(name))
+        check_config_values({key: content[key] for key in set(content) - OWN_VALUES}, PretrainedConfig, where)
+        check_config_values(content.get("backbone_config", {}), config_class.backbone_config_class, where)
+        with building(where):
+            return config_class.from_dict(content, **(changes or {}))
 
     @classmethod
     def class_for(cls, model_type: str) -> type[Any]:
@@ -284,6 +295,8 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
                 found, expected = tuple(weights[key].shape), tuple(tensor.shape)
                 cause = "" if weights[key].numel() else " ZeRO-3 leaves it so unless zero3_save_16bit_model is true."
                 raise ValueError(f"{problem}{key} has shape {found}, expected {expected}.{cause}")
+            if key in names and weights[key].is_floating_point() != tensor.is_floating_point():
+                raise ValueError(f"{problem}{key} is {weights[key].dtype}, expected {tensor.dtype}.")
         self.load_state_dict(weights)
 
     def _artefact_names(self, includes_backbone: bool) -> set[str]:
@@ -392,10 +405,10 @@ def _resolve_leave_out(
 
 def _config_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Check that the configuration has these options; PretrainedConfig would swallow a misspelt one."""
-    known = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}
-    unknown = sorted(set(options) - known)
+    unknown = sorted(set(options) - OWN_VALUES)
     if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}. Choose from: {', '.join(sorted(known | {*HUB_OPTIONS}))}.")
+        known = ", ".join(sorted(OWN_VALUES | {*HUB_OPTIONS}))
+        raise TypeError(f"unknown option {unknown[0]!r}. Choose from: {known}.")
     return dict(options)
 
 

@@ -1,10 +1,12 @@
-"""What a file that somebody else wrote may not make us do: run code, read other files, fill the memory.
+"""Check files that other people wrote before they are used: they must not run code, read other files or fill memory.
 
-Checked before anything of it is used. Weights are read as safetensors only.
+`config.json` and the weights are checked here, the tokenizer's files in `tokenizer_files`. Weights are read as
+safetensors only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,15 +14,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import HFValidationError
+from safetensors import safe_open
 from transformers import PretrainedConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils.hub import extract_commit_hash
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Would make transformers fetch kernels (code), read a file by its path, or put other layers in.
 STEERING = ("_attn_implementation", "_attn_implementation_internal", "attn_implementation", "transformers_weights")
 REFUSED = ("quantization_config",)
-# Far above any real encoder, and low enough that what cannot be is told before memory is asked for.
+# Far above any real encoder, and low enough to refuse impossible sizes before memory is allocated.
 LARGEST = {
     **dict.fromkeys(("hidden_size", "d_model", "vocab_size"), 1 << 20),
     **dict.fromkeys(("intermediate_size", "d_ff", "embedding_size"), 1 << 18),
@@ -30,6 +35,80 @@ LARGEST = {
     **dict.fromkeys(("max_position_embeddings", "relative_attention_num_buckets", "max_residues"), 1 << 26),
 }
 MOST_PARAMETERS = 2e11  # the largest public encoder of proteins has 1.5e10
+FREE_PARAMETERS = 1e8  # always allowed: 400 MB
+SIZES = (  # of backbones, at least 1
+    *("hidden_size", "d_model", "vocab_size", "intermediate_size", "d_ff", "d_kv", "num_hidden_layers", "num_layers"),
+    *("num_attention_heads", "num_heads", "max_position_embeddings", "relative_attention_num_buckets"),
+)
+RANGES = {  # of backbones
+    **dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon"), (1e-20, 1.0)),
+    **dict.fromkeys(("attention_probs_dropout_prob", "hidden_dropout_prob", "dropout_rate"), (0.0, 1.0)),
+    **dict.fromkeys(("initializer_range", "initializer_factor"), (0.0, 1e3)),
+}
+WHOLE_OR_NULL = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id", "sep_token_id")
+LARGEST_INTEGER = (1 << 63) - 1
+MOST_NESTED = 32  # levels of a JSON file
+MOST_BYTES = 1 << 26  # of a JSON file
+
+
+# ---- JSON --------------------------------------------------------------------------------------------------------
+
+
+def read_json_object(name: str | os.PathLike, file: str, **hub_options: Any) -> dict[str, Any] | None:
+    """Read a JSON file of a folder or a Hub repository; None if there is no such file.
+
+    Args:
+        name: Hub id or folder.
+        file: its name there.
+        hub_options: revision, cache_dir, token, ...; and those of `cached_file` of transformers.
+
+    Raises:
+        OSError: if there is no such folder or repository.
+        ValueError: if the file is too large, is not a JSON object, or is nested too deeply.
+    """
+    where = f"the {file} of {str(name)!r}"
+    path = cached_file(os.fspath(name), file, _raise_exceptions_for_missing_entries=False, **hub_options)
+    if path is None:
+        return None
+    if Path(path).stat().st_size > MOST_BYTES:
+        raise ValueError(f"{where} has more than {MOST_BYTES:,} bytes. Download or write it again.")
+    too_deep = f"{where} is nested more than {MOST_NESTED} levels deep. Download or write it again."
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    except ValueError as error:
+        raise ValueError(f"{where} is not a valid JSON file: {error}. Download or write it again.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is not a JSON object. Download or write it again.")
+    level: list[Any] = [content]
+    for _ in range(MOST_NESTED):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            break
+    else:
+        raise ValueError(too_deep)
+    content["_commit_hash"] = extract_commit_hash(path, None)
+    return content
+
+
+def _children(value: Any) -> list[Any]:
+    """Return the lists and tables directly in a list or table."""
+    values = value.values() if isinstance(value, dict) else value
+    return [child for child in values if isinstance(child, (dict, list))]
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return a library's error message, cut to one line."""
+    if isinstance(error, HFValidationError):
+        return "no such folder, and not a Hub id either."
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+# ---- config.json -------------------------------------------------------------------------------------------------
 
 
 def check_config_content(content: Mapping[str, Any], where: str) -> None:
@@ -37,82 +116,205 @@ def check_config_content(content: Mapping[str, Any], where: str) -> None:
 
     Args:
         content: as read.
-        where: what an error calls the model.
+        where: the model, for error messages.
 
     Raises:
-        ValueError: for what would run code, read other files or fill the memory; it says which value.
+        ValueError: if a value would run code, read other files or fill memory; the message names the value.
     """
     for name, value in _entries(content):
-        told = f"the config.json of {where} has {name} {value!r}"
+        found = f"the config.json of {where} has {name} {shortened(value)}"
         if name in STEERING and value not in (None, "eager", "sdpa"):
-            raise ValueError(f"{told}, which could load code or files from elsewhere. Take it out.")
+            raise ValueError(f"{found}, which could load code or files from elsewhere. Take it out.")
         if name in REFUSED and value:
-            raise ValueError(f"{told}: quantised weights. Use the checkpoint before quantisation.")
+            raise ValueError(f"{found}: quantised weights. Use the checkpoint before quantisation.")
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{told}. Expected a finite number.")
-        if name in LARGEST and isinstance(value, (int, float)) and value > LARGEST[name]:
-            raise ValueError(f"{told}. Expected at most {LARGEST[name]:,}.")
-    for part in (content, content.get("backbone_config")):
-        if isinstance(part, Mapping) and _num_parameters(part) > MOST_PARAMETERS:
+            raise ValueError(f"{found}. Expected a finite number.")
+        largest = LARGEST.get(name, LARGEST_INTEGER)
+        if isinstance(value, (int, float)) and (name in LARGEST or isinstance(value, int)) and abs(value) > largest:
+            raise ValueError(f"{found}. Expected at most {largest:,}.")
+    parts = [content]
+    if "backbone_config" in content:
+        if not isinstance(content["backbone_config"], Mapping):
             raise ValueError(
-                f"the config.json of {where} describes {_num_parameters(part):.0e} parameters. "
+                f"the config.json of {where} has backbone_config {shortened(content['backbone_config'])}. "
+                "Expected the backbone's configuration."
+            )
+        parts.append(content["backbone_config"])
+    for part in parts:
+        if num_parameters(part) > MOST_PARAMETERS:
+            raise ValueError(
+                f"the config.json of {where} describes {num_parameters(part):.0e} parameters. "
                 f"Expected at most {MOST_PARAMETERS:.0e}."
             )
 
 
+def check_config_values(content: Mapping[str, Any], config_class: type[PretrainedConfig], where: str) -> None:
+    """Check types and ranges of the values of a configuration of transformers.
+
+    A value must have the type of the class's default, or be null.
+
+    Args:
+        content: as read.
+        config_class: of transformers.
+        where: the model, for error messages.
+
+    Raises:
+        ValueError: if a value has another type, or cannot be the backbone's.
+    """
+    defaults = config_class().to_dict()
+    for name, value in content.items():
+        expected = None
+        if name in SIZES and not (_is_kind(value, 1) and value >= 1):
+            expected = "a whole number of at least 1"
+        elif name in RANGES and not (_is_kind(value, 1.0) and RANGES[name][0] <= value <= RANGES[name][1]):
+            expected = "a number from {:g} to {:g}".format(*RANGES[name])
+        elif value is not None and name in WHOLE_OR_NULL and not (_is_kind(value, 1) and value >= 0):
+            expected = "a whole number of at least 0, or null"
+        elif value is not None and not _is_kind(value, defaults.get(name)):
+            expected = f"a value like {shortened(defaults[name])}"
+        if expected:
+            raise ValueError(f"the config.json of {where} has {name} {shortened(value)}. Expected {expected}.")
+
+
+def _is_kind(value: Any, example: Any) -> bool:
+    """Return True if a value of a JSON file has the type of an example; None stands for any type."""
+    if example is None:
+        return True
+    if isinstance(example, (bool, str)):
+        return isinstance(value, type(example))
+    if isinstance(example, (int, float)):
+        kinds = (int,) if isinstance(example, int) else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    return isinstance(value, Mapping if isinstance(example, Mapping) else (list, tuple))
+
+
+def shortened(value: Any) -> str:
+    """Return a value for an error message, in one line of at most about 60 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more than 4300 digits
+        return "a huge number"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All names and values, those of nested tables too."""
+    """Yield all names and values, those in nested tables and lists too."""
     for name, value in content.items():
         yield name, value
         if isinstance(value, Mapping):
             yield from _entries(value)
+        elif isinstance(value, (list, tuple)):
+            yield from _entries({f"{name}[{number}]": item for number, item in enumerate(value)})
 
 
-def _num_parameters(config: Mapping[str, Any]) -> float:
-    """Roughly the parameters of an encoder."""
+def num_parameters(config: Mapping[str, Any]) -> float:
+    """Estimate the parameters of an encoder from its configuration."""
 
     def number(*names: str) -> float:
         found = [config[name] for name in names if isinstance(config.get(name), (int, float))]
         return float(found[0]) if found else 0.0
 
     width, wide = number("hidden_size", "d_model"), number("intermediate_size", "d_ff")
+    inner = max(width, number("num_heads") * number("d_kv"))
     blocks = number("num_hidden_layers", "num_layers")
-    return blocks * width * (4 * width + 2 * wide) + width * (number("vocab_size") + number("max_position_embeddings"))
+    buckets = number("relative_attention_num_buckets") * number("num_heads")
+    per_block = width * (4 * inner + 2 * wide)
+    return blocks * per_block + width * (number("vocab_size") + number("max_position_embeddings")) + buckets
+
+
+@contextlib.contextmanager
+def building(where: str | os.PathLike) -> Iterator[None]:
+    """Report in one line what goes wrong while a configuration that was read becomes a model.
+
+    Configurations and modules of transformers and adapters do not check their values, and fail anywhere.
+
+    Raises:
+        ValueError: instead of their errors.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if len(str(error).splitlines()) > 1:
+            raise ValueError(f"{in_one_line(error)} (in the configuration of {where})") from error
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"the configuration of {where} does not describe a model that can be built: {in_one_line(error)}. "
+            "Download or write it again."
+        ) from error
+
+
+# ---- weights -----------------------------------------------------------------------------------------------------
 
 
 def check_checkpoint(name: str | os.PathLike, **hub_options: Any) -> None:
-    """Check the configuration of a checkpoint, and the index of its weights where they are in several files.
+    """Check the configuration of a checkpoint, that its weights are as large, and their index if there is one.
 
     Args:
         name: Hub id or folder.
         hub_options: revision, cache_dir, token, ...
 
     Raises:
-        ValueError: for what `check_config_content` refuses, and an index that names other files than those beside it.
+        ValueError: if `check_config_content` refuses the configuration, the configuration describes a far larger model
+            than the weights are, or an index names files other than those beside it.
     """
+    missing_is_fine = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
     try:
-        content, _ = PretrainedConfig.get_config_dict(os.fspath(name), **hub_options)
-        absent_is_fine = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
-        path = cached_file(os.fspath(name), SAFE_WEIGHTS_INDEX_NAME, **absent_is_fine, **hub_options)
+        content = read_json_object(name, CONFIG_NAME, **hub_options)
+        index, weights = (
+            cached_file(os.fspath(name), file, **missing_is_fine, **{**hub_options, "force_download": False})
+            for file in (SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME)
+        )
     except (OSError, HFValidationError):
-        return  # whoever loads the weights says what is wrong with the place
+        return  # the loader of the weights reports the error
+    if content is None:
+        return
     check_config_content(content, repr(str(name)))
-    if path is not None:
-        _check_index(path)
+    if index is not None:
+        _check_index(index)
+    if weights is not None:
+        with safe_open(weights, "pt") as file:
+            found = sum(math.prod(file.get_slice(key).get_shape()) for key in [*file.keys()])
+        check_size(num_parameters(content), found, name)
+
+
+def check_size(described: float, found: float, name: object) -> None:
+    """Raise ValueError if a configuration describes far more parameters than there are weights."""
+    if described > 4 * found + FREE_PARAMETERS:  # estimates are rough
+        raise ValueError(
+            f"the config.json of {name} describes {described:.1e} parameters, but its weights are {found:.1e}. "
+            "Download both again."
+        )
+
+
+def check_weights(weights: Mapping[str, torch.Tensor], name: object) -> None:
+    """Raise ValueError unless all weights are finite real numbers; integers are left to the caller."""
+    for key, tensor in weights.items():
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise ValueError(
+                f"the weights of {name} are damaged: {key} is {tensor.dtype}. Download or write them again."
+            )
+        if tensor.is_floating_point() and tensor.numel():
+            lowest, highest = tensor.detach().aminmax()  # NaN if one is NaN; no copy
+            if not (torch.isfinite(lowest) and torch.isfinite(highest)):
+                raise ValueError(
+                    f"the weights of {name} are damaged: {key} has values that are not finite numbers (NaN or "
+                    "infinity). Use another checkpoint."
+                )
 
 
 def _check_index(path: str) -> None:
     try:
         files = set(json.loads(Path(path).read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: no index of weights. Fetch its files again.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{path} is damaged: not an index of weights. Fetch its files again.") from None
     for file in sorted(map(str, files)):
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise ValueError(f"{path} names {file!r}. Expected safetensors files beside it.")
 
 
 def pickle_hint(name: str | os.PathLike) -> str:
-    """What to do about a place without safetensors: names the pickle, if one is seen there."""
+    """Return what to do about a folder without safetensors; names the pickle in it, if there is one."""
     folder = Path(name)
     found = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES) if folder.is_dir() else []
     seen = f"It holds {found[0]}, a pickle, which can run any code when it is read, and is not. " if found else ""

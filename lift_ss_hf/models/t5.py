@@ -70,6 +70,7 @@ class T5Family(BackboneFamily):
     build_options: ClassVar[dict[str, Any]] = {}
     block_class = "T5Block"
     num_leading = 0
+    tokenizer_classes = ("T5Tokenizer",)
     replaced_residues = "BJOUZ"  # LIFT_SS
     has_quadratic_attention = True
     feed_forward = {T5DenseActDense: ("wi", "act")}  # noqa: RUF012

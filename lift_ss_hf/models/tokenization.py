@@ -13,9 +13,10 @@ and gives the same tokens for the same residues:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,16 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .artefact import read_backbone_location
-from .backbones import BackboneFamily, in_one_line
+from .backbones import BackboneFamily
+from .safety import in_one_line
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleanSequence, clean_sequence
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
+from .tokenizer_files import ANY_FAST, MOST_TOKENS, TOKENIZER_CONFIG, check_tokenizer_files, tokenizer_class
 
 WORD_START = "▁"  # how sentencepiece writes the blank before a word; ProtT5 has residues as words
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 class ResidueTokenizer(PreTrainedTokenizerFast):
@@ -113,10 +114,12 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             pretrained_model_name_or_path: Hub id or folder. A model without tokenizer files leads on to its backbone.
             args: unused; the Auto classes may pass some.
             backbone: where a model's backbone is now, if not where its configuration says.
-            options: of `AutoTokenizer.from_pretrained` (revision, cache_dir, token, ...).
+            options: of `AutoTokenizer.from_pretrained` (revision, cache_dir, token, ...). `trust_remote_code` is
+                ignored: no code of the folder or repository is run here.
 
         Raises:
-            ValueError: if no tokenizer is found, or it belongs to a backbone that cannot be used here.
+            ValueError: if no tokenizer is found, a file of it is damaged or not safe to use, or it belongs to a
+                backbone that cannot be used here.
 
         Example:
             >>> tokenizer = ResidueTokenizer.from_pretrained("bundled")
@@ -127,19 +130,28 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
 
         name, revision = pretrained_model_name_or_path, options.pop("revision", None)
         hub = {key: options[key] for key in ("cache_dir", "token", "local_files_only", "subfolder") if key in options}
-        model_type, places, is_artefact = read_backbone_location(name, backbone, revision=revision, **hub)
+        model_type, vocab_size, places, is_artefact = read_backbone_location(name, backbone, revision=revision, **hub)
         family, reasons = get_family(model_type), []
+        options["trust_remote_code"] = False
         for place, place_revision in places:
-            found = {**options, "revision": place_revision or "main"}
+            place_hub = {**hub, "revision": place_revision or "main"}
             try:
-                tokenizer_class = get_tokenizer_config(place, **found).get("tokenizer_class")
-                if tokenizer_class == cls.__name__:
-                    return super().from_pretrained(place, **found)
-                if tokenizer_class is None and is_artefact and place == places[0][0]:
-                    raise OSError(f"no {TOKENIZER_CONFIG}")  # AutoTokenizer would come back here
-                return cls.from_stock(AutoTokenizer.from_pretrained(place, **found), family)
-            except (OSError, KeyError, HFValidationError) as error:
+                class_name = check_tokenizer_files(place, family.tokenizer_classes, cls.__name__, **place_hub)
+                if class_name is None and is_artefact and place == places[0][0]:
+                    raise OSError(f"no {TOKENIZER_CONFIG}")
+                with _reading(place):
+                    if class_name == cls.__name__:
+                        tokenizer = super().from_pretrained(place, **{**options, **place_hub})
+                    else:
+                        stock_class = tokenizer_class(class_name or [*family.tokenizer_classes, ANY_FAST][0])
+                        stock = stock_class.from_pretrained(place, **{**options, **place_hub})
+                        tokenizer = cls.from_stock(stock, family)
+            except (OSError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")
+                continue
+            tokenizer.chat_template = None
+            tokenizer.check_fits(vocab_size)
+            return tokenizer
         raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, include_code: bool = False, **kwargs: Any):
@@ -151,6 +163,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             include_code: the folder also has this module's source, for `trust_remote_code=True`.
             kwargs: of transformers' method.
         """
+        self.chat_template = None  # a program in Jinja, of no use here
         written = super().save_pretrained(save_directory, *args, **kwargs)
         if include_code:
             path = Path(save_directory) / TOKENIZER_CONFIG
@@ -158,6 +171,15 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             content["auto_map"] = {"AutoTokenizer": [None, f"tokenization.{type(self).__name__}"]}
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return written
+
+    def check_fits(self, vocab_size: int | None) -> None:
+        """Raise ValueError if a token that a sequence can have is not among a backbone's `vocab_size` embeddings."""
+        used = [*self._leading, *self._trailing, *self._tokens.tolist(), self.hidden_residue_id, self.pad_token_id or 0]
+        if vocab_size is not None and max(used) >= vocab_size:
+            raise ValueError(
+                f"the tokenizer has the token {max(used)}, but the backbone has {vocab_size} embeddings, 0 to "
+                f"{vocab_size - 1}. Use the tokenizer that belongs to the backbone."
+            )
 
     # ---- as every tokenizer of transformers: each way in cleans the sequences first ------------------------------
 
@@ -295,6 +317,28 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         return int(self._tokens[ord(UNKNOWN_RESIDUE)] if mask is None else mask)
 
 
+@contextlib.contextmanager
+def _reading(place: str) -> Iterator[None]:
+    """Report in one line what goes wrong while tokenizer files are read.
+
+    transformers does not check them, and the tokenizers library raises bare `Exception`.
+
+    Raises:
+        OSError: if a file is missing.
+        ValueError: for all other errors.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except ValueError as error:
+        raise ValueError(in_one_line(error)) from error
+    except Exception as error:
+        raise ValueError(
+            f"the tokenizer files of {place!r} are damaged: {in_one_line(error)}. Download or write them again."
+        ) from error
+
+
 def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str) -> dict[str, int]:
     """Return the stock vocabulary with one letter for each residue, without the residues that become X."""
     stock_vocabulary = stock.get_vocab()
@@ -307,6 +351,10 @@ def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str) -> dict[s
         raise ValueError(
             f"the tokenizer has no token for {', '.join(missing)}: it is not a tokenizer of protein residues. "
             "Use the one that belongs to the backbone."
+        )
+    if max(stock_vocabulary.values()) >= MOST_TOKENS:
+        raise ValueError(
+            f"the tokenizer has more than {MOST_TOKENS:,} tokens. Use the one that belongs to the backbone."
         )
     vocabulary = {token: stock_vocabulary[token] for token in stock.all_special_tokens if token in stock_vocabulary}
     vocabulary |= {residue: token for residue, token in tokens.items() if token is not None and residue not in replaced}

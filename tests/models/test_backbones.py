@@ -196,7 +196,7 @@ def write_config(folder, content):
         ),
         (lambda folder: (folder / "model.safetensors").unlink(), r"cannot fetch the backbone '.*': Error no file"),
         (lambda folder: write_config(folder, "[]"), r"the config\.json of '.*' is not a JSON object"),
-        (lambda folder: write_config(folder, "{"), r"cannot read the configuration of '.*': .*not a valid JSON"),
+        (lambda folder: write_config(folder, "{"), r"the config\.json of '.*' is not a valid JSON file"),
         (lambda folder: write_config(folder, "{}"), r"'.*' has no config\.json with a model_type"),
         (
             lambda folder: write_config(folder, '{"model_type": "new"}'),

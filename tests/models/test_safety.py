@@ -97,7 +97,7 @@ def test_an_index_that_leads_elsewhere_is_refused(saved, name):
     with pytest.raises(ValueError, match="Expected safetensors files beside it"):
         SecondaryStructureModel.from_backbone(saved / "backbone")
     (saved / "backbone" / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(ValueError, match="no index of weights"):
+    with pytest.raises(ValueError, match="not an index of weights"):
         SecondaryStructureModel.from_backbone(saved / "backbone")
 
 
