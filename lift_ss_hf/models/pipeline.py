@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
+from .safety import check_probabilities
 from .sequences import clean_sequence
 from .states import fold_index, get_alphabet, reduce_probabilities
 from .tokenization import ResidueTokenizer
@@ -76,8 +77,8 @@ class SecondaryStructurePipeline(Pipeline):
         own = self.model.config.states
         alphabet = get_alphabet(states or own)
         probabilities = model_outputs["probabilities"].reshape(-1, len(get_alphabet(own)))
-        residues = probabilities[model_outputs["residue_mask"].flatten()].float().numpy()
-        reduced = reduce_probabilities(residues, alphabet, own)
+        residues = probabilities[model_outputs["residue_mask"].flatten()].float().cpu().numpy()
+        reduced = reduce_probabilities(check_probabilities(residues), alphabet, own)
         sequence = model_outputs["sequence"]
         return {
             "sequence": sequence if isinstance(sequence, str) else sequence[0],

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
@@ -301,6 +302,22 @@ def check_weights(weights: Mapping[str, torch.Tensor], name: object) -> None:
                     f"the weights of {name} are damaged: {key} has values that are not finite numbers (NaN or "
                     "infinity). Use another checkpoint."
                 )
+
+
+def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Return the probabilities of a chain, (residues, states), as they are.
+
+    Raises:
+        ValueError: if one is not a finite number.
+    """
+    wrong = ~np.isfinite(probabilities).all(axis=-1)
+    if wrong.any():
+        raise ValueError(
+            f"the model's probabilities are NaN for {np.count_nonzero(wrong)} of the {len(wrong)} residues of a chain, "
+            f"the first at position {np.argmax(wrong) + 1}. Its weights are damaged, or its precision is too low: use "
+            "another checkpoint, or fp32."
+        )
+    return probabilities
 
 
 def _check_index(path: str) -> None:

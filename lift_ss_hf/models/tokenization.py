@@ -129,7 +129,9 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         from .families import get_family  # here, since registering the families needs this module
 
         name, revision = pretrained_model_name_or_path, options.pop("revision", None)
-        hub = {key: options[key] for key in ("cache_dir", "token", "local_files_only", "subfolder") if key in options}
+        hub: dict[str, Any] = {
+            key: options[key] for key in ("cache_dir", "token", "local_files_only", "subfolder") if key in options
+        }
         model_type, vocab_size, places, is_artefact = read_backbone_location(name, backbone, revision=revision, **hub)
         family, reasons = get_family(model_type), []
         options["trust_remote_code"] = False

@@ -18,6 +18,7 @@ import torch
 
 from ..batches.collator import ChainCollator, budget_batches
 from ..models.backbones import fingerprint
+from ..models.safety import check_probabilities
 from ..models.sequences import CleanSequence
 from .packing import PackedModel, can_be_packed
 
@@ -35,7 +36,7 @@ class Predictor:
         digest: `model_digest` of the model before its matrices were prepacked; computed by default.
 
     Raises:
-        ValueError: if max_tokens is below 1.
+        ValueError: if max_tokens is below 1, or the tokenizer has tokens that the model has no embeddings for.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Predictor:
     ):
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}. Expected a number of tokens, at least 1.")
+        if hasattr(tokenizer, "check_fits"):
+            tokenizer.check_fits(model.config.vocab_size)
         self.model, self.tokenizer, self.max_tokens = model.eval(), tokenizer, max_tokens
         self.precision, self._digest = precision, digest
         self.packed = PackedModel(model) if can_be_packed(model) else None
@@ -75,6 +78,7 @@ class Predictor:
 
         Raises:
             ResidueError: if a character is not a residue.
+            ValueError: if the model computes something other than probabilities, because its weights are damaged.
         """
         chains = [self.tokenizer.encode_sequence(sequence) for sequence in sequences]
         return self._predict_rows(chains) if self.packed is not None else self._predict_batches(chains)
@@ -86,7 +90,7 @@ class Predictor:
         for indices in plan_rows(lengths, self.max_tokens):
             row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
             for index, logits in zip(indices, self.packed.logits(row), strict=True):
-                yield index, self.model.probabilities(logits).cpu().numpy()
+                yield index, check_probabilities(self.model.probabilities(logits).cpu().numpy())
 
     @torch.inference_mode()
     def _predict_batches(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
@@ -98,7 +102,7 @@ class Predictor:
             probabilities = self.model.probabilities(self.model(**batch).logits).cpu().numpy()
             mask = self.model.residue_mask(batch["attention_mask"]).cpu().numpy()
             for row, index in enumerate(indices):
-                yield int(index), probabilities[row][mask[row]]
+                yield int(index), check_probabilities(probabilities[row][mask[row]])
 
 
 def model_digest(model: Any) -> str:
