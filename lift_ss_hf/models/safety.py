@@ -275,7 +275,11 @@ def check_checkpoint(name: str | os.PathLike, **hub_options: Any) -> None:
         _check_index(index)
     if weights is not None:
         with safe_open(weights, "pt") as file:
-            found = sum(math.prod(file.get_slice(key).get_shape()) for key in [*file.keys()])
+            slices = {key: file.get_slice(key) for key in [*file.keys()]}
+        for key, part in slices.items():
+            if part.get_dtype().startswith("C"):  # transformers cannot read complex numbers
+                raise ValueError(f"the weights of {name} are damaged: {key} is complex. Download them again.")
+        found = sum(math.prod(part.get_shape()) for part in slices.values())
         check_size(num_parameters(content), found, name)
 
 

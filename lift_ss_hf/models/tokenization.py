@@ -151,7 +151,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             except (OSError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")
                 continue
-            tokenizer.chat_template = None
+            tokenizer._drop_chat_template()
             tokenizer.check_fits(vocab_size)
             return tokenizer
         raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
@@ -165,7 +165,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             include_code: the folder also has this module's source, for `trust_remote_code=True`.
             kwargs: of transformers' method.
         """
-        self.chat_template = None  # a program in Jinja, of no use here
+        self._drop_chat_template()
         written = super().save_pretrained(save_directory, *args, **kwargs)
         if include_code:
             path = Path(save_directory) / TOKENIZER_CONFIG
@@ -173,6 +173,11 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             content["auto_map"] = {"AutoTokenizer": [None, f"tokenization.{type(self).__name__}"]}
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return written
+
+    def _drop_chat_template(self) -> None:
+        """Remove the templates for chats: programs of no use here, whose names transformers writes to as paths."""
+        self.chat_template = None
+        self.init_kwargs.pop("chat_template", None)
 
     def check_fits(self, vocab_size: int | None) -> None:
         """Raise ValueError if a token that a sequence can have is not among a backbone's `vocab_size` embeddings."""

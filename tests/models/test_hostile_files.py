@@ -22,8 +22,10 @@ FUZZ = settings(
 )
 NESTED = "<nested>"  # written as 900 lists, one in another
 VALUES = st.sampled_from(
-    [None, True, False, 0, 1, -1, 3, 10**7, 10**30, -(10**400), 0.5, 1e-38, 1e300, float("nan"), float("inf")]
-    + ["", "x", "/etc/passwd", "../x", [], [[]], [None], ["x", 1], {}, {"x": {}}, {"0": "x"}, NESTED]
+    [
+        *(None, True, False, 0, 1, -1, 3, 10**7, 10**30, -(10**400), 0.5, 1e-38, 1e300, float("nan"), float("inf")),
+        *("", "x", "/etc/passwd", "../x", [], [[]], [None], ["x", 1], {}, {"x": {}}, {"0": "x"}, NESTED),
+    ]
 )
 
 

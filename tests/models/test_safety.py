@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from hub_server import running_hub
+from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.models.artefact import find_backbone
@@ -13,7 +14,9 @@ from lift_ss_hf.models.backbones import PickleError
 from lift_ss_hf.models.esm import EsmForSecondaryStructure
 from lift_ss_hf.models.families import get_family
 from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.pipeline import SecondaryStructurePipeline
 from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.prediction.predictor import Predictor
 from lift_ss_hf.training.checkpoints import find_damage
 
 
@@ -172,3 +175,157 @@ def test_a_subclass_of_one_s_own_saves_what_loads_again(saved):
 
     Mine.from_pretrained(saved / "model").save_pretrained(saved / "mine")
     assert type(EsmForSecondaryStructure.from_pretrained(saved / "mine")) is EsmForSecondaryStructure
+
+
+# ---- tokenizer files -------------------------------------------------------------------------------------------------
+
+
+def edit_tokenizer(folder, **changes):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("part", ["model", "backbone"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer_class": "Evil"}, "tokenizer_class 'Evil'. Expected one of: EsmTokenizer, .*ResidueTokenizer"),
+        ({"tokenizer_class": 3}, "tokenizer_class 3. Expected one of"),
+        ({"tokenizer_class": "EsmTokenizer", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}, "names code"),
+        ({"tokenizer_class": "EsmTokenizer", "auto_map": ["evil.Evil", None]}, "names code"),
+        ({"vocab_file": "/etc/passwd"}, "could read a file from elsewhere"),
+        ({"tokenizer_file": "../tokenizer.json", "tokenizer_class": "ResidueTokenizer"}, "a file from elsewhere"),
+        ({"fast_tokenizer_files": ["../tokenizer.1.0.json"]}, "could read a file from elsewhere"),
+        ({"gguf_file": "/tmp/x.gguf"}, "could read a file from elsewhere"),
+        ({"init_inputs": ["/etc/passwd"]}, "could read a file from elsewhere"),
+        ({"added_tokens_decoder": {"1000000000": {"content": "<x>"}}}, "Expected the number of a token"),
+        ({"added_tokens_decoder": True}, "Expected numbers of tokens"),
+        ({"pad_token": 7}, "'pad_token' 7. Expected a string"),
+    ],
+)
+def test_a_hostile_tokenizer_is_refused(saved, monkeypatch, part, changes, message):
+    (saved / part / "evil.py").write_text("raise SystemExit('code of the folder was run')")
+    (saved / "backbone" / "tokenizer.json").write_text((saved / "model" / "tokenizer.json").read_text())
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    edit_tokenizer(saved / part, **changes)
+    with pytest.raises(ValueError, match=message) as refused:
+        ResidueTokenizer.from_pretrained(saved / part)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_no_code_of_a_folder_runs_for_an_auto_map_in_its_config(saved, monkeypatch):
+    (saved / "backbone" / "evil.py").write_text("raise SystemExit('code of the folder was run')")
+    (saved / "backbone" / "tokenizer_config.json").unlink()
+    edit(saved / "backbone", auto_map={"AutoTokenizer": ["evil.Evil", None]}, tokenizer_class="Evil")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ValueError, match=r"has auto_map .*names code for the tokenizer\. It is not run"):
+        ResidueTokenizer.from_pretrained(saved / "backbone", trust_remote_code=True)
+
+
+def test_our_own_tokenizer_loads_with_its_auto_map_and_leaves_chat_templates_out(saved):
+    expected = ResidueTokenizer.from_pretrained(saved / "model")("MKT")["input_ids"]
+    auto_map = {"AutoTokenizer": [None, "tokenization.ResidueTokenizer"]}
+    edit_tokenizer(saved / "model", auto_map=auto_map, chat_template={"../../x": "{{ 1 }}"})
+    (saved / "model" / "chat_template.jinja").write_text("{{ 1 }}")
+    tokenizer = ResidueTokenizer.from_pretrained(saved / "model")
+    assert tokenizer("MKT")["input_ids"] == expected
+    tokenizer.chat_template = "{{ 1 }}"
+    tokenizer.save_pretrained(saved / "again")
+    assert not list(saved.glob("again/**/*.jinja"))
+    assert "chat_template" not in json.loads((saved / "again" / "tokenizer_config.json").read_text())
+
+
+def test_tokens_without_an_embedding_are_refused_when_loaded_and_when_model_and_tokenizer_meet(saved):
+    path = saved / "model" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["W"] = 40
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has the token 40, but the backbone has 33 embeddings, 0 to 32"):
+        ResidueTokenizer.from_pretrained(saved / "model")
+    model = EsmForSecondaryStructure.from_backbone(saved / "backbone", head="linear")
+    tokenizer = ResidueTokenizer.from_pretrained(saved / "backbone")
+    model.config.backbone_config.vocab_size = 20
+    with pytest.raises(ValueError, match="embeddings, 0 to 19"):
+        Predictor(model, tokenizer)
+
+
+# ---- numbers that are not numbers, sizes, types ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("part", "key"), [("model", "head.encoder.projection.weight"), ("backbone", None)])
+def test_weights_that_are_not_finite_are_refused(saved, part, key, value):
+    change_weight(saved / part, key, lambda weight: torch.full_like(weight, value))
+    with pytest.raises(ValueError, match=r"weights of .* are damaged: .* values that are not finite numbers"):
+        load(saved / part)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize(("part", "key"), [("model", "head.encoder.projection.weight"), ("backbone", None)])
+def test_weights_of_a_wrong_type_are_refused(saved, part, key, dtype):
+    change_weight(saved / part, key, lambda weight: weight.to(dtype))
+    with pytest.raises(ValueError, match=r"damaged|do not fit its configuration") as refused:
+        load(saved / part)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def load(folder):
+    if folder.name == "model":
+        return SecondaryStructureModel.from_pretrained(folder)
+    return SecondaryStructureModel.from_backbone(folder, head="linear")
+
+
+def change_weight(folder, key, change):
+    weights = load_file(folder / "model.safetensors")
+    key = key or "encoder.layer.1.output.dense.weight"
+    save_file({**weights, key: change(weights[key])}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_probabilities_that_are_not_finite_never_leave_a_predictor(saved):
+    model = SecondaryStructureModel.from_pretrained(saved / "model")
+    tokenizer = ResidueTokenizer.from_pretrained(saved / "model")
+    model.head.encoder.projection.weight.data.fill_(float("nan"))
+    for packed in (True, False):
+        predictor = Predictor(model, tokenizer)
+        predictor.packed = predictor.packed if packed else None
+        with pytest.raises(ValueError, match="probabilities are NaN for 3 of the 3 residues of a chain, the first at"):
+            list(predictor.predict(["MKT"]))
+    with pytest.raises(ValueError, match="probabilities are NaN"):
+        SecondaryStructurePipeline(model, tokenizer)("MKT")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (None, {"calibration_temperature": 1e-38}, "calibration_temperature is 1e-38. Expected 0.01 to 100"),
+        (None, {"loss_scale": 1e300}, r"loss_scale is 1e\+300. Expected"),
+        (None, {"backbone_config": True}, "backbone_config True. Expected the backbone's configuration"),
+        (None, {"pruned_heads": "x"}, "pruned_heads 'x'. Expected a value like {}"),
+        (None, {"max_length": 10**40}, "Expected at most 9,223"),
+        (None, {"adapter_options": {"reduction_factor": 2e-6}}, "parameters, more than its backbone"),
+        (None, {"adapter": "prefix_tuning", "adapter_options": {"flat": False, "bottleneck_size": 10**7}}, "more than"),
+        (None, {"head": "dilated", "head_channels": 8192, "head_depth": 64}, "describes .* but its weights are"),
+        ("backbone_config", {"layer_norm_eps": -1}, "layer_norm_eps -1. Expected a number from 1e-20 to 1"),
+        ("backbone_config", {"num_attention_heads": 0}, "num_attention_heads 0. Expected a whole number of at least 1"),
+        ("backbone_config", {"vocab_size": 1 << 20, "hidden_size": 8192}, "describes .* but its weights are"),
+        ("backbone_config", {"pruned_heads": "x"}, "pruned_heads 'x'. Expected"),
+        ("backbone_config", {"pad_token_id": "x"}, "pad_token_id 'x'. Expected a whole number"),
+    ],
+)
+def test_values_of_a_wrong_type_or_size_are_one_line(saved, part, changes, message):
+    edit(saved / "model", part, **changes)
+    with pytest.raises(ValueError, match=message) as refused:
+        SecondaryStructureModel.from_pretrained(saved / "model")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_deeply_nested_file_is_one_line(saved):
+    (saved / "model" / "config.json").write_text('{"model_type": "esm", "x": ' + "[" * 900 + "]" * 900 + "}")
+    with pytest.raises(ValueError, match="is nested more than 32 levels deep"):
+        SecondaryStructureModel.from_pretrained(saved / "model")
+
+
+def test_a_backbone_far_larger_than_its_weights_is_refused(saved):
+    edit(saved / "backbone", vocab_size=1 << 20, hidden_size=8192)
+    with pytest.raises(ValueError, match=r"describes .* parameters, but its weights are"):
+        SecondaryStructureModel.from_backbone(saved / "backbone")
