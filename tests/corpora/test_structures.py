@@ -13,8 +13,8 @@ from scripts import run_script
 
 from lift_ss_hf.corpora.chains import CorpusError
 from lift_ss_hf.corpora.labelling import label_structure, label_structures, name_chains
-from lift_ss_hf.corpora.mkdssp import Mkdssp
-from lift_ss_hf.corpora.structures import find_structure_files
+from lift_ss_hf.corpora.mkdssp import CLASSIC_CHAIN_IDS, Mkdssp
+from lift_ss_hf.corpora.structures import Polymer, find_structure_files, read_structure
 
 gemmi = pytest.importorskip("gemmi", reason="needs gemmi (pip install gemmi)")
 
@@ -194,6 +194,32 @@ def test_a_failing_mkdssp_is_a_problem_of_one_file(tmp_path):
     program.chmod(0o755)
     results = list(label_structures([STRUCTURES / "1orc.pdb.gz"], Mkdssp(str(program), ())))
     assert [entry.reason for result in results for entry in result.skipped] == ["mkdssp failed: out of luck"]
+
+
+@needs_mkdssp
+@pytest.mark.parametrize("name", ["1orc.pdb.gz", "1A7G.cif.gz", "2BEG.pdb.gz", "3JQH.cif.gz", "rnase_frag.pdb.gz"])
+def test_the_classic_output_serves_where_mkdssp_cannot_write_its_table(name, mkdssp, tmp_path):
+    program = tmp_path / "mkdssp"
+    failure = "echo 'Duplicate Key violation, cat: dssp_struct_ladder' >&2; exit 1"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *mmcif*) {failure};; esac\nexec {mkdssp.program} "$@"\n')
+    program.chmod(0o755)
+    found = label_structure(STRUCTURES / name, Mkdssp(str(program), mkdssp.options), min_residues=5)
+    assert found == label_structure(STRUCTURES / name, mkdssp, min_residues=5)
+    assert found.chains and not found.skipped
+
+
+@needs_mkdssp
+def test_the_classic_output_tells_as_many_chains_apart_as_it_can_name(mkdssp):
+    (polymer,) = read_structure(STRUCTURES / "1orc.pdb.gz", 20, Counter()).polymers
+    polymers = []
+    for number in range(len(CLASSIC_CHAIN_IDS)):
+        start, end = number % 20, number % 20 + 25
+        residues = {i - start: residue.clone() for i, residue in polymer.residues.items() if start <= i < end}
+        for atom in (atom for residue in residues.values() for atom in residue):
+            atom.pos.x += 60.0 * number
+        polymers.append(Polymer(f"{number}", polymer.monomers[start:end], residues))
+    classic_only = Mkdssp(mkdssp.program, ("--output-format", "no-such-format"))
+    assert classic_only.assign_states(polymers) == mkdssp.assign_states(polymers)
 
 
 @pytest.mark.process
