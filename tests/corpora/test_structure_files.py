@@ -7,10 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.corpora.labelling import LabelledStructure, label_structure, name_chains
 from lift_ss_hf.corpora.mkdssp import Mkdssp
+from lift_ss_hf.corpora.structure_files import StructureError
 from lift_ss_hf.corpora.structures import read_structure
 
 gemmi = pytest.importorskip("gemmi", reason="needs gemmi (pip install gemmi)")
@@ -61,6 +64,17 @@ def test_ligands_after_the_chain_end_stay_out_of_the_chain(tmp_path):
     assert read(tmp_path / "ligand.pdb", "\n".join(ATOMS + ligand))[0]["A"] == 64
 
 
+def test_a_chain_of_nucleotides_is_reported_as_no_protein(tmp_path):
+    nucleotides = [
+        f"ATOM  {3 * number:5}  {atom:3}  D{'ACGT'[number % 4]} B{number:4}    {3.4 * number:8.3f}   0.000   0.000"
+        for number in range(1, 13)
+        for atom in ("P", "C1'", "O3'")
+    ]
+    chains, ((name, problem),), _ = read(tmp_path / "complex.pdb", "\n".join([*ATOMS, "TER", *nucleotides, "TER"]))
+    assert chains == {"A": 64}
+    assert (name, problem.reason, problem.is_error) == ("B", "not a protein", False)
+
+
 @pytest.mark.parametrize("name, text", [("bom.pdb", "\n".join(ATOMS)), ("bom.cif", CIF), ("bom.pdb.gz", PDB)])
 def test_a_byte_order_mark_loses_no_atom(name, text, tmp_path):
     content = codecs.BOM_UTF8 + text.encode()
@@ -75,6 +89,12 @@ def test_a_structure_in_utf_16_says_so(tmp_path):
     (tmp_path / "wide.pdb").write_text(PDB, "utf-16")
     (skipped,) = label_structure(tmp_path / "wide.pdb", Mkdssp("no-such-program", ())).skipped
     assert skipped.reason == "cannot be read: UTF-16 text. Save it as UTF-8" and skipped.is_error
+
+
+def test_letters_in_another_encoding_do_not_refuse_a_file(tmp_path):
+    (tmp_path / "latin.pdb").write_bytes("\n".join(with_chain("\xe9")).encode("latin-1"))
+    (polymer,) = read_structure(tmp_path / "latin.pdb", 20, Counter()).polymers
+    assert (polymer.name, len(polymer.residues)) == ("?", 64)
 
 
 def renamed(old, new, text=PDB):
@@ -131,19 +151,53 @@ def test_files_from_before_1996_are_read_to_column_72(tmp_path):
     assert elements[0] == elements[1]
 
 
-def test_annotations_that_are_not_needed_do_not_refuse_a_file(tmp_path):
-    structure = gemmi.make_structure_from_block(gemmi.cif.read_string(CIF)[0])
-    second = structure[0].clone()
-    second.num = 2
-    structure.add_model(second)
-    document = structure.make_mmcif_document()
-    tags = ["entity_id", "asym_id", "unp_id", "unp_acc", "segment_id", "instance_id", "unp_start", "unp_end"]
-    tags += ["seq_id_start", "seq_id_end", "identity", "best_mapping"]
-    document[0].init_loop("_pdbx_sifts_unp_segments.", tags).add_row(["1", "A", *["?"] * 10])
-    tags = ["entity_id", "asym_id", "seq_id", "seq_id_ordinal", "unp_num", "unp_res", "unp_acc", "unp_segment_id"]
-    tags += ["unp_instance_id", "mon_id", "res_type", "observed", "mh_id", "xref_db_name", "xref_db_acc"]
-    document[0].init_loop("_pdbx_sifts_xref_db.", tags).add_row(["1", "A", "x", *["?"] * 12])
-    chains, _, _ = read(tmp_path / "sifts.cif", document.as_string())
+def test_a_chain_without_an_id_keeps_its_full_sequence(tmp_path):
+    columns = {"ATOM": 21, "HETA": 21, "TER ": 21, "SEQR": 11}
+    lines = [
+        f"{line[:column]} {line[column + 1 :]}" if (column := columns.get(line[:4])) else line
+        for line in PDB.splitlines()
+    ]
+    (tmp_path / "blank.pdb").write_text("\n".join(lines))
+    (polymer,) = read_structure(tmp_path / "blank.pdb", 20, Counter()).polymers
+    assert (polymer.name, len(polymer.monomers), len(polymer.residues)) == ("_", 71, 64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(["fuzz.pdb", "fuzz.cif", "fuzz.pdb.gz", "fuzz.xyz"]),
+    start=st.integers(0, 60_000),
+    num_removed=st.integers(0, 300),
+    junk=st.binary(max_size=30) | st.text("0123456789-? ATOMSEQRES_loop\n'\";", max_size=30).map(str.encode),
+)
+def test_a_damaged_file_is_read_or_one_clear_error(tmp_path_factory, name, start, num_removed, junk):
+    content = (CIF if name.endswith("cif") else PDB).encode()
+    start %= len(content)
+    path = tmp_path_factory.mktemp("fuzz") / name
+    path.write_bytes(content[:start] + junk + content[start + num_removed :])
+    try:
+        read_structure(path, 20, Counter())
+    except StructureError as error:
+        assert error.reason and "\n" not in error.reason
+
+
+SIFTS = "entity_id asym_id seq_id_ordinal seq_id observed unp_res unp_num unp_acc"
+CONNECTIONS = "id conn_type_id ptnr1_label_comp_id ptnr2_label_comp_id ptnr1_label_atom_id ptnr2_label_atom_id"
+
+
+@pytest.mark.parametrize(
+    "category, columns, row",
+    [
+        ("_pdbx_sifts_xref_db.", SIFTS, "1 Z 1 1 y M 1 P12497"),
+        ("_struct_conn.", CONNECTIONS, "c1 covale MSE PRO C N"),
+    ],
+)
+def test_an_annotation_that_is_not_needed_does_not_refuse_a_file(category, columns, row, tmp_path):
+    document = gemmi.cif.read_string(CIF)
+    document[0].find_mmcif_category(category).erase()
+    document[0].init_loop(category, columns.split()).add_row(row.split())
+    with pytest.raises((RuntimeError, ValueError)):
+        gemmi.make_structure_from_block(document[0])
+    chains, _, _ = read(tmp_path / "annotated.cif", document.as_string())
     assert chains == {"A": 70}
 
 
