@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if shutil.which("reprof"):
         ways["reprof"] = reprof
     print(f"{parsed.model}; {origin(f'torch {torch.__version__}', f'{torch.get_num_threads()} thread')}\n")
-    print("| test set | residues | predictor | Q3 [%] | states unlike fp32's [%] | residues per CPU second |")
+    print("| test set | residues | predictor | Q3 [%] | states that differ from fp32 [%] | residues per CPU second |")
     print("| --- | ---: | --- | ---: | ---: | ---: |", flush=True)
     for name in parsed.corpora:
         print_test_set(name, ways)
