@@ -2,6 +2,8 @@
 """Make a corpus from your own structures.
 
 Reads mmCIF or PDB files, plain or gzip, and assigns the states with mkdssp. Each row is one protein chain.
+Its id is the file's PDB code, or its name where the code is missing or not unique, and the chain: 1abc_A. A chain
+without an id is called _.
 """
 
 from __future__ import annotations
