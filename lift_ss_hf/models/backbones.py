@@ -89,6 +89,15 @@ class BackboneFamily:
                 "the backbone's configuration has is_decoder: a decoder sees only one side of a residue. "
                 "Use an encoder checkpoint."
             )
+        if getattr(config, "pad_token_id", None) is None:
+            raise ValueError(
+                "the backbone's configuration has no pad_token_id. Use the original checkpoint's config.json."
+            )
+        if getattr(config, "token_dropout", False) and config.mask_token_id is None:
+            raise ValueError(
+                "the backbone's configuration has token_dropout, but no mask_token_id. Use the original checkpoint's "
+                "config.json."
+            )
 
     def build(self, config: PretrainedConfig, initialise: bool = True) -> PreTrainedModel:
         """Build a backbone with random weights, or with uninitialised ones that are about to be loaded."""

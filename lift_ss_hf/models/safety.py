@@ -19,7 +19,14 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from transformers import PretrainedConfig
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    cached_file,
+    is_peft_available,
+)
 from transformers.utils.hub import extract_commit_hash
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -262,6 +269,8 @@ def check_checkpoint(name: str | os.PathLike, **hub_options: Any) -> None:
     missing_is_fine = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
     try:
         content = read_json_object(name, CONFIG_NAME, **hub_options)
+        # transformers follows it, if PEFT is installed, to the weights of another checkpoint
+        adapter = read_json_object(name, ADAPTER_CONFIG_NAME, **hub_options) if is_peft_available() else None
         index, weights = (
             cached_file(os.fspath(name), file, **missing_is_fine, **{**hub_options, "force_download": False})
             for file in (SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME)
@@ -271,6 +280,10 @@ def check_checkpoint(name: str | os.PathLike, **hub_options: Any) -> None:
     if content is None:
         return
     check_config_content(content, repr(str(name)))
+    if adapter is not None:
+        raise ValueError(
+            f"{str(name)!r} has an {ADAPTER_CONFIG_NAME}: it is a PEFT adapter. Merge it into its model first."
+        )
     if index is not None:
         _check_index(index)
     if weights is not None:

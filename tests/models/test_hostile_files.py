@@ -1,5 +1,6 @@
 """Mutated JSON files of a model and its tokenizer: each loads, or is refused in one line."""
 
+import copy
 import json
 import shutil
 
@@ -54,7 +55,7 @@ def mutations(draw, content):
     paths = sorted(places(content), key=str)
     content = json.loads(json.dumps(content))
     for path in draw(st.lists(st.sampled_from(paths), min_size=1, max_size=3, unique=True)):
-        how, value = draw(st.sampled_from(("replace", "replace", "nest", "delete"))), draw(VALUES)
+        how, value = draw(st.sampled_from(("replace", "replace", "nest", "delete"))), copy.deepcopy(draw(VALUES))
         try:
             parent = content
             for key in path[:-1]:

@@ -104,6 +104,14 @@ def test_an_index_that_leads_elsewhere_is_refused(saved, name):
         SecondaryStructureModel.from_backbone(saved / "backbone")
 
 
+def test_a_peft_adapter_that_leads_to_another_backbone_is_refused(saved, monkeypatch):
+    other = save_tiny_backbone(saved / "other", "esm", seed=1)
+    (saved / "backbone" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": other}))
+    monkeypatch.setattr("lift_ss_hf.models.safety.is_peft_available", lambda: True)
+    with pytest.raises(ValueError, match=r"has an adapter_config\.json: it is a PEFT adapter"):
+        SecondaryStructureModel.from_backbone(saved / "backbone")
+
+
 @pytest.mark.parametrize("path", ["/etc", "../../home", "a/../../b"])
 def test_what_comes_from_the_hub_names_no_path_of_this_machine(path):
     with pytest.raises(ValueError, match=r"of org/name has its backbone at .*Pass backbone="):
