@@ -210,9 +210,9 @@ class EsmFamily(BackboneFamily):
 
     def check(self, config: PretrainedConfig) -> None:
         """Raise ValueError unless the configuration is an encoder's."""
-        super().check(config)
         if getattr(config, "is_folding_model", False):
             raise ValueError("the backbone is ESMFold, a folding model. Use the ESM-2 checkpoint it was built on.")
+        super().check(config)
 
     def trim(self, backbone: Any) -> Any:
         """Remove, in place, the pooler, the contact head, and needless passes over memory."""

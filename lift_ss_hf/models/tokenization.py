@@ -340,7 +340,9 @@ def _reading(place: str) -> Iterator[None]:
         raise
     except ValueError as error:
         raise ValueError(in_one_line(error)) from error
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of Rust
+            raise
         raise ValueError(
             f"the tokenizer files of {place!r} are damaged: {in_one_line(error)}. Download or write them again."
         ) from error

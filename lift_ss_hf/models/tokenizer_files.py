@@ -49,11 +49,11 @@ def check_tokenizer_files(
     model = read_json_object(name, CONFIG_NAME, **options) or {}
     found = config.get("tokenizer_class") or model.get("tokenizer_class")
     allowed = sorted({own_class, ANY_FAST, *classes, *(f"{name}Fast" for name in classes)})
-    if found is not None and found not in allowed:
-        raise ValueError(f"{where} has tokenizer_class {shortened(found)}. Expected one of: {', '.join(allowed)}.")
     if found != own_class:
         _check_auto_map(config, where)
         _check_auto_map(model, f"the config.json of {str(name)!r}")
+    if found is not None and found not in allowed:
+        raise ValueError(f"{where} has tokenizer_class {shortened(found)}. Expected one of: {', '.join(allowed)}.")
     backend = read_json_object(name, TOKENIZER_FILE, **options)
     _check_tokenizer_config(config, where, has_backend=backend is not None)
     for file in OTHER_FILES:
