@@ -34,9 +34,8 @@ from lift_ss_hf.batches.labelled_chains import LabelledChains
 from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import load_corpus
-from lift_ss_hf.models.backbones import BUNDLED
+from lift_ss_hf.models.backbones import BUNDLED, get_family
 from lift_ss_hf.models.esm import EsmForSecondaryStructure, EsmSecondaryStructureConfig
-from lift_ss_hf.models.families import get_family
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
 MAX_TOKENS = 2048  # batch size, the recipes' default

@@ -1,3 +1,41 @@
 """The secondary structure states; the code is in `models/states.py`, since it travels with a model to the Hub."""
 
-from .models.states import *  # noqa: F403
+from .models.states import (
+    ALPHABETS,
+    COIL,
+    COIL_SPELLINGS,
+    IGNORE_INDEX,
+    NINE_STATES,
+    Q3,
+    Q3_LIFT_SS,
+    Q8,
+    Q9,
+    STATE_MEANINGS,
+    UNRESOLVED,
+    Alphabet,
+    UnknownStateError,
+    fold_index,
+    get_alphabet,
+    normalise_states,
+    reduce_probabilities,
+)
+
+__all__ = [
+    "ALPHABETS",
+    "COIL",
+    "COIL_SPELLINGS",
+    "IGNORE_INDEX",
+    "NINE_STATES",
+    "Q3",
+    "Q3_LIFT_SS",
+    "Q8",
+    "Q9",
+    "STATE_MEANINGS",
+    "UNRESOLVED",
+    "Alphabet",
+    "UnknownStateError",
+    "fold_index",
+    "get_alphabet",
+    "normalise_states",
+    "reduce_probabilities",
+]

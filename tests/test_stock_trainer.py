@@ -64,7 +64,7 @@ def test_tokenizer_map_collator_trainer_reload(family, tmp_path):
 
 def test_labels_stay_on_their_residues(tmp_path):
     tokenizer = ResidueTokenizer.from_pretrained("bundled")
-    rows = tokenizer.encode_batch({"sequence": ["MJJK", "W"], "states": ["HXEL", "T"]}, states="q3")
+    rows = tokenizer.encode_batch({"sequence": ["MJJK", "W"], "states": ["HXEL", "T"]}, alphabet="q3")
     batch = DataCollatorForTokenClassification(tokenizer)(
         [{key: values[row] for key, values in rows.items()} for row in range(2)]
     )

@@ -28,7 +28,7 @@ class MaskedChains(Dataset):
         self.chains, self.fraction, self.seed, self.epoch = chains, fraction, seed, 0
         self.lengths = chains.lengths
         self._leading, self._trailing = tokenizer.num_leading, tokenizer.num_trailing
-        self._mask = tokenizer.hidden_residue_id
+        self._mask = tokenizer.masked_residue_id
 
     def set_epoch(self, epoch: int) -> None:
         """Mask other residues; `TokenBudgetBatches.set_epoch` calls it."""

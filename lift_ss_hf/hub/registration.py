@@ -1,10 +1,10 @@
-"""Make models, tokenizer and pipeline known to transformers, at no cost to those who do not use them.
+"""Make models, tokenizer and pipeline known to transformers, without importing them before they are used.
 
 `import lift_ss_hf` must make `AutoConfig`, `AutoModelForTokenClassification`, `AutoTokenizer` and `pipeline` find our
 classes, and must not import torch, which takes seconds: `lift-ss --help` imports the package too. transformers has no
-entry points for this, and its `register` functions want the classes themselves. So, when transformers' own tables are
-imported, our names are entered without their classes, and the first look-up imports and registers the classes. It
-cannot be done by importing them right then: our models import transformers' models, and those import the tables.
+entry points for this, and its `register` functions take the classes themselves. So, when transformers' own tables are
+imported, our names are entered without their classes, and the first look-up imports and registers the classes. They
+cannot be imported at that moment: our models import transformers' models, and those import the tables.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ def register_family(model_class: type[Any]) -> None:
 
     Args:
         model_class: a subclass of `SecondaryStructureModel` with a `family` and a `config_class` of its own.
+
+    Raises:
+        TypeError: if it is not such a class.
+        ValueError: if another class is for backbones of this model type.
     """
     from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 
-    from ..models import families
+    from ..models.families import add_family
     from ..models.tokenization import ResidueTokenizer
 
-    families.register_family(model_class)
+    add_family(model_class)
     config_class = model_class.config_class
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModelForTokenClassification.register(config_class, model_class, exist_ok=True)
@@ -66,12 +70,12 @@ def register_pipeline() -> None:
 
 
 class _Entries(dict[Any, Any]):
-    """One of transformers' tables with names of ours, whose values are None until one is looked up.
+    """One of transformers' tables, with our names added; their values are filled in when one is first looked up.
 
     Args:
-        names: ours.
+        names: to add.
         entries: the table so far.
-        fill: enters the values.
+        fill: fills in the values.
     """
 
     def __init__(self, names: Sequence[str], entries: Mapping[Any, Any], fill: Callable[[], None]):
@@ -82,6 +86,12 @@ class _Entries(dict[Any, Any]):
         if super().__getitem__(key) is None:
             self.fill()
         return super().__getitem__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
     def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]  # dict's own view types cannot be named
         return {key: self[key] for key in [*self]}.items()
@@ -103,7 +113,7 @@ def _announce_models() -> None:
 def _announce_tokenizer() -> None:
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
-    # Searched for classes by name after transformers' own. The key is nobody's configuration, its value no class.
+    # Searched for classes by name, after transformers' own. The key matches no configuration.
     def fill() -> None:
         TOKENIZER_MAPPING._extra_content[__name__] = ()
         register()
@@ -140,29 +150,33 @@ class _Finder(importlib.abc.MetaPathFinder):
         """Return the module's own spec with our loader around its loader; None for all other modules."""
         if fullname != self.module:
             return None
-        sys.meta_path.remove(self)  # needed once only, and the search below must not find this finder again
+        sys.meta_path.remove(self)  # the search below must not find this finder again
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.callback)
+            spec.loader = _Loader(spec.loader, self)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
     """Calls another loader, and calls back when it is done."""
 
-    def __init__(self, loader: importlib.abc.Loader, callback: Callable[[], None]):
-        self.loader, self.callback = loader, callback
+    def __init__(self, loader: importlib.abc.Loader, finder: _Finder):
+        self.loader, self.finder = loader, finder
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """Delegate to the other loader."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Delegate to the other loader, then call back."""
-        self.loader.exec_module(module)
+        """Delegate to the other loader, then call back; if the import fails, wait for the next one."""
+        try:
+            self.loader.exec_module(module)
+        except BaseException:
+            sys.meta_path.insert(0, self.finder)
+            raise
         assert module.__spec__ is not None
         module.__spec__.loader = self.loader
-        self.callback()
+        self.finder.callback()
 
 
 def call_on_import(module: str, callback: Callable[[], None]) -> None:

@@ -168,7 +168,7 @@ def _check_width(name: str, options: Mapping[str, Any], hidden_size: int) -> Non
 
 
 def _reduction_factor(name: str, options: Mapping[str, Any], hidden_size: int) -> float:
-    """Return the one that was asked for, or LIFT_SS's 64 with the width rounded up to one that the method allows."""
+    """Return the requested factor, or LIFT_SS's 64 with the width rounded up to one that the method allows."""
     if "reduction_factor" in options:
         return options["reduction_factor"]
     multiple = options.get("phm_dim", PHM_DIM) if ADAPTERS[name].is_hypercomplex else 1
@@ -257,7 +257,7 @@ def add_adapter(
         config = adapter_config(name, options, leave_out, backbone.config.hidden_size, num_blocks)
         backbone.add_adapter(ADAPTER_NAME, config=config)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        # the library does not check its options and fails anywhere
+        # the library does not check its options and can fail at any point
         raise ValueError(f"adapter {name!r} cannot be built with the options {dict(options)}: {error}.") from error
     # set_active_adapters does the same, after a warning that no adapter is active
     backbone.adapters_config.active_setup = parse_composition(ADAPTER_NAME)

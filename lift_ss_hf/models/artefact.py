@@ -33,7 +33,7 @@ CUSTOM_PIPELINES = {
         "tf": [],
     }
 }
-BESIDE_THE_MODEL = ("pipeline.py", "tokenization.py")  # also started by transformers, through an auto map
+BESIDE_THE_MODEL = ("pipeline.py", "tokenization.py")  # also loaded by transformers, through an auto_map
 
 
 def write_artefact(folder: Path, config: SecondaryStructureConfig, weights: Mapping[str, torch.Tensor]) -> None:
@@ -52,8 +52,16 @@ def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
 
     Returns:
         The `auto_map` of the configuration.
+
+    Raises:
+        ValueError: if the model's class is not part of this package.
     """
     source = Path(str(sys.modules[type(model).__module__].__file__))
+    if source.parent != Path(__file__).parent:
+        raise ValueError(
+            f"{type(model).__name__} is defined in {source.name}, outside this package, so its source cannot be "
+            "copied. Save without include_code; whoever loads the model imports your module first."
+        )
     entries = [source, *(path for name in BESIDE_THE_MODEL if (path := source.with_name(name)).is_file())]
     for path in sorted({*entries, *(Path(file) for entry in entries for file in get_relative_import_files(entry))}):
         code = path.read_text(encoding="utf-8")
@@ -135,7 +143,7 @@ def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str |
     """
     if not Path(artefact).is_dir() and (Path(name).is_absolute() or ".." in Path(name).parts):
         raise ValueError(
-            f"the configuration of {artefact} has its backbone at {str(name)!r}, a path of some machine. "
+            f"the configuration of {artefact} has its backbone at {str(name)!r}, a path on another machine. "
             "Pass backbone=, a Hub id or folder."
         )
     name = locate(name)

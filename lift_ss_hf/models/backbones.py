@@ -1,8 +1,8 @@
 """Backbones: how one architecture of protein language model is loaded, run and identified.
 
-`BackboneFamily` is the base of the families (`esm.py`, `t5.py`, `bert.py`); `families.py` knows them all. Blocks are
-run one by one here rather than through the forward of transformers, so that frozen blocks below the lowest trained one
-cost no gradient work and can be cached. A test checks that both ways give the same output.
+`BackboneFamily` is the base of the families (`esm.py`, `t5.py`, `bert.py`), which `families.py` lists. Blocks are run
+one by one here rather than through the forward of transformers, so that frozen blocks below the lowest trained one cost
+no gradient work and can be cached. A test checks that both ways give the same output.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from transformers.utils import CONFIG_NAME
 
 from .rows import Row
 from .safety import (
+    building,
     check_checkpoint,
     check_config_content,
+    check_config_values,
     check_weights,
     in_one_line,
     pickle_hint,
@@ -36,7 +38,7 @@ from .safety import (
 )
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
-ATTENTION = ("eager", "sdpa")  # others take other masks than those made here
+ATTENTION = ("eager", "sdpa")  # other implementations need another form of mask
 
 
 class BackboneError(ValueError):
@@ -151,7 +153,7 @@ class BackboneFamily:
         return self.trim(backbone)
 
     def trim(self, backbone: Any) -> Any:
-        """Remove, in place, what no residue's hidden state needs: unused weights stop distributed training."""
+        """Remove, in place, weights that no hidden state depends on; unused weights make DDP fail."""
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None
         return backbone
@@ -247,6 +249,62 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
     return content
 
 
+def model_classes() -> dict[str, type[Any]]:
+    """Return the model class over each family of backbones, by the backbone's model type."""
+    from .families import MODEL_CLASSES  # here, since the modules of the families import this one
+
+    return MODEL_CLASSES
+
+
+def get_model_class(model_type: str) -> type[Any]:
+    """Return the model class over backbones of a model type.
+
+    Raises:
+        ValueError: if there is no such family.
+    """
+    classes = model_classes()
+    if model_type not in classes:
+        raise ValueError(
+            f"a backbone of model type {model_type!r} cannot be used here. "
+            f"Choose an encoder of type: {', '.join(sorted(classes))}."
+        )
+    return classes[model_type]
+
+
+def get_family(model_type: str) -> BackboneFamily:
+    """Return the family of a backbone's model type.
+
+    Raises:
+        ValueError: if there is no such family.
+
+    Example:
+        >>> get_family("t5").num_leading, get_family("esm").num_leading
+        (0, 1)
+    """
+    return get_model_class(model_type).family
+
+
+def read_backbone_config(name_or_path: str | os.PathLike, **options: Any) -> PretrainedConfig:
+    """Read the configuration of a checkpoint that can be a backbone.
+
+    Raises:
+        ValueError: if there is no such checkpoint, or it is not an encoder of a known family.
+    """
+    content = read_config_file(name_or_path, **options)
+    family = get_family(content["model_type"])
+    where = repr(str(name_or_path))
+    config_class: Any = family.model_class.config_class
+    check_config_values(content, config_class, where)
+    with building(where):
+        config = config_class.from_dict(content, _commit_hash=None)
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        value = getattr(config, name, None)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"the config.json of {where} has {name} {value!r}. Expected a whole number.")
+    family.check(config)
+    return config
+
+
 @contextlib.contextmanager
 def whole_weights() -> Iterator[None]:
     """Load weights whole also under DeepSpeed ZeRO-3, where transformers would split them among the processes.
@@ -298,7 +356,7 @@ def locate(name: str | os.PathLike, what: str = "backbone") -> str:
 def portable_name(name: str | os.PathLike) -> tuple[str, str | None]:
     """Return the Hub id and commit of a folder in the Hub's cache; any other name as it was given.
 
-    A folder elsewhere is recorded as given: pass a relative one if the artefact shall travel with it.
+    A folder elsewhere is recorded as given: pass a relative one to move model and backbone together.
     """
     if name == BUNDLED:
         return BUNDLED, None

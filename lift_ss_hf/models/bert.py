@@ -19,7 +19,7 @@ class BertRow(Row):
     """BERT's blocks on a row; positions are in the embeddings."""
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
-        """As BertLayer on a batch."""
+        """Run one block, as `BertLayer` does on a batch."""
         attention = block.attention.self
         qkv = project(hidden, (attention.query, attention.key, attention.value), attention.num_attention_heads)
         hidden = block.attention.output(self.attend(qkv), hidden)

@@ -18,7 +18,7 @@ from .safety import FREE_PARAMETERS, num_parameters
 from .states import ALPHABETS, get_alphabet
 from .windows import plan_windows
 
-FORMAT_VERSION = 1  # raise it when an older package could no longer read what is written
+FORMAT_VERSION = 1  # increase it if older versions cannot read the new files
 
 HEADS = ("lift_ss", "dilated", "linear")
 LOSSES = ("centroid", "cross_entropy", "ldam")
@@ -63,7 +63,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         backbone_name: Hub id or folder of the backbone, as it was given.
         backbone_revision: commit of the backbone on the Hub.
         backbone_fingerprint: `backbones.fingerprint` of its weights.
-        adapter: a name of `adapter_methods.ADAPTERS`, or None for feature extraction and full fine-tuning.
+        adapter: a key of `adapter_methods.ADAPTERS`, or None for feature extraction and full fine-tuning.
         adapter_options: hyper-parameters that differ from the named adapter's.
         leave_out: numbers of the blocks without an adapter, from 0 at the bottom.
         freeze: `all` (the backbone keeps its weights), None (nothing is frozen), or n: the lowest n blocks and the
@@ -80,7 +80,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         balance: give rare states more weight in the loss: `inverse` (to their frequency: all states weigh the same in
             total) or `inverse_sqrt`. None: every residue weighs the same.
         class_counts: labelled residues of each state in the training set, for `ldam` and `balance`.
-        states: a name of `states.ALPHABETS`; gives the order of the logits.
+        states: a key of `states.ALPHABETS`; gives the order of the logits.
         max_residues: longest chain that is run whole [residues]; None means the backbone's limit. Longer ones are cut
             into windows.
         window_overlap: residues that neighbouring windows share; None means a quarter of a window, at most 256.
@@ -240,7 +240,7 @@ class SecondaryStructureConfig(PretrainedConfig):
             )
         check_choice("head", self.head, HEADS)
         check_choice("loss", self.loss, LOSSES)
-        check_choice("state set", self.states, ALPHABETS)
+        check_choice("alphabet", self.states, ALPHABETS)
         if self.balance is not None:
             check_choice("balance", self.balance, BALANCES)
         if self.block_mix is not None:

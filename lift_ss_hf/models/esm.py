@@ -70,7 +70,7 @@ class EsmSelfAttentionWithAdapters(EsmSelfAttention):
         self.prefix_tuning = PrefixTuningLayer("self_prefix", model_config, adapters_config)
 
     def forward(self, hidden_states, attention_mask=None, head_mask=None, **kwargs):
-        """As in EsmSelfAttention; prefixes have no position, so they join after the rotation."""
+        """As in `EsmSelfAttention`; prefixes have no position, so they are added after the rotation."""
         shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
         query = self.query(hidden_states).view(shape).transpose(1, 2) * self.attention_head_size**-0.5
         key = self.key(hidden_states).view(shape).transpose(1, 2)
@@ -164,7 +164,7 @@ class EsmRow(Row):
         self.tables = None if rotary is None else rotary_tables(rotary.inv_freq, self.lengths)
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
-        """As EsmLayer on a batch."""
+        """Run one block, as `EsmLayer` does on a batch."""
         attention = block.attention.self
         normed = block.attention.LayerNorm(hidden)
         qkv = project(normed, (attention.query, attention.key, attention.value), attention.num_attention_heads)
@@ -254,7 +254,7 @@ class EsmFamily(BackboneFamily):
     def embed(self, backbone: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Embed (batch, tokens) to (batch, tokens, hidden).
 
-        The mask goes along, which EsmModel of transformers 4.57 forgets: without it padding counts as residues when
+        Passes the mask, which EsmModel of transformers 4.57 omits: without it padding counts as residues when
         embeddings are scaled for `<mask>` tokens. A row of padding only counts as a row of residues: scaled, it would
         become NaN, and with it the gradient of the whole batch.
         """

@@ -1,86 +1,47 @@
-"""The families of backbones, and the model class of each.
+"""The families of backbones that come with the package; `add_family` adds others.
 
-`register_family` adds one, from here or from elsewhere. Modules of the families import `modeling`, so `modeling` and
-`pretrained` import this one only when a family is looked up.
+The modules of the families import `modeling` and, through it, `backbones`, which imports this module only when a family
+is looked up.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from transformers import PretrainedConfig
-
-from .backbones import BUNDLED, BackboneFamily, read_config_file
+from .backbones import BUNDLED
 from .bert import BertForSecondaryStructure
 from .esm import EsmForSecondaryStructure
-from .safety import building, check_config_values
+from .modeling import SecondaryStructureModel
 from .t5 import T5ForSecondaryStructure
 
-MODEL_CLASSES: dict[str, type[Any]] = {}  # by the backbone's model type
+MODEL_CLASSES: dict[str, type[Any]] = {
+    model_class.family.model_type: model_class
+    for model_class in (BertForSecondaryStructure, EsmForSecondaryStructure, T5ForSecondaryStructure)
+}  # by the backbone's model type
 
 
-def register_family(model_class: type[Any]) -> None:
-    """Make a family of backbones known.
+def add_family(model_class: type[Any]) -> None:
+    """Add a family of backbones; `lift_ss_hf.register_family` also makes it known to transformers' Auto classes.
 
     Args:
-        model_class: a subclass of `SecondaryStructureModel` with a `family` and a `config_class`.
-
-    `lift_ss_hf.hub.registration.register` makes it known to transformers' Auto classes too.
-    """
-    MODEL_CLASSES[model_class.family.model_type] = model_class
-
-
-for _model_class in (BertForSecondaryStructure, EsmForSecondaryStructure, T5ForSecondaryStructure):
-    register_family(_model_class)
-
-
-def get_model_class(model_type: str) -> type[Any]:
-    """Return the model class over backbones of a model type.
+        model_class: a subclass of `SecondaryStructureModel` with a `family` and a `config_class` of its own.
 
     Raises:
-        ValueError: if there is no such family.
+        TypeError: if it is not such a class.
+        ValueError: if another class is for backbones of this model type.
     """
-    if model_type not in MODEL_CLASSES:
+    known = SecondaryStructureModel
+    if not (isinstance(model_class, type) and issubclass(model_class, known) and hasattr(model_class, "family")):
+        raise TypeError(f"expected a subclass of {known.__name__} with a family, found {model_class!r}.")
+    if not model_class.config_class.backbone_config_class.model_type:
+        raise TypeError(f"{model_class.__name__}.config_class names no backbone_config_class. Write a subclass for it.")
+    model_type = model_class.family.model_type
+    if MODEL_CLASSES.get(model_type, model_class) is not model_class:
         raise ValueError(
-            f"a backbone of model type {model_type!r} cannot be used here. "
-            f"Choose an encoder of type: {', '.join(sorted(MODEL_CLASSES))}."
+            f"backbones of model type {model_type!r} belong to {MODEL_CLASSES[model_type].__name__}. "
+            "Give the family another model_type."
         )
-    return MODEL_CLASSES[model_type]
-
-
-def get_family(model_type: str) -> BackboneFamily:
-    """Return the family of a backbone's model type.
-
-    Raises:
-        ValueError: if there is no such family.
-
-    Example:
-        >>> get_family("t5").num_leading, get_family("esm").num_leading
-        (0, 1)
-    """
-    return get_model_class(model_type).family
-
-
-def read_backbone_config(name_or_path: str | os.PathLike, **options: Any) -> PretrainedConfig:
-    """Read the configuration of a checkpoint that can be a backbone.
-
-    Raises:
-        ValueError: if there is no such checkpoint, or it is not an encoder of a known family.
-    """
-    content = read_config_file(name_or_path, **options)
-    family = get_family(content["model_type"])
-    where = repr(str(name_or_path))
-    config_class: Any = family.model_class.config_class
-    check_config_values(content, config_class, where)
-    with building(where):
-        config = config_class.from_dict(content, _commit_hash=None)
-    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
-        value = getattr(config, name, None)
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"the config.json of {where} has {name} {value!r}. Expected a whole number.")
-    family.check(config)
-    return config
+    MODEL_CLASSES[model_type] = model_class
 
 
 def bundled_model(**options: Any) -> EsmForSecondaryStructure:

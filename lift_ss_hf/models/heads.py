@@ -42,7 +42,7 @@ class BlockMean(nn.Module):
 class BlockConcatenation(nn.Module):
     """The embeddings and the outputs of all blocks side by side, each normalised since residual streams grow.
 
-    A small backbone is narrow: what its lower blocks knew is overwritten further up. Side by side nothing is lost, at
+    A small backbone is narrow: the information of lower blocks is overwritten further up. Side by side nothing is lost, at
     little extra cost, since all but the head's first layer keeps its width.
     """
 
@@ -63,7 +63,7 @@ def make_block_mixer(config: SecondaryStructureConfig) -> nn.Module | None:
 
 
 class HeadOutput(NamedTuple):
-    """What a head makes of a chain.
+    """Output of a head.
 
     Attributes:
         logits: (batch, tokens, states) fp32; their softmax is the probabilities.
@@ -84,7 +84,7 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, tokens) to the same, computed in fp32."""
+        """Map (batch, channels, tokens) to the same, computed in fp32."""
         precise = values.float()
         scale = torch.rsqrt(precise.square().mean(1, keepdim=True) + NORM_EPSILON)
         return (precise * scale * self.weight[:, None]).to(values.dtype)
@@ -101,7 +101,7 @@ class ConvUnit(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, tokens) to (batch, out_channels, tokens)."""
+        """Map (batch, in_channels, tokens) to (batch, out_channels, tokens)."""
         if self.convolution.kernel_size[0] > 1:
             values = values * mask
         output = self.dropout(self.norm(F.hardswish(self.convolution(values))))
@@ -109,7 +109,7 @@ class ConvUnit(nn.Module):
 
 
 class SplitBlock(nn.Module):
-    """A pointwise unit, whose second half of channels goes on through a unit of three residues."""
+    """A pointwise unit, half of whose output passes through a convolution over three residues."""
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float):
         super().__init__()
@@ -118,7 +118,7 @@ class SplitBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, tokens) to (batch, out_channels, tokens)."""
+        """Map (batch, in_channels, tokens) to (batch, out_channels, tokens)."""
         kept, passed = self.pointwise(values, mask).chunk(2, dim=1)
         return self.dropout(torch.cat([kept, self.local(self.dropout(passed), mask)], dim=1))
 
@@ -134,7 +134,7 @@ class Inception(nn.Module):
         self.long_second = SplitBlock(half, half, dropout)
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, tokens) to (batch, channels, tokens)."""
+        """Map (batch, in_channels, tokens) to (batch, channels, tokens)."""
         long = self.long_second(self.long_first(values, mask), mask)
         return torch.cat([self.short(values, mask), long], dim=1)
 
@@ -153,7 +153,7 @@ class InceptionEncoder(nn.Module):
         self.projection = nn.Linear(FILTERS, size, bias=False)
 
     def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, hidden) to (batch, tokens, size)."""
+        """Map (batch, tokens, hidden) to (batch, tokens, size)."""
         values = self.dropout(hidden).transpose(1, 2)  # (batch, hidden, tokens)
         mask = residue_mask[:, None].to(values.dtype)  # (batch, 1, tokens)
         for inception in self.inceptions:
@@ -163,7 +163,7 @@ class InceptionEncoder(nn.Module):
 
 
 class DilatedEncoder(nn.Module):
-    """Residual convolutions whose taps stand further and further apart: a wide view for a backbone that has little.
+    """Residual dilated convolutions: a wide receptive field for small backbones.
 
     A depth of 2 sees 60 residues on either side, where the inception head of that depth sees 8.
     """
@@ -182,7 +182,7 @@ class DilatedEncoder(nn.Module):
         self.projection = nn.Linear(channels, size, bias=False)
 
     def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, hidden) to (batch, tokens, size)."""
+        """Map (batch, tokens, hidden) to (batch, tokens, size)."""
         values = self.entrance(self.dropout(hidden)).transpose(1, 2)  # (batch, channels, tokens)
         mask = residue_mask[:, None].to(values.dtype)  # (batch, 1, tokens)
         for unit in self.units:
@@ -196,7 +196,7 @@ class LinearEncoder(nn.Linear):
     reach = 0
 
     def forward(self, hidden: torch.Tensor, residue_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """(batch, tokens, hidden) to (batch, tokens, size)."""
+        """Map (batch, tokens, hidden) to (batch, tokens, size)."""
         return super().forward(hidden)
 
 
@@ -210,7 +210,7 @@ def unit_vectors(values: torch.Tensor) -> torch.Tensor:
 
 
 class CentroidClassifier(nn.Module):
-    """One centroid a state; the logits are scaled cosines."""
+    """One centroid per state; the logits are scaled cosines."""
 
     def __init__(self, size: int, num_states: int, scale: float):
         super().__init__()
@@ -218,14 +218,14 @@ class CentroidClassifier(nn.Module):
         self.scale = scale
 
     def forward(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, tokens, size) to logits and similarities, each (batch, tokens, states)."""
+        """Map (batch, tokens, size) to logits and similarities, each (batch, tokens, states)."""
         with torch.autocast(embeddings.device.type, enabled=False):  # cosines in bf16 would tie
             similarities = unit_vectors(embeddings) @ unit_vectors(self.centroids).T
         return self.scale * similarities, similarities
 
 
 class StateHead(nn.Module):
-    """An encoder of hidden states and a classifier of what it makes of them."""
+    """An encoder of hidden states, followed by a classifier."""
 
     def __init__(self, config: SecondaryStructureConfig):
         super().__init__()

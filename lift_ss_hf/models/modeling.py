@@ -50,7 +50,7 @@ from .windows import WindowBatch, cut_batch
 
 @dataclass
 class SecondaryStructureOutput(TokenClassifierOutput):
-    """What forward returns; the last three fields only on request.
+    """Output of `forward`; the last three fields are set only if requested.
 
     Attributes:
         loss: () mean over labelled residues; None without labels.
@@ -195,7 +195,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
     def _apply(self, fn: Any, recurse: bool = True) -> SecondaryStructureModel:
         super()._apply(fn, recurse)
-        self.family.restore_precision(self.backbone)
+        self.family.restoreautocast(self.backbone)
         return self
 
     def get_input_embeddings(self) -> nn.Module:
@@ -287,7 +287,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             padding = torch.full((), self.config.backbone_config.pad_token_id or 0, device=input_ids.device)
             input_ids = input_ids.flatten()[windows.token_index].where(windows.attention_mask > 0, padding)
             attention_mask = windows.attention_mask
-        with self._precision(), torch.set_grad_enabled(trains), AdapterSetup(None):
+        with self.autocast(), torch.set_grad_enabled(trains), AdapterSetup(None):
             hidden = self.family.embed(self.backbone, input_ids, attention_mask)
             outputs = self._run_blocks([hidden], attention_mask, 0, num_blocks)
         # detached, because `enable_input_require_grads` makes even frozen embeddings ask for gradients
@@ -312,7 +312,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         trains = torch.is_grad_enabled() and (config.freeze != "all" or config.adapter is not None)
         windows = self._windows(attention_mask)
         row_mask = attention_mask if windows is None else windows.attention_mask
-        with self._precision(), self._adapter_context(frozen[-1], row_mask):
+        with self.autocast(), self.adapter_context(frozen[-1], row_mask):
             if num_blocks < num_frozen:
                 with torch.no_grad(), AdapterSetup(None):
                     frozen = self._run_blocks(frozen, row_mask, num_blocks, num_frozen)
@@ -345,7 +345,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             outputs = [*outputs, hidden] if self.block_mix is not None else [hidden]
         return outputs
 
-    def _adapter_context(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> contextlib.AbstractContextManager:
+    def adapter_context(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> contextlib.AbstractContextManager:
         """Return what the adapters library keeps during a pass: prefixes, shared weights, our mask for its gates."""
         if self.config.adapter is None:
             return contextlib.nullcontext()
@@ -353,7 +353,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         context.token_mask = attention_mask
         return context
 
-    def _precision(self) -> contextlib.AbstractContextManager:
+    def autocast(self) -> contextlib.AbstractContextManager:
         """Return autocast if the backbone is held in half precision: what is trained stays in fp32."""
         weight: Any = self.get_input_embeddings().weight
         dtype, device = weight.dtype, weight.device.type
@@ -367,7 +367,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             attention_mask = input_ids.ne(self.config.backbone_config.pad_token_id or 0)
         return attention_mask.long()  # adapters takes the argmax, which booleans do not have
 
-    # ---- the whole -------------------------------------------------------------------------------------------------
+    # ---- forward ---------------------------------------------------------------------------------------------------
 
     def forward(
         self,

@@ -16,12 +16,21 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .artefact import CUSTOM_PIPELINES, check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
-from .backbones import BackboneFamily, fingerprint, locate, portable_name, read_config_file
+from .backbones import (
+    BackboneFamily,
+    fingerprint,
+    get_model_class,
+    locate,
+    model_classes,
+    portable_name,
+    read_backbone_config,
+    read_config_file,
+)
 from .configuration import SecondaryStructureConfig
 from .safety import building, check_config_values, check_size, check_weights
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
-# Passed on by Auto classes and pipelines, or the only way here anyway (safetensors, little memory).
+# Options that Auto classes pass on, or that have only one possible value here (safetensors, little memory).
 IGNORED_OPTIONS = (
     *("_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "from_flax", "from_pipeline"),
     *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download", "torch_dtype"),
@@ -72,10 +81,10 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
 
         Args:
             name_or_path: Hub id or folder of the backbone. A folder is recorded as given.
-            adapter: a name of `adapter_methods.ADAPTERS`, or None.
+            adapter: a key of `adapter_methods.ADAPTERS`, or None.
             head: `lift_ss`, `dilated` or `linear`.
             loss: `centroid`, `ldam` or `cross_entropy`.
-            states: a name of `states.ALPHABETS`.
+            states: a key of `states.ALPHABETS`.
             leave_out: numbers of the blocks without an adapter; by default the lower two thirds, as in LIFT_SS.
             top_blocks: instead of `leave_out`, how many blocks get an adapter, counted from the top.
             freeze: `all`, None, or the number of lowest blocks to freeze.
@@ -119,8 +128,6 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
 
         Arguments and errors are those of `from_backbone`.
         """
-        from .families import read_backbone_config  # here, since the families' modules import this one
-
         hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options} | {"revision": revision}
         backbone_config = read_backbone_config(name_or_path, **hub)
         name, commit = portable_name(name_or_path)
@@ -244,16 +251,14 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         Raises:
             ValueError: if there is none, it is not a secondary structure model, or its format is newer.
         """
-        from .families import MODEL_CLASSES  # here, since the families' modules import this one
-
         content = read_config_file(name, **hub)
-        model_classes = {model.config_class.model_type: model for model in MODEL_CLASSES.values()}
-        if content["model_type"] not in model_classes:
+        by_type = {model.config_class.model_type: model for model in model_classes().values()}
+        if content["model_type"] not in by_type:
             raise ValueError(
                 f"{name} holds a model of type {content['model_type']!r}. Expected a model written by save_pretrained "
-                f"of this package: {', '.join(sorted(model_classes))}. To start from a backbone use from_backbone."
+                f"of this package: {', '.join(sorted(by_type))}. To start from a backbone use from_backbone."
             )
-        model_class = model_classes[content["model_type"]]
+        model_class = by_type[content["model_type"]]
         if content.get("architectures") not in (None, [model_class.__name__]):
             raise ValueError(
                 f"the config.json of {name} has architectures {content['architectures']!r}. "
@@ -272,8 +277,6 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         Raises:
             ValueError: if there is no such family, or this class is for another one.
         """
-        from .families import get_model_class  # here, since the families' modules import this one
-
         fitting = get_model_class(model_type)
         # Not issubclass(cls, fitting): transformers may load a model's code, and so its classes, twice.
         if getattr(cls, "family", None) is not None and cls.family.model_type == model_type:
@@ -336,10 +339,10 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             is_main_process: write only if True.
             state_dict: the weights, if they are not in the model (Trainer with DeepSpeed or FSDP passes them).
             push_to_hub: refused; use the method of that name to upload.
-            include_backbone: also write the backbone's weights, for a copy that stands alone. None does so if the
+            include_backbone: also write the backbone's weights, for a copy that stands alone. By default this is done if the
                 model was loaded from such a copy, or its backbone is not in any checkpoint (random weights, or a
                 merged adapter).
-            include_code: also copy the source, for `trust_remote_code=True` without this package. None does so if this
+            include_code: also copy the source, for `trust_remote_code=True` without this package. By default this is done if this
                 model's own source came that way, or its class was registered with transformers'
                 `register_for_auto_class` (then the stock Trainer's `push_to_hub` pushes the source too).
             kwargs: further arguments of transformers' method, ignored.
@@ -357,8 +360,6 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             raise ValueError("save_pretrained only writes files. To upload, call the model's push_to_hub(repo_id).")
         if not is_main_process:
             return
-        from .families import get_model_class  # here, since the families' modules import this one
-
         config = copy.deepcopy(self.config)
         base_class = get_model_class(config.backbone_config.model_type)
         if include_backbone is None:

@@ -1,8 +1,8 @@
 """Rows: chains laid end to end and run through a backbone's blocks without padding.
 
-All of a block but its attention works on one token at a time, so a row of many chains is one long chain to it. In
-attention each chain attends to itself only, with positions that start anew. This is exact: a chain's output is that
-of the chain alone, up to rounding. Each family of backbones has its own subclass, beside the family:
+Everything in a block except attention acts on single tokens, so to it a row of many chains is one long chain. In
+attention each chain attends to itself only, with positions that restart. This is exact: a chain's output is that of the
+chain alone, up to rounding. Each family of backbones has its own subclass, beside the family:
 
     row = family.make_row(backbone, [len(chain) for chain in chains])
     for block in family.blocks(backbone):

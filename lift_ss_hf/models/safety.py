@@ -132,7 +132,7 @@ def check_config_content(content: Mapping[str, Any], where: str) -> None:
     for name, value in _entries(content):
         found = f"the config.json of {where} has {name} {shortened(value)}"
         if name in STEERING and value not in (None, "eager", "sdpa"):
-            raise ValueError(f"{found}, which could load code or files from elsewhere. Take it out.")
+            raise ValueError(f"{found}, which could load code or files from elsewhere. Remove it.")
         if name in REFUSED and value:
             raise ValueError(f"{found}: quantised weights. Use the checkpoint before quantisation.")
         if isinstance(value, float) and not math.isfinite(value):

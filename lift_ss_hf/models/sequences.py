@@ -38,7 +38,7 @@ class ResidueError(ValueError):
 
 @dataclass(frozen=True)
 class CleanSequence:
-    """A sequence that has been checked and brought into upper case.
+    """A sequence that has been checked and converted to upper case.
 
     Attributes:
         codes: (L,) uint8, the ASCII code of each residue.
@@ -70,7 +70,7 @@ _CLEAN = _cleaning_table()
 
 
 def clean_sequence(sequence: str, drop_gaps: bool = False) -> CleanSequence:
-    """Check a sequence and bring it into upper case.
+    """Check a sequence and convert it to upper case.
 
     Args:
         sequence: residues, one letter each; white space at either end is dropped.

@@ -161,7 +161,7 @@ def get_alphabet(name: str | Alphabet) -> Alphabet:
     if isinstance(name, Alphabet):
         return name
     if name not in ALPHABETS:
-        raise ValueError(f"unknown state set {name!r}. Choose one of: {', '.join(sorted(ALPHABETS))}.")
+        raise ValueError(f"unknown alphabet {name!r}. Choose one of: {', '.join(sorted(ALPHABETS))}.")
     return ALPHABETS[name]
 
 

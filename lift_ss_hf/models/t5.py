@@ -30,7 +30,7 @@ class T5Row(Row):
         self.table = table[0, :, 0].flip(-1).contiguous()
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
-        """As T5Block on a batch."""
+        """Run one block, as `T5Block` does on a batch."""
         half = block.layer[0]
         attention = half.SelfAttention
         qkv = project(half.layer_norm(hidden), (attention.q, attention.k, attention.v), attention.n_heads)

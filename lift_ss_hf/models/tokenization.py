@@ -1,7 +1,7 @@
 """The tokenizer of residues: a Hugging Face tokenizer in which one residue is one token, and labels to go with it.
 
-The stock tokenizer of ESM makes one `<unk>` of a run of letters it does not know, which shifts every label after it,
-and those of ProtT5 and ProtBert want a blank between residues. This one is made from the stock tokenizer's vocabulary
+The stock tokenizer of ESM merges a run of unknown letters into one `<unk>`, which shifts every label after it, and
+those of ProtT5 and ProtBert expect a space between residues. This one is made from the stock tokenizer's vocabulary
 and gives the same tokens for the same residues:
 
     tokenizer = ResidueTokenizer.from_pretrained("my_model")            # or a backbone; AutoTokenizer works too
@@ -23,18 +23,21 @@ from typing import Any
 import numpy as np
 from huggingface_hub.errors import HFValidationError
 from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import CONFIG_NAME
 
 from .artefact import read_backbone_location
-from .backbones import BackboneFamily
-from .safety import in_one_line
+from .backbones import BackboneFamily, get_family, locate
+from .safety import in_one_line, read_json_object
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleanSequence, clean_sequence
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
 from .tokenizer_files import ANY_FAST, MOST_TOKENS, TOKENIZER_CONFIG, check_tokenizer_files, tokenizer_class
 
+HUB_OPTIONS = ("cache_dir", "local_files_only", "subfolder", "token")
 WORD_START = "▁"  # how sentencepiece writes the blank before a word; ProtT5 has residues as words
 
 
@@ -58,6 +61,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         backend = self.backend_tokenizer
+        self._forget_last_call()
         vocabulary = backend.get_vocab(with_added_tokens=True)
         around = backend.encode("A").ids
         self.num_leading = around.index(vocabulary["A"])
@@ -92,6 +96,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         vocabulary = _residue_vocabulary(stock, family.replaced_residues)
         backend = Tokenizer(WordLevel(vocabulary, unk_token=stock.unk_token))
         backend.pre_tokenizer = Split(Regex("."), "isolated")
+        backend.decoder = Fuse()  # no blanks between residues
         names: Any = stock.convert_ids_to_tokens(special)
         template: list[str] = [*names[: family.num_leading], "$A", *names[family.num_leading :]]
         backend.post_processor = TemplateProcessing(
@@ -111,7 +116,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         """Load the tokenizer of a saved model or of a backbone.
 
         Args:
-            pretrained_model_name_or_path: Hub id or folder. A model without tokenizer files leads on to its backbone.
+            pretrained_model_name_or_path: Hub id or folder. A model without tokenizer files uses its backbone's.
             args: unused; the Auto classes may pass some.
             backbone: where a model's backbone is now, if not where its configuration says.
             options: of `AutoTokenizer.from_pretrained` (revision, cache_dir, token, ...). `trust_remote_code` is
@@ -126,35 +131,60 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             >>> tokenizer("MKT")["input_ids"]
             [0, 20, 15, 11, 2]
         """
-        from .families import get_family  # here, since registering the families needs this module
-
         name, revision = pretrained_model_name_or_path, options.pop("revision", None)
-        hub: dict[str, Any] = {
-            key: options[key] for key in ("cache_dir", "token", "local_files_only", "subfolder") if key in options
-        }
-        model_type, vocab_size, places, is_artefact = read_backbone_location(name, backbone, revision=revision, **hub)
-        family, reasons = get_family(model_type), []
-        options["trust_remote_code"] = False
-        for place, place_revision in places:
-            place_hub = {**hub, "revision": place_revision or "main"}
+        hub: dict[str, Any] = {key: options[key] for key in HUB_OPTIONS if key in options}
+        options = {**options, "trust_remote_code": False}
+        if cls._is_saved_alone(locate(name), revision=revision, **hub):
+            return cls._load(locate(name), revision, None, options)
+        location, reasons = read_backbone_location(name, backbone, revision=revision, **hub), []
+        for number, (place, place_revision) in enumerate(location.places):
             try:
-                class_name = check_tokenizer_files(place, family.tokenizer_classes, cls.__name__, **place_hub)
-                if class_name is None and is_artefact and place == places[0][0]:
-                    raise OSError(f"no {TOKENIZER_CONFIG}")
-                with _reading(place):
-                    if class_name == cls.__name__:
-                        tokenizer = super().from_pretrained(place, **{**options, **place_hub})
-                    else:
-                        stock_class = tokenizer_class(class_name or [*family.tokenizer_classes, ANY_FAST][0])
-                        stock = stock_class.from_pretrained(place, **{**options, **place_hub})
-                        tokenizer = cls.from_stock(stock, family)
+                is_artefact = location.is_artefact and number == 0
+                tokenizer = cls._load(place, place_revision, location.model_type, options, needs_class=is_artefact)
             except (OSError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")
                 continue
-            tokenizer._drop_chat_template()
-            tokenizer.check_fits(vocab_size)
+            tokenizer.check_fits(location.vocab_size)
             return tokenizer
         raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
+
+    @classmethod
+    def _is_saved_alone(cls, name: str, **hub: Any) -> bool:
+        """Return True for a folder or repository with a tokenizer of ours and no model."""
+        try:
+            found = (read_json_object(name, TOKENIZER_CONFIG, **hub) or {}).get("tokenizer_class")
+            return found == cls.__name__ and read_json_object(name, CONFIG_NAME, **hub) is None
+        except (OSError, HFValidationError):
+            return False  # reported when the configuration is read
+
+    @classmethod
+    def _load(
+        cls, place: str, revision: str | None, model_type: str | None, options: dict[str, Any], needs_class: bool = True
+    ) -> ResidueTokenizer:
+        """Check the tokenizer files of one folder or repository, and load them.
+
+        Args:
+            place: folder or Hub id.
+            revision: of the repository.
+            model_type: of the backbone, whose stock tokenizers may be there; None if only our own may.
+            options: of transformers' `from_pretrained`.
+            needs_class: the files must name their class; old checkpoints of backbones do not.
+        """
+        options = {**options, "revision": revision or "main"}
+        hub = {key: options[key] for key in (*HUB_OPTIONS, "revision") if key in options}
+        family = None if model_type is None else get_family(model_type)
+        classes = () if family is None else family.tokenizer_classes
+        class_name = check_tokenizer_files(place, classes, cls.__name__, **hub)
+        if class_name is None and needs_class:
+            raise OSError(f"no {TOKENIZER_CONFIG}")
+        with _reading(place):
+            if class_name == cls.__name__ or family is None:
+                tokenizer = super().from_pretrained(place, **options)
+            else:
+                stock_class = tokenizer_class(class_name or [*classes, ANY_FAST][0])
+                tokenizer = cls.from_stock(stock_class.from_pretrained(place, **options), family)
+        tokenizer._drop_chat_template()
+        return tokenizer
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, include_code: bool = False, **kwargs: Any):
         """Write the tokenizer's files.
@@ -162,10 +192,17 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         Args:
             save_directory: folder, created if missing.
             args: of transformers' method.
-            include_code: the folder also has this module's source, for `trust_remote_code=True`.
+            include_code: for a folder into which the model's source was copied (`save_pretrained` of the model with
+                `include_code=True`): name this module's class there, for `trust_remote_code=True`.
             kwargs: of transformers' method.
+
+        Raises:
+            ValueError: with `include_code`, if the source is not in the folder.
         """
+        if include_code and not (Path(save_directory) / "tokenization.py").is_file():
+            raise ValueError(f"{save_directory} has no tokenization.py. Save the model there first, with include_code.")
         self._drop_chat_template()
+        self._forget_last_call()
         written = super().save_pretrained(save_directory, *args, **kwargs)
         if include_code:
             path = Path(save_directory) / TOKENIZER_CONFIG
@@ -175,43 +212,42 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         return written
 
     def _drop_chat_template(self) -> None:
-        """Remove the templates for chats: programs of no use here, whose names transformers writes to as paths."""
+        """Remove chat templates: they are programs, and transformers uses their names as paths."""
         self.chat_template = None
         self.init_kwargs.pop("chat_template", None)
 
     def check_fits(self, vocab_size: int | None) -> None:
         """Raise ValueError if a token that a sequence can have is not among a backbone's `vocab_size` embeddings."""
-        used = [*self._leading, *self._trailing, *self._tokens.tolist(), self.hidden_residue_id, self.pad_token_id or 0]
+        used = [*self._leading, *self._trailing, *self._tokens.tolist(), self.masked_residue_id, self.pad_token_id or 0]
         if vocab_size is not None and max(used) >= vocab_size:
             raise ValueError(
                 f"the tokenizer has the token {max(used)}, but the backbone has {vocab_size} embeddings, 0 to "
                 f"{vocab_size - 1}. Use the tokenizer that belongs to the backbone."
             )
 
-    # ---- as every tokenizer of transformers: each way in cleans the sequences first ------------------------------
+    def _forget_last_call(self) -> None:
+        """Drop the padding and truncation of the last call, which the backend would keep and save."""
+        self.backend_tokenizer.no_padding()
+        self.backend_tokenizer.no_truncation()
 
-    def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> Any:
-        return super()._encode_plus(self._cleaned(text), *args, **kwargs)
+    # ---- as every tokenizer of transformers: all ways in lead here -----------------------------------------------
 
     def _batch_encode_plus(self, batch_text_or_text_pairs: Any, *args: Any, **kwargs: Any) -> Any:
         return super()._batch_encode_plus(self._cleaned(batch_text_or_text_pairs), *args, **kwargs)
 
-    def tokenize(
-        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
-    ) -> list[str]:
-        """Return the tokens of a sequence as strings; X where a residue was replaced."""
-        return super().tokenize(self._cleaned(text), pair, add_special_tokens, **kwargs)
-
     def _cleaned(self, text: Any) -> Any:
-        """Clean one sequence, or a list of them (or of residues, with `is_split_into_words`)."""
-        if not isinstance(text, str):
+        """Clean a sequence, or a list of them (or of residues, with `is_split_into_words`)."""
+        if isinstance(text, tuple):
+            raise ValueError("a protein sequence has no pair. Give one sequence, or a list of them.")
+        if isinstance(text, list):
             return [self._cleaned(part) for part in text]
+        if not isinstance(text, str):
+            raise TypeError(f"expected a sequence (str) or a list of them, found {type(text).__name__}.")
         if not text.strip():
-            return ""
-        codes = clean_sequence(text).codes
-        return (
-            np.where(self._is_replaced[codes], ord(UNKNOWN_RESIDUE), codes).astype(np.uint8).tobytes().decode("ascii")
-        )
+            return ""  # its special tokens alone, as every tokenizer gives them
+        codes = clean_sequence(text).codes.copy()
+        codes[self._is_replaced[codes]] = ord(UNKNOWN_RESIDUE)
+        return codes.tobytes().decode("ascii")
 
     # ---- the table -----------------------------------------------------------------------------------------------
 
@@ -290,12 +326,14 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             )
         return chain
 
-    def encode_batch(self, batch: Mapping[str, Sequence[str]], states: str = "q9") -> dict[str, list[np.ndarray]]:
+    def encode_batch(
+        self, batch: Mapping[str, Sequence[str]], alphabet: str | Alphabet = "q9"
+    ) -> dict[str, list[np.ndarray]]:
         """Encode rows of a corpus: `corpus.map(tokenizer.encode_batch, batched=True)`.
 
         Args:
             batch: the columns `sequence` and, for labels, `states`; `id`, if there, names chains in errors.
-            states: name of the alphabet of the labels; `fn_kwargs={"states": "q3"}` of `map` sets it.
+            alphabet: of the labels, or its name; `fn_kwargs={"alphabet": "q3"}` of `map` sets it.
 
         Returns:
             the columns `input_ids`, `attention_mask` and, with states, `labels`.
@@ -304,11 +342,13 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             ValueError: if a chain is invalid; the message names it.
         """
         sequences = batch["sequence"]
-        known: Sequence[str | None] = batch.get("states") or [None] * len(sequences)
-        names = batch.get("id") or [f"row {number}" for number in range(1, len(sequences) + 1)]
+        states: Sequence[str | None] = batch.get("states") or [None] * len(sequences)
+        names = batch.get("id") or [f"row {number} of the batch" for number in range(1, len(sequences) + 1)]
+        if None in states and set(states) != {None}:
+            raise ValueError(f"{names[[*states].index(None)]}: no states, but other rows have them. Drop such rows.")
         chains = [
-            self.encode_chain(sequence, letters, states, str(name))
-            for name, sequence, letters in zip(names, sequences, known, strict=True)
+            self.encode_chain(sequence, letters, alphabet, str(name))
+            for name, sequence, letters in zip(names, sequences, states, strict=True)
         ]
         columns = {key: [chain[key] for chain in chains] for key in (chains[0] if chains else ())}
         return columns | {"attention_mask": [np.ones_like(chain["input_ids"]) for chain in chains]}
@@ -318,7 +358,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         return slice(self.num_leading, -self.num_trailing or None)
 
     @property
-    def hidden_residue_id(self) -> int:
+    def masked_residue_id(self) -> int:
         """The token of a masked residue: the vocabulary's mask, or X if it has none (ProtT5)."""
         mask = self.mask_token_id
         return int(self._tokens[ord(UNKNOWN_RESIDUE)] if mask is None else mask)
@@ -367,6 +407,6 @@ def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str) -> dict[s
         )
     vocabulary = {token: stock_vocabulary[token] for token in stock.all_special_tokens if token in stock_vocabulary}
     vocabulary |= {residue: token for residue, token in tokens.items() if token is not None and residue not in replaced}
-    # Other tokens have no use here, but their numbers must be taken: tokenizers warns of holes.
+    # Fill unused ids: tokenizers warns about gaps.
     unused = set(range(max(vocabulary.values()))) - set(vocabulary.values())
     return vocabulary | {f"<unused_{token}>": token for token in sorted(unused)}

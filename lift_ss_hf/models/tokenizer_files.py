@@ -19,7 +19,7 @@ OTHER_FILES = ("added_tokens.json", "special_tokens_map.json")
 UNREAD_FILES = ("added_tokens_file", "chat_template_file", "special_tokens_map_file", "tokenizer_config_file")
 SPECIAL_TOKENS = re.compile(r"(bos|cls|eos|mask|pad|sep|unk)_token")
 STRINGS = ("padding_side", "tokenizer_class", "truncation_side")
-ANY_FAST = "PreTrainedTokenizerFast"  # reads tokenizer.json, whoever made it
+ANY_FAST = "PreTrainedTokenizerFast"  # reads tokenizer.json, whatever class wrote it
 MOST_TOKENS = LARGEST["vocab_size"]
 
 
@@ -85,9 +85,9 @@ def _check_tokenizer_config(config: Mapping[str, Any], where: str, has_backend: 
         found, expected = f"{where} has {shortened(key)} {shortened(value)}", None
         is_file = key.endswith(("_file", "_files")) and key not in UNREAD_FILES
         if is_file and value and (key != "tokenizer_file" or has_backend):  # transformers drops it without a backend
-            raise ValueError(f"{found}, which could read a file from elsewhere. Take it out.")
+            raise ValueError(f"{found}, which could read a file from elsewhere. Remove it.")
         if key in ("init_inputs", "sp_model_kwargs") and value:
-            raise ValueError(f"{found}, which could read a file from elsewhere. Take it out.")
+            raise ValueError(f"{found}, which could read a file from elsewhere. Remove it.")
         if (SPECIAL_TOKENS.fullmatch(key) and not _is_token(value)) or (
             key in STRINGS and not isinstance(value, str | None)
         ):

@@ -79,11 +79,11 @@ class PackedModel:
         model, backbone = self.model, self.model.backbone
         lengths = [len(chain) for chain in chains]
         padding = -sum(lengths) % BLOCK_STEP
-        with model._precision():
+        with model.autocast():
             embedded = [model.family.embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains]
             hidden = F.pad(torch.cat(embedded, dim=1), (0, 0, 0, padding))
             mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
-            with model._adapter_context(hidden, mask):
+            with model.adapter_context(hidden, mask):
                 row = model.family.make_row(backbone, [*lengths, padding] if padding else lengths)
                 outputs = [hidden]
                 for block in model.family.blocks(backbone):

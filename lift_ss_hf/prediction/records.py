@@ -95,8 +95,8 @@ def clean_record(record: Record) -> Query | RejectedRecord:
         return RejectedRecord(
             record.number,
             record.name,
-            f"all {len(sequence)} letters from position 1 on are of ACGTUN: these look like nucleotides. "
-            "Translate them to a protein first.",
+            f"all {len(sequence)} letters are among ACGTUN: this looks like a nucleotide sequence. "
+            "Translate it to a protein first.",
         )
     return Query(record.number, record.name, sequence)
 

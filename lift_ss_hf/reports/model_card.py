@@ -16,8 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..corpora.catalogue import find_corpus
 from ..models.atomic import replacing
-from ..models.backbones import BUNDLED
-from ..models.families import get_family
+from ..models.backbones import BUNDLED, get_family
 from .provenance import TOKEN
 from .tables import ACCURACY_TITLES, card_markdown
 

@@ -26,7 +26,7 @@ from ..evaluation.predictions import Predictions, majority_accuracy, predict, sc
 from ..hub.push import prepare_push, push_model
 from ..metrics.trainer_metrics import compute_metrics
 from ..models.atomic import replacing
-from ..models.families import read_backbone_config
+from ..models.backbones import read_backbone_config
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer

@@ -32,7 +32,7 @@ def test_a_fraction_of_the_residues_is_masked_and_nothing_else_changes(tokenizer
     for index, original in enumerate(before):
         item = masked[index]
         changed = item["input_ids"] != original
-        assert set(item["input_ids"][changed]) <= {tokenizer.hidden_residue_id}
+        assert set(item["input_ids"][changed]) <= {tokenizer.masked_residue_id}
         assert not changed[: tokenizer.num_leading].any()
         assert not changed[len(changed) - tokenizer.num_trailing :].any()
         assert (item["labels"] == chains[index]["labels"]).all()
@@ -45,7 +45,7 @@ def test_a_fraction_of_the_residues_is_masked_and_nothing_else_changes(tokenizer
 
 def test_a_masked_residue_becomes_the_mask_token_or_x(tokenizer):
     name = {1: tokenizer.mask_token, 0: "X"}[tokenizer.num_leading]  # T5 has neither a leading token nor a mask
-    assert tokenizer.hidden_residue_id == tokenizer.get_vocab()[name]
+    assert tokenizer.masked_residue_id == tokenizer.get_vocab()[name]
 
 
 def test_masks_depend_on_epoch_and_seed_only(tokenizer):

@@ -102,7 +102,7 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "cannot be reduced to q8"),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_tokens", "0"], "max_tokens is 0"),
         (["predict", "MKVL", "--format", "pdf"], "unknown format 'pdf'. Choose from: three-line"),
-        (["predict", "MKVL", "--states", "q7"], "unknown state set 'q7'"),
+        (["predict", "MKVL", "--states", "q7"], "unknown alphabet 'q7'"),
         (["predict", "MKVL", "--model", "{data}/model", "--precision", "fp8"], "unknown precision 'fp8'"),
         (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): all 40 letters"),
         (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),

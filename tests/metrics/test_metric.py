@@ -182,7 +182,7 @@ def test_bad_input_is_one_clear_line(metric_cache):
     metric = load_q8_sov(**metric_cache)
     with pytest.raises(ValueError, match="chain 2: 3 reference states but 2 predicted"):
         metric.compute(references=["HH", "HHH"], predictions=["HH", "HH"])
-    with pytest.raises(ValueError, match="unknown state set 'q7'"):
+    with pytest.raises(ValueError, match="unknown alphabet 'q7'"):
         load_q8_sov("q7", **metric_cache)
 
 

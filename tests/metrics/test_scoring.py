@@ -355,7 +355,7 @@ def test_compare_is_exact_on_few_chains():
         (([[5], [5, -1]], [[5], [5, 5]]), "references, chain 2: label -1 at position 2 is outside q9"),
         (([[5, 5]], [[5.0, 5.0]]), r"predictions has rows of 1 dimension\(s\) and type float64. Expected one integer"),
         (([[5]], [[[0.1, 0.9]]]), r"predictions has rows of 2 dimension\(s\).* argmax of logits"),
-        ((["HH"], ["HH"], "q7"), "unknown state set 'q7'. Choose one of: q3, q3_lift_ss, q8, q9"),
+        ((["HH"], ["HH"], "q7"), "unknown alphabet 'q7'. Choose one of: q3, q3_lift_ss, q8, q9"),
         ((["HH"], ["HH"], "q8", "strict"), "unknown mode 'strict'. Choose one of: compatible, masked"),
     ],
 )

@@ -4,8 +4,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone, tiny_backbone
 from transformers import EsmConfig, EsmForMaskedLM, GPT2Config
 
-from lift_ss_hf.models.backbones import fingerprint, portable_name
-from lift_ss_hf.models.families import get_family, read_backbone_config
+from lift_ss_hf.models.backbones import fingerprint, get_family, portable_name, read_backbone_config
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
 

@@ -24,7 +24,7 @@ def config(**options) -> SecondaryStructureConfig:
     [
         ({"head": "deep"}, r"unknown head 'deep'\. Choose one of: dilated, lift_ss, linear\."),
         ({"loss": "focal"}, r"unknown loss 'focal'\. Choose one of: centroid, cross_entropy, ldam\."),
-        ({"states": "q4"}, r"unknown state set 'q4'\. Choose one of: q3, q3_lift_ss, q8, q9\."),
+        ({"states": "q4"}, r"unknown alphabet 'q4'\. Choose one of: q3, q3_lift_ss, q8, q9\."),
         ({"adapter": "houlsby"}, r"unknown adapter 'houlsby'\. Choose one of: bottleneck, .*, unipelt; or None"),
         (
             {"adapter_options": {"rank": 2}},

@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.models.artefact import find_backbone
-from lift_ss_hf.models.backbones import PickleError
+from lift_ss_hf.models.backbones import PickleError, get_family
 from lift_ss_hf.models.esm import EsmForSecondaryStructure
-from lift_ss_hf.models.families import get_family
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.pipeline import SecondaryStructurePipeline
 from lift_ss_hf.models.tokenization import ResidueTokenizer
@@ -132,7 +131,7 @@ def test_what_comes_from_the_hub_is_checked_like_a_folder(saved, monkeypatch, tm
         from clean_process import in_clean_process
 
         done = in_clean_process(hub, tmp_path / "clean", "-c", code)
-        assert "a path of some machine. Pass backbone=" in done.stdout, done.stderr
+        assert "a path on another machine. Pass backbone=" in done.stdout, done.stderr
 
 
 def test_the_weights_of_a_model_are_read_without_pickle(saved, monkeypatch):

@@ -7,7 +7,7 @@ from tiny_models import prot_bert_tokenizer, prot_t5_tokenizer, save_tiny_backbo
 from tokenizers import Tokenizer, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lift_ss_hf.models.families import get_family
+from lift_ss_hf.models.backbones import get_family
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.sequences import RARE_RESIDUES, STANDARD_RESIDUES, clean_sequence
 from lift_ss_hf.models.tokenization import ResidueTokenizer

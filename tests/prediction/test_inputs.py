@@ -149,7 +149,7 @@ def test_cleaning_counts_what_it_changes(sequence, clean, gaps, lower):
         ("MKV@", "'@' at position 4"),
         ("", "the sequence is empty"),
         ("-*-", "the sequence is empty"),
-        ("ACGTTGCA" * 5, "all 40 letters from position 1 on are of ACGTUN: these look like nucleotides"),
+        ("ACGTTGCA" * 5, "all 40 letters are among ACGTUN: this looks like a nucleotide sequence"),
         ("acguun" * 5, "nucleotides"),
     ],
 )

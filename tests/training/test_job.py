@@ -289,7 +289,7 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         (["--adapter_options", "16"], "adapter_options is '16'. Expected JSON like {\"reduction_factor\": 16}"),
         (["--adapter_options", "{r"], "adapter_options is '{r'. Expected JSON"),
         (["--head", "mlp"], "unknown head 'mlp'. Choose one of: dilated, lift_ss, linear"),
-        (["--states", "q7"], "unknown state set 'q7'"),
+        (["--states", "q7"], "unknown alphabet 'q7'"),
         (["--backbone", "nobody/nothing"], "nobody/nothing"),
         (["--mask_fraction", "1"], "mask_fraction is 1.0. Expected a fraction"),
         (["--mask_fraction", "0.1", "--prefix_cache", "cache"], "--mask_fraction 0, or --prefix_cache off"),
