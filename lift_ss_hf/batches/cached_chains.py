@@ -1,7 +1,7 @@
 """Chains with the hidden states of the frozen blocks, so that training runs only the blocks it changes.
 
-Everything below the lowest trained block is a constant function of the chain; and everything below that block's
-adapter, if the adapter acts on the block's output alone. `with_cached_states` computes it once for each distinct chain
+Everything below the lowest trained block is a constant function of the chain, and so is that block itself if its
+adapter acts on its output alone. `with_cached_states` computes it once for each distinct chain
 and keeps it in a `PrefixStore`. Frozen blocks run without dropout with and without the cache; the only effect of the
 cache is that hidden states are rounded to 16 bits.
 
@@ -130,8 +130,8 @@ def _cached(
     }
     model.to(settings.device)
     filler = _Filler(model, ChainCollator(pad_token_id), settings, num_blocks)
-    shortest, index = min(chains.values(), key=lambda location: location[0].lengths[location[1]])
-    dtype = filler.hidden_states([shortest[index]])[0].dtype
+    dataset, index = min(chains.values(), key=lambda location: location[0].lengths[location[1]])
+    dtype = filler.hidden_states([dataset[index]])[0].dtype  # of the shortest chain
     process = PartialState()
     store = PrefixStore(settings.folder, _origin(model, num_blocks, dtype, settings.autocast_dtype))
     with ExitStack() as stack:
@@ -154,6 +154,17 @@ def _cached(
             raise CannotCacheError(f"{len(lacking)} chains cannot be read back from {store.folder}")
     logger.info("prefix cache: %d chains from %s, %d of them new", len(chains), store.folder, len(missing))
     return [CachedChains(dataset, store, dtype, num_blocks) for dataset in datasets]
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into its mode afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @contextmanager
@@ -288,20 +299,18 @@ class _Filler:
         """Compute and write the hidden states of chains, in batches of similar length."""
         if not chains:
             return
-        was_training = self.model.training
-        self.model.eval()
         keys = list(chains)
         items = [dataset[index] for dataset, index in chains.values()]
         lengths = [len(item["input_ids"]) for item in items]
         limit = self.model.max_residues
         with (
+            evaluating(self.model),
             store.writing(keys) as add,
             tqdm(total=len(keys), unit="chain", desc="prefix cache", disable=self.settings.quiet) as bar,
         ):
             for batch in budget_batches(lengths, self.settings.max_tokens):
                 alone = limit is not None and lengths[batch[0]] > limit  # the first is the longest
                 for members in [[i] for i in batch] if alone else [batch]:
-                    for i, states in zip(members, self.hidden_states([items[i] for i in members]), strict=True):
-                        add(keys[i], states)
+                    for i, hidden in zip(members, self.hidden_states([items[i] for i in members]), strict=True):
+                        add(keys[i], hidden)
                 bar.update(len(batch))
-        self.model.train(was_training)

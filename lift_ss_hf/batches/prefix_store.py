@@ -10,9 +10,9 @@
 
 A store is a folder `DIR/ORIGIN/`, where ORIGIN is a digest of everything the hidden states depend on. `origin.json` in
 it lists these in plain text, to help decide which store to remove. A store consists of parts: folders that never
-change once they have their name. Each holds `states.bin` (raw 16-bit floats, memory-mapped) and `index.safetensors`
-(the position of each chain, and its checksum). A part is filled under a private name and then renamed, so a part is
-either complete or absent. One writer at a time holds the folder's lock; others wait for it and find the store filled.
+change once they have their name. Each holds `hidden_states.bin` (raw 16-bit floats, memory-mapped) and
+`index.safetensors` (the position of each chain, and its checksum). A part is filled under a private name and then
+renamed, so a part is either complete or absent. One writer at a time holds the folder's lock; others wait for it and find the store filled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 BYTES_PER_VALUE = 2
-DATA_FILE, INDEX_FILE, LOCK_FILE, ORIGIN_FILE = "states.bin", "index.safetensors", "lock", "origin.json"
+DATA_FILE, INDEX_FILE, LOCK_FILE, ORIGIN_FILE = "hidden_states.bin", "index.safetensors", "lock", "origin.json"
 DTYPES = (torch.float16, torch.bfloat16)  # an entry of the index stores the position in this tuple
 
 
@@ -176,9 +176,6 @@ class PrefixStore:
         if part not in self._data:
             self._data[part] = np.memmap(part / DATA_FILE, dtype=np.int16, mode="c")  # "c": never written back
         return self._data[part]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._found
 
     def read(self, key: str) -> torch.Tensor:
         """Return the hidden states of a chain that `open` found.

@@ -14,6 +14,7 @@ from accelerate import PartialState
 
 from ..corpora import load_corpus
 from ..corpora.catalogue import find_corpus
+from ..corpora.loading import require_labels
 from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing
 from ..models.backbones import locate
@@ -59,9 +60,12 @@ def load_corpora(
         data_dir: folder with the source files; see `load_corpus`.
 
     Raises:
-        ValueError: if a corpus is unknown or out of reach.
+        ValueError: if a corpus is unknown, unavailable, or without a labelled residue.
     """
-    return {name: load_corpus(name, split, data_dir=data_dir) for name in dict.fromkeys(names)}
+    corpora = {name: load_corpus(name, split, data_dir=data_dir) for name in dict.fromkeys(names)}
+    for name, corpus in corpora.items():
+        require_labels(name, corpus)
+    return corpora
 
 
 def num_states_of(name: str, references: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .states import ALPHABETS, IGNORE_INDEX, Alphabet, fold_index, get_alphabet, reduce_probabilities
+from .states import ALPHABETS, IGNORE_INDEX, Alphabet, UnknownStateError, fold_index, get_alphabet, reduce_probabilities
 
 # The alphabet that references are encoded in: every other one folds out of it.
 REFERENCE_ALPHABET = ALPHABETS["q9"]
@@ -22,13 +22,19 @@ def encode_references(states: Iterable[str]) -> list[np.ndarray]:
         One (residues,) int8 array of q9 labels per chain, IGNORE_INDEX where unresolved.
 
     Raises:
-        UnknownStateError: for a letter that is not a state.
+        ValueError: if a letter is not a state; the message has the 1-based chain and position.
 
     Example:
         >>> encode_references(["LHX", "E"])
         [array([   0,    5, -100], dtype=int8), array([2], dtype=int8)]
     """
-    return [REFERENCE_ALPHABET.encode(chain).astype(np.int8) for chain in states]
+    labels = []
+    for number, chain in enumerate(states, start=1):
+        try:
+            labels.append(REFERENCE_ALPHABET.encode(chain).astype(np.int8))
+        except UnknownStateError as error:
+            raise ValueError(f"chain {number}: {error}") from None
+    return labels
 
 
 def fold_labels(labels: np.ndarray, source: str | Alphabet, alphabet: str | Alphabet) -> np.ndarray:

@@ -63,11 +63,16 @@ class AdapterMethod:
 
     Attributes:
         components: pairs of a configuration class of `adapters` and what differs from its defaults.
-        mergeable: whether it can be merged into the backbone's weights.
+        mergeable: it can be merged into the backbone's weights.
+        acts_per_token: its effect on a token depends on that token only, so that chains can share a row.
+        acts_on_block_output: with its own options it is y + f(y) of its block's output y, if the backbone norms before
+            each half of a block, as ESM and T5 do.
     """
 
     components: Sequence[tuple[type, Mapping[str, Any]]]
     mergeable: bool = False
+    acts_per_token: bool = True
+    acts_on_block_output: bool = False
 
     def options(self) -> set[str]:
         """Return the names of the hyper-parameters that can be set; `leave_out` has its own argument."""
@@ -86,13 +91,13 @@ class AdapterMethod:
 
 
 ADAPTERS: Mapping[str, AdapterMethod] = {
-    "bottleneck": AdapterMethod([(SeqBnConfig, _BOTTLENECK)]),
+    "bottleneck": AdapterMethod([(SeqBnConfig, _BOTTLENECK)], acts_on_block_output=True),
     "bottleneck_attention": AdapterMethod(
         [(SeqBnConfig, {**_BOTTLENECK, "mh_adapter": True, "output_adapter": False})]
     ),
     "bottleneck_both": AdapterMethod([(SeqBnConfig, {**_BOTTLENECK, "mh_adapter": True, "output_adapter": True})]),
     "parallel_bottleneck": AdapterMethod([(ParBnConfig, _BOTTLENECK)]),
-    "compacter": AdapterMethod([(SeqBnConfig, _COMPACTER)]),
+    "compacter": AdapterMethod([(SeqBnConfig, _COMPACTER)], acts_on_block_output=True),
     "parallel_compacter": AdapterMethod([(ParBnConfig, _PARALLEL_COMPACTER)]),
     "lora": AdapterMethod([(LoRAConfig, {"r": 1, "alpha": 1})], mergeable=True),
     "lora_ff": AdapterMethod(
@@ -100,19 +105,21 @@ ADAPTERS: Mapping[str, AdapterMethod] = {
         mergeable=True,
     ),
     "ia3": AdapterMethod([(IA3Config, {})], mergeable=True),
-    "prefix_tuning": AdapterMethod([(PrefixTuningConfig, _PREFIX)]),
-    "mam": AdapterMethod([(PrefixTuningConfig, _PREFIX), (ParBnConfig, _PARALLEL_COMPACTER)]),
+    # Prefixes and gates belong to one chain.
+    "prefix_tuning": AdapterMethod([(PrefixTuningConfig, _PREFIX)], acts_per_token=False),
+    "mam": AdapterMethod([(PrefixTuningConfig, _PREFIX), (ParBnConfig, _PARALLEL_COMPACTER)], acts_per_token=False),
     "unipelt": AdapterMethod(
         [
             (LoRAConfig, {"r": 1, "alpha": 1, **_GATED}),
             (PrefixTuningConfig, {**_PREFIX, **_GATED}),
             (ParBnConfig, {**_PARALLEL_COMPACTER, **_GATED}),
-        ]
+        ],
+        acts_per_token=False,
     ),
     "dora": AdapterMethod([(DoRAConfig, {})]),
     # Acts on the first tokens of a chain only. LoReFT and DiReFT are left out: the diagonal of torch's orthogonal
     # parametrisation must stay exactly -1 or 1, and the first step with weight decay makes their projection zero.
-    "noreft": AdapterMethod([(NoReftConfig, {})]),
+    "noreft": AdapterMethod([(NoReftConfig, {})], acts_per_token=False),
 }
 
 
@@ -242,11 +249,8 @@ def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
 
 
 def acts_on_block_output(name: str | None, options: Mapping[str, Any]) -> bool:
-    """Return True if an adapter needs only its block's output: it is y + f(y), after the feed-forward part.
-
-    That holds if the backbone norms before each half of a block, as ESM and T5 do.
-    """
-    return name in ("bottleneck", "compacter") and not BOTTLENECK_POSITION & set(options)
+    """Return True if an adapter needs only its block's output; see `AdapterMethod.acts_on_block_output`."""
+    return name is not None and ADAPTERS[name].acts_on_block_output and not BOTTLENECK_POSITION & set(options)
 
 
 def add_adapter(

@@ -42,8 +42,8 @@ class BlockMean(nn.Module):
 class BlockConcatenation(nn.Module):
     """The embeddings and the outputs of all blocks side by side, each normalised since residual streams grow.
 
-    A small backbone is narrow: the information of lower blocks is overwritten further up. Side by side nothing is lost, at
-    little extra cost, since all but the head's first layer keeps its width.
+    A small backbone is narrow: the information of lower blocks is overwritten further up. Side by side nothing is lost,
+    at little extra cost, since all but the head's first layer keeps its width.
     """
 
     def __init__(self, num_outputs: int):

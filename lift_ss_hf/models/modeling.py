@@ -195,7 +195,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
     def _apply(self, fn: Any, recurse: bool = True) -> SecondaryStructureModel:
         super()._apply(fn, recurse)
-        self.family.restoreautocast(self.backbone)
+        self.family.restore_precision(self.backbone)
         return self
 
     def get_input_embeddings(self) -> nn.Module:

@@ -339,11 +339,11 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             is_main_process: write only if True.
             state_dict: the weights, if they are not in the model (Trainer with DeepSpeed or FSDP passes them).
             push_to_hub: refused; use the method of that name to upload.
-            include_backbone: also write the backbone's weights, for a copy that stands alone. By default this is done if the
-                model was loaded from such a copy, or its backbone is not in any checkpoint (random weights, or a
-                merged adapter).
-            include_code: also copy the source, for `trust_remote_code=True` without this package. By default this is done if this
-                model's own source came that way, or its class was registered with transformers'
+            include_backbone: also write the backbone's weights, for a copy that stands alone. By default this is done
+                if the model was loaded from such a copy, or its backbone is not in any checkpoint (random weights, or
+                a merged adapter).
+            include_code: also copy the source, for `trust_remote_code=True` without this package. By default this is
+                done if this model's own source came that way, or its class was registered with transformers'
                 `register_for_auto_class` (then the stock Trainer's `push_to_hub` pushes the source too).
             kwargs: further arguments of transformers' method, ignored.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from ..models.states import STATE_MEANINGS
-from ..reports.style import FAMILIES, family_of, runs_of_families
+from ..reports.style import STATE_CLASSES, class_of, runs_of_classes
 from .result import Prediction
 
 RESIDUES_IN_ROW = 60
@@ -17,9 +17,10 @@ BAR_HEIGHT = 10  # at a confidence of 1 [pixels]
 def page_start(title: str) -> str:
     """Return the start of the page: head, style, title and legend."""
     legend = "".join(
-        f'<span style="color:{family.colour}">&#9632;</span> {family.name} &nbsp; ' for family in FAMILIES.values()
+        f'<span style="color:{state_class.colour}">&#9632;</span> {state_class.name} &nbsp; '
+        for state_class in STATE_CLASSES.values()
     )
-    classes = "".join(f".{letter}{{fill:{family.colour}}}" for letter, family in FAMILIES.items())
+    classes = "".join(f".{letter}{{fill:{state_class.colour}}}" for letter, state_class in STATE_CLASSES.items())
     meanings = ", ".join(f"{state} {name}" for state, (name, _) in STATE_MEANINGS.items())
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -52,14 +53,14 @@ def _row(prediction: Prediction, row: int) -> str:
     start = row * RESIDUES_IN_ROW
     stop = min(start + RESIDUES_IN_ROW, len(prediction.sequence))
     states = prediction.states[start:stop]
-    shapes = [_segment(family, a, b) for family, a, b in runs_of_families(states)]
+    shapes = [_segment(state_class, a, b) for state_class, a, b in runs_of_classes(states)]
     for column, state in enumerate(states):
         centre, confidence = (column + 0.5) * STEP, float(prediction.confidence[start + column])
         shapes.append(f'<text x="{centre:g}" y="{RESIDUE_LINE}">{prediction.sequence[start + column]}</text>')
-        family = family_of(state)
-        shapes.append(f'<text class="{family}" x="{centre:g}" y="{STATE_LINE}">{state}</text>')
+        state_class = class_of(state)
+        shapes.append(f'<text class="{state_class}" x="{centre:g}" y="{STATE_LINE}">{state}</text>')
         shapes.append(
-            f'<rect class="bar {family}" x="{column * STEP + 1}" y="{BAR_LINE}" width="{STEP - 2}" '
+            f'<rect class="bar {state_class}" x="{column * STEP + 1}" y="{BAR_LINE}" width="{STEP - 2}" '
             f'height="{BAR_HEIGHT * confidence:.1f}"><title>{confidence:.3f}</title></rect>'
         )
         position = start + column + 1
@@ -68,12 +69,12 @@ def _row(prediction: Prediction, row: int) -> str:
     return f'<g transform="translate(1,{row * ROW_HEIGHT})">{"".join(shapes)}</g>'
 
 
-def _segment(family: str, start: int, stop: int) -> str:
+def _segment(state_class: str, start: int, stop: int) -> str:
     """Return a helix as a capsule, a strand as an arrow, coil as a line; start and stop are columns of the row."""
     left, right = start * STEP, stop * STEP
-    if family == "H":
+    if state_class == "H":
         return f'<rect class="H" x="{left}" y="{AXIS - 8}" width="{right - left}" height="16" rx="8"/>'
-    if family == "E":
+    if state_class == "E":
         neck = max(left, right - STEP)
         return (
             f'<path class="E" d="M{left} {AXIS - 5}H{neck}V{AXIS - 10}L{right} {AXIS}'

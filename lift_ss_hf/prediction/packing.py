@@ -15,11 +15,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..models.adapter_methods import ADAPTERS
 from ..models.windows import plan_windows
 from .ensemble import Ensemble
 
-# Their effect depends on the whole row: prefixes and gates belong to one chain, NoReFT counts from the row's start.
-UNPACKABLE_ADAPTERS = ("mam", "noreft", "prefix_tuning", "unipelt")
 # Rows are padded to multiples of these: oneDNN compiles and caches code for every length of a row.
 HEAD_STEP = 128
 BLOCK_STEP = 64  # smaller, as padding costs more here
@@ -30,7 +29,9 @@ def can_be_packed(model: Any) -> bool:
 
     That needs a family that runs rows, and an adapter that acts on each token by itself.
     """
-    if isinstance(model, Ensemble) or model.config.adapter in UNPACKABLE_ADAPTERS:
+    if isinstance(model, Ensemble) or not (
+        model.config.adapter is None or ADAPTERS[model.config.adapter].acts_per_token
+    ):
         return False
     return model.family.make_row(model.backbone, [1]) is not None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TextIO
 
-from ..reports.style import FAMILIES, family_of
+from ..reports.style import STATE_CLASSES, class_of
 from .formats import LINE_WIDTH, Format, confidence_digits, position_ruler
 from .result import Prediction
 
-COLOURS = {letter: family.terminal_colour for letter, family in FAMILIES.items()}
+COLOURS = {letter: state_class.terminal_colour for letter, state_class in STATE_CLASSES.items()}
 RESET = "\033[0m"
 
 
@@ -39,7 +39,7 @@ class TerminalText(Format):
     def _states(self, states: str) -> str:
         if not self.colour:
             return states
-        return "".join(f"{COLOURS[family_of(state)]}{state}{RESET}" for state in states)
+        return "".join(f"{COLOURS[class_of(state)]}{state}{RESET}" for state in states)
 
 
 def supports_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import FAMILIES, PAGE_WIDTH, as_fractions, family_colour, new_figure, runs_of_families, set_title
+from .style import PAGE_WIDTH, STATE_CLASSES, as_fractions, class_colour, new_figure, runs_of_classes, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,13 +61,13 @@ def _draw_states(axes: Axes, first: int, states: str) -> None:
     """Draw a helix as a capsule, a strand as an arrow and coil as a line; the first state is at position `first`."""
     from matplotlib.patches import FancyArrow, FancyBboxPatch
 
-    for family, start, stop in runs_of_families(states):
-        left, width, colour = first + start - 0.5, stop - start, FAMILIES[family].colour
-        if family == "H":
+    for state_class, start, stop in runs_of_classes(states):
+        left, width, colour = first + start - 0.5, stop - start, STATE_CLASSES[state_class].colour
+        if state_class == "H":
             bottom = SHAPE_CENTRE - HELIX_HEIGHT / 2
             corners = f"round,pad=0,rounding_size={HELIX_HEIGHT / 2}"
             axes.add_patch(FancyBboxPatch((left, bottom), width, HELIX_HEIGHT, boxstyle=corners, color=colour))
-        elif family == "E":
+        elif state_class == "E":
             shape: dict[str, Any] = {"width": STRAND_HEIGHT, "head_width": ARROW_HEIGHT, "length_includes_head": True}
             shape["head_length"] = min(ARROW_LENGTH, width)
             axes.add_patch(FancyArrow(left, SHAPE_CENTRE, width, 0, **shape, color=colour, linewidth=0))
@@ -78,7 +78,7 @@ def _draw_states(axes: Axes, first: int, states: str) -> None:
 
 def _draw_confidence(axes: Axes, first: int, states: str, confidence: np.ndarray) -> None:
     positions = np.arange(first, first + len(states))
-    colours = [family_colour(state) for state in states]
+    colours = [class_colour(state) for state in states]
     axes.bar(positions, CONFIDENCE_HEIGHT * confidence, width=1.0, color=colours, alpha=0.5, linewidth=0)
 
 

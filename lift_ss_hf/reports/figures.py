@@ -22,13 +22,13 @@ from .style import (
     add_legend_beside,
     add_note,
     as_fractions,
+    class_colour,
     colour_ticks,
-    family_colour,
     new_figure,
-    separate_families,
+    separate_classes,
     set_title,
     short_count,
-    sorted_by_family,
+    sorted_by_class,
     state_name,
     ticker,
     tint,
@@ -65,7 +65,7 @@ def plot_confusion(confusion_matrix: Sequence[Sequence[int]], letters: str, titl
 
     Args:
         confusion_matrix: (n, n) residue counts; rows are reference states, columns predicted states.
-        letters: the n states, in the order of rows and columns. They are drawn sorted by family.
+        letters: the n states, in the order of rows and columns. They are drawn sorted by class.
         title: title of the figure.
 
     Raises:
@@ -81,7 +81,7 @@ def plot_confusion(confusion_matrix: Sequence[Sequence[int]], letters: str, titl
         raise ValueError(f"the confusion matrix is {counts.shape}, but {len(letters)} states ({letters}) were given.")
     if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
         raise ValueError("the confusion matrix has negative counts or no residues. Expected counts of residues.")
-    states = sorted_by_family(letters)
+    states = sorted_by_class(letters)
     order = [letters.index(state) for state in states]
     counts = counts[np.ix_(order, order)]
     totals = counts.sum(axis=1, keepdims=True)
@@ -97,7 +97,7 @@ def plot_confusion(confusion_matrix: Sequence[Sequence[int]], letters: str, titl
     axes.set_xticks(range(len(states)), list(states), fontsize=10)
     axes.set_yticks(range(len(states)), [f"{state_name(state, letters)}  {state}" for state in states])
     colour_ticks(axes, states, "xy")
-    separate_families(axes, states, both=True)
+    separate_classes(axes, states, both=True)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted state")
@@ -142,7 +142,7 @@ def plot_state_scores(
     names = list(next(iter(scores.values()), {}))
     if not names or any(list(values) != names for values in scores.values()):
         raise ValueError("expected the same scores, at least one, for each state, and at least one state.")
-    states = sorted_by_family("".join(scores))
+    states = sorted_by_class("".join(scores))
     fractions = {name: as_fractions([scores[state][name] for state in states], name, lowest=-1) for name in names}
     figure = new_figure(max(COLUMN_WIDTH, 0.75 * len(states) + 1.2), 2.8)
     axes = figure.add_subplot()
@@ -151,7 +151,7 @@ def plot_state_scores(
     labels = states if support is None else [f"{state}\n{short_count(support.get(state, 0))}" for state in states]
     axes.set_xticks(range(len(states)), list(labels))
     colour_ticks(axes, states, "x")
-    separate_families(axes, states)
+    separate_classes(axes, states)
     lowest = min(0.0, *(np.nan_to_num(values).min() for values in fractions.values()))
     axes.set_ylim(100 * lowest, 100)
     axes.set_xlim(-0.6, len(states) - 0.4)
@@ -165,12 +165,12 @@ def plot_state_scores(
 
 
 def _draw_state_bars(axes: Axes, states: str, fractions: Mapping[str, np.ndarray]) -> None:
-    """Draw a group of bars for each state, in its family's colour; each further score is paler."""
+    """Draw a group of bars for each state, in its class's colour; each further score is paler."""
     width = 0.8 / len(fractions)
     for number, (name, values) in enumerate(fractions.items()):
         strength = 1.0 - 0.62 * number / max(1, len(fractions) - 1)
         centres = np.arange(len(states)) + (number - (len(fractions) - 1) / 2) * width
-        colours = [tint(family_colour(state), strength) for state in states]
+        colours = [tint(class_colour(state), strength) for state in states]
         axes.bar(centres, np.nan_to_num(100 * values), 0.92 * width, color=colours)
         for centre in centres[np.isnan(values)]:
             axes.text(centre, 1, MISSING, ha="center", va="bottom", fontsize=8, color="0.4")

@@ -1,6 +1,6 @@
-"""The look of figures: colours, families of states, sizes, and the parts that several figures share.
+"""The look of figures: colours, classes of states, sizes, and the parts that several figures share.
 
-States are drawn by family: helix, strand or coil. `FAMILIES`, `family_of` and `runs_of_families` decide what is drawn
+States are drawn by class: helix, strand or coil. `STATE_CLASSES`, `class_of` and `runs_of_classes` decide what is drawn
 for a chain and in which colour; three modules only render it: `chain_figures` with matplotlib (PNG and SVG for print),
 `prediction.html_page` as SVG with a tooltip for each residue (matplotlib has no tooltips, and takes more than a second
 for a chain of 300 residues), and `prediction.terminal` as coloured letters.
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Family(NamedTuple):
-    """How a family of states is shown.
+class StateClass(NamedTuple):
+    """How a class of states is shown.
 
     Attributes:
         name: for legends.
@@ -40,10 +40,10 @@ class Family(NamedTuple):
 
 
 # Colours of Okabe & Ito 2008, "Color Universal Design", which are distinct under any colour vision; the grey is ours.
-FAMILIES: Mapping[str, Family] = {
-    "H": Family("helix", "#D55E00", "\033[31m"),
-    "E": Family("strand", "#0072B2", "\033[34m"),
-    "C": Family("coil", "#6E6E6E", "\033[90m"),
+STATE_CLASSES: Mapping[str, StateClass] = {
+    "H": StateClass("helix", "#D55E00", "\033[31m"),
+    "E": StateClass("strand", "#0072B2", "\033[34m"),
+    "C": StateClass("coil", "#6E6E6E", "\033[90m"),
 }
 BLUE, VERMILION, SKY_BLUE = "#0072B2", "#D55E00", "#56B4E9"  # Okabe & Ito 2008
 LINE_COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", SKY_BLUE, "#000000")  # Okabe & Ito 2008
@@ -52,49 +52,49 @@ COLUMN_WIDTH, PAGE_WIDTH = 4.5, 7.0  # of a journal [inches]
 INK, NOTE_COLOUR = "#202020", "0.35"
 
 
-def family_of(state: str) -> str:
-    """Return the family, H, E or C, of a state of any alphabet.
+def class_of(state: str) -> str:
+    """Return the class, H, E or C, of a state of any alphabet.
 
     Example:
-        >>> [family_of(state) for state in "HGBPLC"]
+        >>> [class_of(state) for state in "HGBPLC"]
         ['H', 'H', 'E', 'C', 'C', 'C']
     """
     return Q3.folding.get(state, state)
 
 
-def runs_of_families(states: str) -> Iterator[tuple[str, int, int]]:
-    """Yield each run of states of one family: the family, the first residue and the end (0-based, exclusive).
+def runs_of_classes(states: str) -> Iterator[tuple[str, int, int]]:
+    """Yield each run of states of one class: the class, the first residue and the end (0-based, exclusive).
 
     Example:
-        >>> list(runs_of_families("HHGTTEB"))
+        >>> list(runs_of_classes("HHGTTEB"))
         [('H', 0, 3), ('C', 3, 5), ('E', 5, 7)]
     """
     start = 0
-    for family, run in itertools.groupby(map(family_of, states)):
+    for state_class, run in itertools.groupby(map(class_of, states)):
         stop = start + len(list(run))
-        yield family, start, stop
+        yield state_class, start, stop
         start = stop
 
 
-def family_colour(state: str) -> str:
-    """Return the colour of a state's family."""
-    return FAMILIES[family_of(state)].colour
+def class_colour(state: str) -> str:
+    """Return the colour of a state's class."""
+    return STATE_CLASSES[class_of(state)].colour
 
 
-def sorted_by_family(letters: str) -> str:
-    """Sort states as they are drawn: helices, strands, coils, and within a family the state it is named after first.
+def sorted_by_class(letters: str) -> str:
+    """Sort states as they are drawn: helices, strands, coils, and within a class the state it is named after first.
 
     Example:
-        >>> sorted_by_family("LBEGIHSTP")
+        >>> sorted_by_class("LBEGIHSTP")
         'HGIEBLSTP'
     """
-    families = list(FAMILIES)
-    return "".join(sorted(letters, key=lambda state: (families.index(Q3.reduce(state)), state not in FAMILIES)))
+    classes = list(STATE_CLASSES)
+    return "".join(sorted(letters, key=lambda state: (classes.index(Q3.reduce(state)), state not in STATE_CLASSES)))
 
 
 def state_name(state: str, letters: str) -> str:
-    """Return the name of a state among `letters`, or of its family if these are the three families."""
-    return FAMILIES[state].name if set(letters) <= set(FAMILIES) else STATE_MEANINGS[state][0]
+    """Return the name of a state among `letters`, or of its class if these are the three classes."""
+    return STATE_CLASSES[state].name if set(letters) <= set(STATE_CLASSES) else STATE_MEANINGS[state][0]
 
 
 def tint(colour: str, strength: float) -> tuple[float, ...]:
@@ -168,17 +168,17 @@ def add_note(axes: Axes, text: str, colour: str = NOTE_COLOUR, upper_left: bool 
 
 
 def colour_ticks(axes: Axes, states: str, which: str) -> None:
-    """Colour the tick labels of the axes named in `which` (`x`, `y` or `xy`), one state each, by family."""
+    """Colour the tick labels of the axes named in `which` (`x`, `y` or `xy`), one state each, by class."""
     for axis in which:
         labels = axes.get_xticklabels() if axis == "x" else axes.get_yticklabels()
         for label, state in zip(labels, states, strict=True):
-            label.set_color(family_colour(state))
+            label.set_color(class_colour(state))
 
 
-def separate_families(axes: Axes, states: str, both: bool = False) -> None:
-    """Draw lines between the families of the states along the x axis, or along both axes."""
+def separate_classes(axes: Axes, states: str, both: bool = False) -> None:
+    """Draw lines between the classes of the states along the x axis, or along both axes."""
     for number in range(1, len(states)):
-        if family_of(states[number]) != family_of(states[number - 1]):
+        if class_of(states[number]) != class_of(states[number - 1]):
             axes.axvline(number - 0.5, color="0.7", lw=0.8)
             if both:
                 axes.axhline(number - 0.5, color="0.7", lw=0.8)

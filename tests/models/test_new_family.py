@@ -18,6 +18,7 @@ from lift_ss_hf.models import families
 from lift_ss_hf.models.backbones import BackboneFamily
 from lift_ss_hf.models.bert import BertRow
 from lift_ss_hf.models.configuration import SecondaryStructureConfig
+from lift_ss_hf.models.esm import EsmForSecondaryStructure
 from lift_ss_hf.models.rows import Row
 from lift_ss_hf.prediction.predictor import Predictor
 
@@ -93,3 +94,26 @@ def test_a_new_family_trains_reloads_and_predicts_in_rows(backbone, tmp_path):
         with torch.no_grad():
             alone = model.probabilities(model(tokens).logits)[0, tokenizer.residue_slice()]
         torch.testing.assert_close(torch.from_numpy(probabilities), alone, atol=1e-5, rtol=0)
+
+
+def test_a_family_cannot_take_the_place_of_another():
+    class Other(EsmForSecondaryStructure):
+        pass
+
+    with pytest.raises(ValueError, match="model type 'esm' belong to EsmForSecondaryStructure"):
+        register_family(Other)
+    register_family(RobertaForSecondaryStructure)  # again is fine
+    for wrong in (object, SecondaryStructureModel, RobertaFamily()):
+        with pytest.raises(TypeError, match="expected a subclass of SecondaryStructureModel with a family"):
+            register_family(wrong)
+
+
+def test_the_source_of_a_family_outside_the_package_is_not_copied(tmp_path):
+    config = RobertaSecondaryStructureConfig(
+        RobertaConfig(vocab_size=26, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48),
+        adapter=None,
+        head="linear",
+    )
+    model = RobertaForSecondaryStructure(config)
+    with pytest.raises(ValueError, match=r"defined in test_new_family\.py, outside this package"):
+        model.save_pretrained(tmp_path, include_backbone=True, include_code=True)

@@ -122,3 +122,53 @@ def test_tokenizers_that_do_not_fit_are_refused(stock):
     words = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")
     with pytest.raises(ValueError, match=r"no token for A, C, D, .*: it is not a tokenizer of protein residues"):
         ResidueTokenizer.from_stock(words, get_family("esm"))
+
+
+def test_padding_and_truncation_of_the_last_call_are_not_kept(tmp_path):
+    tokenizer = ResidueTokenizer.from_pretrained("bundled")
+    expected = tokenizer.encode_sequence("MKTAYIAK").tolist()
+    tokenizer("MKT", padding="max_length", max_length=16)
+    tokenizer.save_pretrained(tmp_path / "padded")
+    tokenizer("MKTAYIAK", truncation=True, max_length=2)
+    tokenizer.save_pretrained(tmp_path / "truncated")
+    for folder in (tmp_path / "padded", tmp_path / "truncated"):
+        again = ResidueTokenizer.from_pretrained(folder)
+        assert (again.num_leading, again.num_trailing) == (1, 1)
+        assert again.encode_sequence("MKTAYIAK").tolist() == again("MKTAYIAK")["input_ids"] == expected
+
+
+@pytest.mark.parametrize("family", ["esm", "t5", "bert"])
+def test_it_saves_and_loads_by_itself(stock, family, tmp_path):
+    tokenizer = ResidueTokenizer.from_stock(stock[family], get_family(family))
+    tokenizer.save_pretrained(tmp_path)
+    for again in (ResidueTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        assert isinstance(again, ResidueTokenizer)
+        assert again(RESIDUES)["input_ids"] == tokenizer(RESIDUES)["input_ids"]
+        assert again.replaced == tokenizer.replaced
+
+
+def test_residues_come_back_from_their_tokens():
+    tokenizer = ResidueTokenizer.from_pretrained("bundled")
+    assert tokenizer.decode(tokenizer("mktj")["input_ids"], skip_special_tokens=True) == "MKTX"
+    assert tokenizer("")["input_ids"] == [*tokenizer("M")["input_ids"][:1], *tokenizer("M")["input_ids"][-1:]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda t: t("MK", "TA"), ValueError, "has no pair"),
+        (lambda t: t(["MK", None]), TypeError, "found NoneType"),
+        (lambda t: t("MK*"), ValueError, "'*' at position 3 is not a residue"),
+        (lambda t: t.encode_batch({"sequence": ["MK", "M1"]}), ValueError, "row 2 of the batch: '1' at position 2"),
+        (
+            lambda t: t.encode_batch({"sequence": ["MK", "M"], "states": ["HH", None], "id": ["a", "b"]}),
+            ValueError,
+            "b: no states, but other rows have them",
+        ),
+        (lambda t: t.save_pretrained("nowhere", include_code=True), ValueError, "has no tokenization.py"),
+    ],
+)
+def test_invalid_calls_are_one_line(call, error, message):
+    with pytest.raises(error) as caught:
+        call(ResidueTokenizer.from_pretrained("bundled"))
+    assert message in str(caught.value)

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrow, FancyBboxPatch, Rectangle
 
 from lift_ss_hf.reports.chain_figures import CONFIDENCE_HEIGHT, RESIDUES_PER_ROW, plot_chains
-from lift_ss_hf.reports.style import FAMILIES, family_of
+from lift_ss_hf.reports.style import STATE_CLASSES, class_of
 
 
 def shapes(axes, kind):
@@ -24,7 +24,7 @@ def test_a_helix_is_a_capsule_a_strand_an_arrow_and_coil_a_line():
     assert [list(line.get_xdata()) for line in axes.lines] == [[0.5, 2.5], [6.5, 7.5]]
     bars = shapes(axes, Rectangle)
     assert [bar.get_height() for bar in bars] == pytest.approx(list(CONFIDENCE_HEIGHT * confidence))
-    colours = [FAMILIES[family_of(state)].colour for state in states]
+    colours = [STATE_CLASSES[class_of(state)].colour for state in states]
     assert [bar.get_facecolor()[:3] for bar in bars] == [to_rgb(colour) for colour in colours]
 
 

@@ -35,7 +35,7 @@ def scores():
     return score(CHAINS, PREDICTED, "q9", per_chain=True)
 
 
-def test_the_confusion_matrix_shows_percentages_and_counts_sorted_by_family(scores, tmp_path):
+def test_the_confusion_matrix_shows_percentages_and_counts_sorted_by_class(scores, tmp_path):
     figure = plots.plot_confusion(scores["confusion_matrix"], scores["letters"], "three chains")
     axes = figure.axes[0]
     assert ticks(axes) == list("HGIEBLSTP")
@@ -50,7 +50,7 @@ def test_the_confusion_matrix_shows_percentages_and_counts_sorted_by_family(scor
     assert is_drawn(figure, tmp_path / "figure.png")
 
 
-def test_three_states_are_named_after_their_families():
+def test_three_states_are_named_after_their_classes():
     figure = plots.plot_confusion([[5, 1, 0], [0, 250_000, 0], [2, 0, 9]], Q3.letters, "")
     assert ticks(figure.axes[0], "y") == ["helix  H", "strand  E", "coil  C"]
     assert "250k" in texts(figure)
