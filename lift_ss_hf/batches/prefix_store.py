@@ -12,7 +12,8 @@ A store is a folder `DIR/ORIGIN/`, where ORIGIN is a digest of everything the hi
 it lists these in plain text, to help decide which store to remove. A store consists of parts: folders that never
 change once they have their name. Each holds `hidden_states.bin` (raw 16-bit floats, memory-mapped) and
 `index.safetensors` (the position of each chain, and its checksum). A part is filled under a private name and then
-renamed, so a part is either complete or absent. One writer at a time holds the folder's lock; others wait for it and find the store filled.
+renamed, so a part is either complete or absent. One writer at a time holds the folder's lock; others wait for it and
+find the store filled.
 """
 
 from __future__ import annotations
