@@ -25,16 +25,16 @@ demo: $(STAMP)  ## train on the bundled sample with the bundled backbone, offlin
 test: $(STAMP)  ## run all tests; those that need the real corpora run if LIFT_SS_DATA_DIR names them
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-fast: $(STAMP)  ## run the tests that start no process and take no long time: for every save
+test-fast: $(STAMP)  ## run the tests that start no process and finish quickly, for every save
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not process and not slow"
 
-quality: $(STAMP)  ## lint, formatting, types and the direction of imports, nothing changed
+quality: $(STAMP)  ## check lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-style: $(STAMP)  ## repair what the linter can repair
+style: $(STAMP)  ## fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -2,7 +2,7 @@
 
 Q3 is over all labelled residues, P (kappa helix) counts as coil. Residues per second are of CPU time, of this process
 and those it starts: one thread, from sequences to states, without loading the model; reprof is started for each chain,
-its only way. Without LIFT_SS_DATA_DIR it is the bundled sample that is scored.
+its only way. Without LIFT_SS_DATA_DIR the bundled sample is scored.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from lift_ss_hf.cli.run import run
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_predict_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Predict."""
+    """Predict the inputs on the command line."""
     predict(parse())
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Push a trained model to the Hub: artefact, source set, pipeline, tokenizer and card, in one commit."""
+"""Push a trained model to the Hub in one commit: weights, code, tokenizer and card."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from lift_ss_hf.hub.push import push_model
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", metavar="MODEL_DIR", help="folder of a saved model: RUN/model")
     parser.add_argument("repo", metavar="REPO", help="ORG/NAME on the Hub, created if missing")
@@ -18,7 +18,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Push, show where."""
+    """Push the model, and print the commit's URL."""
     print(push_model(**vars(parse())))
 
 

@@ -8,14 +8,14 @@ from lift_ss_hf.hub.push import push_metric
 
 
 def parse() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo", metavar="REPO", help="ORG/NAME of the Space, created if missing")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Push, show where."""
+    """Push the metric, and print the commit's URL."""
     print(push_metric(**vars(parse())))
 
 

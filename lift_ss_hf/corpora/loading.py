@@ -36,7 +36,7 @@ def load_corpus(
     Args:
         name: name of a corpus (`casp12`), with the configuration after a colon (`promod3:lt25id`); `sample`, the
             bundled corpus; the folder of a built corpus; or a file that `read_chains` reads. A file or a folder
-            with a single split serves for any split.
+            with a single split is used for every split.
         split: `train`, `validation`, `test`, a slice (`test[:10]`) or a sum of them; None for all splits.
         data_dir: a folder that holds the source files. By default they come from the folder in the environment
             variable LIFT_SS_DATA_DIR, the cache or the network, in this order.
@@ -158,7 +158,7 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def _load_file(path: Path, split: str | None) -> datasets.Dataset:
-    """Load a file of chains, which serves for any split."""
+    """Load a file of chains, which is used for every split."""
     if split is not None and split not in SPLIT_ORDER:
         raise ValueError(f"{path} is a single file without a split {split!r}. Choose one of: {', '.join(SPLIT_ORDER)}.")
     return datasets.Dataset.from_list([chain.row() for chain in read_chains(path)])

@@ -72,7 +72,7 @@ def find_source(source: SourceFile, data_dir: str | Path | None = None) -> Path:
 
 
 def _download(source: SourceFile, target: Path, folders: list[Path]) -> None:
-    """Download a file with a progress bar; it gets its name only after it was verified."""
+    """Download a file with a progress bar; it is renamed only after verification."""
     if source.url is None:
         raise MissingSourceError(_how_to_get(source, folders, "it has no download address"))
     if datasets.config.HF_HUB_OFFLINE:

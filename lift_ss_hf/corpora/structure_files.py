@@ -168,7 +168,7 @@ def _with_chain_ends(lines: list[bytes]) -> Iterator[bytes]:
 
 
 def _atoms_follow_chain_end(lines: list[bytes]) -> bool:
-    """Return True if a protein chain of the first model goes on after its TER record: gemmi would drop the rest."""
+    """Return True if a protein chain of the first model continues after its TER record: gemmi would drop the rest."""
     ended: set[bytes] = set()
     chain = b""
     for line in lines:

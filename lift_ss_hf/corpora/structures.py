@@ -133,7 +133,7 @@ def _polymers(structure: gemmi.Structure) -> Iterator[tuple[str, gemmi.ResidueSp
 
 
 def _why_not_protein(span: gemmi.ResidueSpan, entity: gemmi.Entity) -> StructureError | None:
-    """Return None for a protein chain, else why it is not one: an error if that cannot be told."""
+    """Return None for a protein chain, else why it is not one: an error if that cannot be determined."""
     gemmi = import_gemmi()
     kind = entity.polymer_type
     if kind == gemmi.PolymerType.Unknown:

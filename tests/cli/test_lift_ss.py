@@ -146,6 +146,7 @@ def test_a_closed_output_is_not_an_error(data, tmp_path):
     assert (done.statuses, done.stderr) == ([141], "")
 
 
+@pytest.mark.tools
 @pytest.mark.process
 @pytest.mark.slow
 def test_two_processes_of_accelerate_give_what_one_gives(data, tmp_path):

@@ -8,6 +8,7 @@ import datasets
 import pytest
 from corpus_files import write_three_line
 from scripts import run_script
+from tools import needs_mmseqs
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
 from lift_ss_hf.corpora.fasta import read_fasta
@@ -24,12 +25,6 @@ from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
 
 SCRIPT = "dataset_scripts/leakage.py"
-
-
-def needs_mmseqs(test):
-    """Mark a test that runs mmseqs, and skip it if that is not installed."""
-    skip = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs (Debian: mmseqs2)")
-    return pytest.mark.process(skip(test))
 
 
 # Adenylate kinase of E. coli (P69441), and lambda Cro of 1orc: unrelated.

@@ -1,10 +1,10 @@
 """The bundled sample corpus, and the script that draws it."""
 
 import importlib.util
-import shutil
 
 import pytest
 from scripts import ROOT, run_script
+from tools import needs_mmseqs
 
 from lift_ss_hf import ResidueTokenizer, bundled_model
 from lift_ss_hf.assets import sample_corpus
@@ -19,12 +19,6 @@ from lift_ss_hf.models.states import Q9
 SCRIPT = "dataset_scripts/sample.py"
 TESTS = ("casp12", "casp13", "casp14", "cb433", "cb634", "test2016", "test2018", "cb513")
 THOROUGH = SearchSettings(sensitivity=7.5, min_aligned=1)
-
-
-def needs_mmseqs(test):
-    """Mark a test that runs mmseqs, and skip it if that is not installed."""
-    skip = pytest.mark.skipif(shutil.which("mmseqs") is None, reason="needs mmseqs (Debian: mmseqs2)")
-    return pytest.mark.process(skip(test))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 import pytest
 from scripts import run_script
+from tools import needs_mkdssp
 
 from lift_ss_hf.corpora.chains import CorpusError
 from lift_ss_hf.corpora.labelling import label_structure, label_structures, name_chains
@@ -20,12 +21,6 @@ gemmi = pytest.importorskip("gemmi", reason="needs gemmi (pip install gemmi)")
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
 SCRIPT = "dataset_scripts/from_structures.py"
-
-
-def needs_mkdssp(test):
-    """Mark a test that runs mkdssp, and skip it if that is not installed."""
-    skip = pytest.mark.skipif(shutil.which("mkdssp") is None, reason="needs mkdssp (Debian: dssp)")
-    return pytest.mark.process(skip(test))
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def test_the_launcher_takes_each(path):
         assert arguments.num_processes > 1
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("stage", ["1", "2", "3", "3_offload"])
 def test_deepspeed_reads_each_of_its_own(stage):
     deepspeed = pytest.importorskip("deepspeed")

@@ -15,6 +15,7 @@ from lift_ss_hf.training.checkpoints import last_checkpoint
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is an extra: DS_BUILD_OPS=0 pip install '.[deepspeed]'")
 pytestmark = [
+    pytest.mark.tools,
     pytest.mark.process,
     pytest.mark.slow,
     pytest.mark.skipif(not shutil.which("g++"), reason="DeepSpeed compiles its communication on a CPU: needs g++"),
