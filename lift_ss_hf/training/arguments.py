@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from transformers import TrainingArguments
@@ -14,6 +15,7 @@ from ..models.backbones import BUNDLED
 from ..models.configuration import LIFT_SS_CHANNELS
 
 PREFIX_CACHE_OFF = "off"
+LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"  # set by `accelerate launch`, and by transformers.TrainingArguments
 
 
 def unless_none(value: str | None) -> str | None:
@@ -145,6 +147,8 @@ CHANGED_DEFAULTS = {
     "logging_steps": "20; transformers: 500, more steps than a small run has.",
     "remove_unused_columns": "false. Batches are built from chains, not from columns named after model arguments.",
     "per_device_train_batch_size": "1 batch of max_tokens_per_batch tokens; transformers: 8 chains of any length.",
+    "bf16": "unset, which leaves the precision to the launcher; transformers: false.",
+    "fp16": "as bf16.",
     "use_cpu": "true if there is no accelerator; transformers: false, which then refuses bf16.",
     "dataloader_pin_memory": "false. It does nothing on a CPU, and gains little for batches this small.",
 }
@@ -207,8 +211,17 @@ class RecipeTrainingArguments(TrainingArguments):
         default=1, metadata={"help": "batches of max_tokens_per_batch per step; leave it 1"}
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
+    bf16: bool | None = field(  # type: ignore[assignment]  # a bool once initialised
+        default=None, metadata={"help": "use bf16 mixed precision; unset: as the launcher says (--mixed_precision)"}
+    )
+    fp16: bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "use fp16 mixed precision; unset: as the launcher says"}
+    )
+    # What the last instance left in the launcher's variable, and what was there before.
+    _precision_left: ClassVar[tuple[str, str] | None] = None
 
     def __post_init__(self):
+        launched = self._set_precision()
         # Without it and without an accelerator, the Trainer refuses bf16 and DeepSpeed looks for a GPU.
         if not torch.accelerator.is_available():
             self.use_cpu = True
@@ -236,8 +249,31 @@ class RecipeTrainingArguments(TrainingArguments):
         if chosen is None and self.greater_is_better is None:
             self.greater_is_better = True  # of an accuracy
         super().__post_init__()
+        RecipeTrainingArguments._precision_left = os.environ[LAUNCHER_PRECISION], launched
         # transformers replaces None by the loss; ours is the accuracy of the model's states: see `for_trainer`.
         self.metric_for_best_model = chosen
+
+    def _set_precision(self) -> str:
+        """Take the launcher's precision where the recipe sets none, and return the launcher's.
+
+        Raises:
+            ValueError: if recipe and launcher contradict each other. A launcher that says `no` leaves it to the recipe,
+                as that is what it says without being asked.
+        """
+        launched = os.environ.get(LAUNCHER_PRECISION, "no").lower()
+        if self._precision_left is not None and self._precision_left[0] == launched:
+            launched = self._precision_left[1]
+        chosen = {"bf16": self.bf16, "fp16": self.fp16}
+        wanted = next((name for name, value in chosen.items() if value), None)
+        if launched in chosen and (chosen[launched] is False or wanted not in (None, launched)):
+            said = f"{wanted}: true" if wanted not in (None, launched) else f"{launched}: false"
+            raise ValueError(
+                f"the recipe says {said}, but the launcher says {launched} (mixed_precision in the --config_file of "
+                f"accelerate launch). Change the recipe, or launch with --mixed_precision {wanted or 'no'}."
+            )
+        self.bf16 = bool(self.bf16) or (wanted is None and launched == "bf16")
+        self.fp16 = bool(self.fp16) or (wanted is None and launched == "fp16")
+        return launched
 
     @property
     def stops_early(self) -> bool:

@@ -97,7 +97,7 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
             built.gradient_checkpointing_enable()
         rows = max(1, training.max_tokens_per_batch // chain_length)
         tokens = torch.ones(rows, chain_length, dtype=torch.int64)
-        activations = saved_activations(built, tokens, training.bf16)
+        activations = saved_activations(built, tokens, bool(training.bf16))
     trained = sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
     return Estimate(
         parameters=built.parameter_summary(),

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 
 class RecipeError(ValueError):
@@ -76,6 +77,8 @@ def parse_settings(
     """
     parser = HfArgumentParser(list(argument_classes), description=description, usage=_usage(), exit_on_error=False)
     for action in parser._actions:
+        if action.type is string_to_bool:  # `--bf16` alone means true, although its default is unset
+            action.nargs, action.const = "?", True
         # transformers 4.57 has "10% slower" in a help text, which argparse formats. Drop when it is escaped there.
         action.help = action.help and re.sub(r"%(?!%|\(default\)s)", "%%", action.help)
     known = _known_names(parser)

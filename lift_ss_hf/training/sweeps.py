@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import multiprocessing
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -88,7 +89,13 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
     """
     base, points = read_points(path)
     out = Path(out)
-    parsed = [_parse_point(base | point, out / point_name(point)) for point in points]
+    parsed = []
+    for point in points:
+        variables = dict(os.environ)
+        parsed.append(_parse_point(base | point, out / point_name(point)))
+        # transformers leaves the point's precision there, which the next points would take for the launcher's
+        os.environ.clear()
+        os.environ.update(variables)
     shared = shared_blocks(parsed)  # also checks all points before the first is run
     rows = []
     for number, (point, blocks) in enumerate(zip(points, shared, strict=True), start=1):

@@ -1,10 +1,16 @@
 """The launch configurations: each is what its installed library reads, and does what its first lines say."""
 
+import shutil
+
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from forked_runs import launched_environment, run_forked
+from safetensors.torch import load_file
 from small_runs import ROOT
+
+from lift_ss_hf.training.arguments import LAUNCHER_PRECISION, RecipeTrainingArguments
 
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 EXPECTED = {
@@ -57,3 +63,78 @@ def test_deepspeed_reads_each_of_its_own(stage):
             zero[f"offload_{kind}"] = {"device": settings[f"offload_{kind}_device"]}
     config = deepspeed.runtime.zero.config.DeepSpeedZeroConfig(**zero)
     assert config.stage == int(stage[0])
+
+
+SMALL = ("--max_steps", "2", "--train_fraction", "0.1", "--bootstrap", "0", "--head", "linear", "--report_to", "none")
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cpu", "cpu_ddp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"])
+def test_a_cpu_runs_it_as_it_is_with_the_default_recipe(name, tmp_path):
+    if name.startswith("deepspeed"):
+        pytest.importorskip("deepspeed", reason="DeepSpeed is an extra: DS_BUILD_OPS=0 pip install '.[deepspeed]'")
+        if not shutil.which("g++"):
+            pytest.skip("DeepSpeed compiles its communication on a CPU: needs g++")
+    config = ROOT / "accelerate_configs" / f"{name}.yaml"
+    written = yaml.safe_load(config.read_text())
+    done = run_forked(
+        [*SMALL, "--output_dir", str(tmp_path / "run")], tmp_path / "log",
+        num_processes=written["num_processes"], environment=launched_environment("--config_file", str(config)),
+        patch=lambda rank: setattr(RecipeTrainingArguments, "_precision_left", None),  # of earlier tests
+    )  # fmt: skip
+    assert set(done.statuses) == {0}, done.stderr
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert recipe["bf16"] == (written["mixed_precision"] == "bf16")
+    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert all(tensor.numel() for tensor in weights.values())
+
+
+@pytest.fixture
+def launcher_says(monkeypatch):
+    def say(precision):
+        monkeypatch.setattr(RecipeTrainingArguments, "_precision_left", None)
+        monkeypatch.setenv(LAUNCHER_PRECISION, precision)
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("launched", "recipe", "expected"),
+    [
+        ("bf16", {}, (True, False)),
+        ("no", {}, (False, False)),
+        ("no", {"bf16": True}, (True, False)),
+        ("bf16", {"bf16": True}, (True, False)),
+        ("bf16", {"bf16": True, "fp16": False}, (True, False)),
+        ("fp8", {}, (False, False)),
+    ],
+)
+def test_the_launchers_precision_holds_where_the_recipe_sets_none(tmp_path, launcher_says, launched, recipe, expected):
+    launcher_says(launched)
+    training = RecipeTrainingArguments(str(tmp_path), report_to="none", **recipe)
+    assert (training.bf16, training.fp16) == expected
+
+
+@pytest.mark.parametrize(
+    ("launched", "recipe", "said", "remedy"),
+    [
+        ("fp16", {"bf16": True}, "bf16: true, but the launcher says fp16", "bf16"),
+        ("bf16", {"fp16": True}, "fp16: true, but the launcher says bf16", "fp16"),
+        ("bf16", {"bf16": False}, "bf16: false, but the launcher says bf16", "no"),
+    ],
+)
+def test_contradicting_precisions_are_one_line_that_names_both(tmp_path, launcher_says, launched, recipe, said, remedy):
+    launcher_says(launched)
+    with pytest.raises(ValueError) as error:
+        RecipeTrainingArguments(str(tmp_path), report_to="none", **recipe)
+    assert "\n" not in str(error.value)
+    assert f"the recipe says {said} (mixed_precision in the --config_file" in str(error.value)
+    assert f"--mixed_precision {remedy}." in str(error.value)
+
+
+def test_a_precision_is_not_taken_for_the_launchers_by_the_next_run_of_a_process(tmp_path, launcher_says):
+    launcher_says("no")
+    for wanted in ({"bf16": True}, {"bf16": True}, {}, {"bf16": False}):
+        training = RecipeTrainingArguments(str(tmp_path), report_to="none", **wanted)
+        assert training.bf16 == bool(wanted.get("bf16"))
