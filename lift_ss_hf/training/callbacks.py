@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -12,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..batches.collator import TokenBudgetBatches
+from .checkpoints import evaluations_without_improvement
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL in sysexits.h: try again later
 
@@ -56,41 +58,71 @@ class EarlyStopping(EarlyStoppingCallback):
         self.early_stopping_patience_counter = evaluations_without_improvement(state)
 
 
-def evaluations_without_improvement(state: TrainerState) -> int:
-    """Return the count of `EarlyStopping` in a Trainer's state; 0 if the run had no early stopping."""
-    callbacks: Any = state.stateful_callbacks  # by name, although it is annotated as a list
-    return callbacks.get(EarlyStopping.__name__, {}).get("attributes", {}).get("early_stopping_patience_counter", 0)
-
-
 class StopOnSigterm(TrainerCallback):
-    """Save a checkpoint and stop at the end of the step in which any of the processes received SIGTERM.
+    """Stop on SIGTERM so that the resumed run equals one that was never stopped, byte for byte.
 
-    Use it as a context manager around the training. On leaving, a stopped run prints one line to standard error and
-    exits with status `EXIT_RESUMABLE`, for schedulers that requeue a job by its exit status.
+    Use it as a context manager around everything after the start of a run. While the model trains, the run saves a
+    checkpoint and stops at the end of the step in which any of the processes received the signal; outside of training
+    it stops at once. If there is a checkpoint to resume from, it prints one line to standard error and exits with
+    status `EXIT_RESUMABLE`, for schedulers that requeue a job by its exit status; otherwise the signal ends it.
+
+    Args:
+        resumable: True if the run was resumed, so that there is a checkpoint (default: False, until it saves one).
     """
 
-    def __init__(self) -> None:
-        self.requested = self.stopped = False
+    def __init__(self, resumable: bool = False) -> None:
+        self.resumable = resumable
+        self.requested = self.stopping = self.training = False
         self._previous_handler: Any = None
 
     def __enter__(self) -> StopOnSigterm:
         self._previous_handler = signal.signal(signal.SIGTERM, self._handle)
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._previous_handler)
-        if self.stopped and kind is None:
-            print("stopped by SIGTERM, with a checkpoint. Go on with --resume_from_checkpoint last.", file=sys.stderr)
-            raise SystemExit(EXIT_RESUMABLE)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         self.requested = True
+        if not self.training:
+            self._exit()
+
+    def _exit(self) -> None:
+        if not self.resumable:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        print("stopped by SIGTERM, with a checkpoint. Resume with --resume_from_checkpoint last.", file=sys.stderr)
+        raise SystemExit(EXIT_RESUMABLE)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """From here on, stop only where a checkpoint can be saved."""
+        self.training = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask the Trainer to save and to stop."""
-        self.stopped = self._any_process_was_asked(args)
-        if self.stopped:
-            control.should_save = control.should_training_stop = True
+        """Ask the Trainer to stop, and to save unless the end of the epoch comes next, which does."""
+        self.stopping = self._any_process_was_asked(args) and not _must_train_on(args, state, control)
+        if self.stopping:
+            control.should_training_stop = True
+            control.should_save = control.should_save or not _ends_epoch(state)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave out what belongs to the end of an epoch, which the Trainer also takes a stop for."""
+        if not self.stopping:
+            return
+        if _ends_epoch(state):
+            control.should_save = True
+        else:
+            control.should_evaluate = control.should_save = control.should_log = False
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Note that there is a checkpoint."""
+        self.resumable = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Exit, also if the signal came during the last evaluation."""
+        self.training = False
+        if self._any_process_was_asked(args):
+            self._exit()
 
     def _any_process_was_asked(self, args: TrainingArguments) -> bool:
         if args.world_size == 1:
@@ -99,3 +131,17 @@ class StopOnSigterm(TrainerCallback):
         requested = torch.tensor(int(self.requested), device=args.device)
         torch.distributed.all_reduce(requested, op=torch.distributed.ReduceOp.MAX)
         return bool(requested.item())
+
+
+def _ends_epoch(state: TrainerState) -> bool:
+    """Return True if the Trainer evaluates now even if nobody stopped it: after an epoch, or after the last step."""
+    return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+
+
+def _must_train_on(args: TrainingArguments, state: TrainerState, control: TrainerControl) -> bool:
+    """Return True if a checkpoint of this step could be chosen as the best although no uninterrupted run saves it."""
+    if not args.load_best_model_at_end or state.global_step >= state.max_steps:
+        return False
+    if args.eval_strategy == IntervalStrategy.EPOCH:
+        return _ends_epoch(state) and args.save_strategy != SaveStrategy.EPOCH
+    return control.should_evaluate and not control.should_save

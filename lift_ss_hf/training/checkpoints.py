@@ -11,19 +11,21 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import CONFIG_NAME, WEIGHTS_NAME
+from transformers.utils import WEIGHTS_NAME
 
 from .arguments import RecipeTrainingArguments
-from .callbacks import evaluations_without_improvement
 from .recipes import RecipeError
 
 logger = logging.getLogger(__name__)
 
+LAST = ("last", "true")  # the stock Trainer's name for it is True
+EARLY_STOPPING = "EarlyStopping"  # the callback's name, under which the Trainer saves its count
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,23 +33,24 @@ def starting_checkpoint(training: TrainingArguments) -> str | None:
     """Return the checkpoint that a run resumes from; None for a new run.
 
     Args:
-        training: its output_dir, resume_from_checkpoint (a folder, or `last`) and overwrite_output_dir.
+        training: its output_dir, resume_from_checkpoint (a folder, `last`, or True, which means `last`) and
+            overwrite_output_dir.
 
     Raises:
         RecipeError: if the output directory holds another run, or there is no complete checkpoint to resume from.
     """
-    out, wanted = Path(str(training.output_dir)), training.resume_from_checkpoint
-    if not wanted:
+    out, wanted = Path(str(training.output_dir)), str(training.resume_from_checkpoint or "")
+    if wanted.lower() in ("", "none", "false"):
         if out.is_dir() and any(out.iterdir()) and not training.overwrite_output_dir:
             raise RecipeError(
                 f"{out}: holds another run. Resume it (--resume_from_checkpoint last), choose another --output_dir, "
                 "or replace it (--overwrite_output_dir)."
             )
         return None
-    if wanted == "last":
+    if wanted.lower() in LAST:
         checkpoint = last_checkpoint(out)
     else:
-        checkpoint = Path(str(wanted))
+        checkpoint = Path(wanted)
         if checkpoint.is_dir() and (damage := find_damage(checkpoint)):
             raise RecipeError(f"{checkpoint}: incomplete checkpoint ({damage}). Resume from another, or from last.")
     if checkpoint is None or not checkpoint.is_dir():
@@ -56,6 +59,8 @@ def starting_checkpoint(training: TrainingArguments) -> str | None:
             "Start a new run without --resume_from_checkpoint."
         )
     _check_world_size(checkpoint, training.world_size)
+    if training.load_best_model_at_end:
+        _check_best(checkpoint)
     return str(checkpoint)
 
 
@@ -67,6 +72,25 @@ def _check_world_size(checkpoint: Path, world_size: int) -> None:
             f"{checkpoint}: written by {len(parts)} processes under ZeRO, found {world_size}. "
             f"Resume with --num_processes {len(parts)}."
         )
+
+
+def _check_best(checkpoint: Path) -> None:
+    """Raise RecipeError if the best checkpoint so far is gone, in whose place the last one would be kept silently."""
+    best = best_checkpoint(checkpoint)
+    if best is not None and (damage := find_damage(best)):
+        raise RecipeError(
+            f"{best}: the best checkpoint up to {checkpoint.name} is missing or incomplete ({damage}). Restore it, or "
+            "train anew with --overwrite_output_dir."
+        )
+
+
+def best_checkpoint(checkpoint: Path) -> Path | None:
+    """Return the checkpoint that was the best when another one of its run was saved; None if none was."""
+    best = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).best_model_checkpoint
+    if not best:
+        return None
+    beside = checkpoint.parent / Path(best).name  # the run may have been moved
+    return beside if beside.is_dir() else Path(best)
 
 
 def remove_previous_run(out: str | Path, *names: str) -> None:
@@ -99,10 +123,14 @@ def final_checkpoint(checkpoint: str | Path, training: RecipeTrainingArguments, 
     stopped_early = training.stops_early and evaluations_without_improvement(state) >= training.early_stopping_patience
     if state.global_step < max_steps and not stopped_early:
         return None
-    best = Path(checkpoint)
-    if training.load_best_model_at_end and state.best_model_checkpoint:
-        best = best.parent / Path(state.best_model_checkpoint).name
-    return best if (best / CONFIG_NAME).is_file() else None
+    best = best_checkpoint(Path(checkpoint)) if training.load_best_model_at_end else None
+    return best or Path(checkpoint)
+
+
+def evaluations_without_improvement(state: TrainerState) -> int:
+    """Return the count of `callbacks.EarlyStopping` in a Trainer's state; 0 if the run had no early stopping."""
+    callbacks: Any = state.stateful_callbacks  # by name, although it is annotated as a list
+    return callbacks.get(EARLY_STOPPING, {}).get("attributes", {}).get("early_stopping_patience_counter", 0)
 
 
 def last_checkpoint(out: str | Path) -> Path | None:

@@ -63,8 +63,20 @@ def run_training(
     Raises:
         ValueError: if the job cannot be run; before training wherever that can be known.
     """
-    out = Path(str(training.output_dir))
     checkpoint = starting_checkpoint(training)
+    with StopOnSigterm(resumable=checkpoint is not None) as stop:
+        return _run(model_arguments, corpus_arguments, training, checkpoint, stop)
+
+
+def _run(
+    model_arguments: ModelArguments,
+    corpus_arguments: CorpusArguments,
+    training: RecipeTrainingArguments,
+    checkpoint: str | None,
+    stop: StopOnSigterm,
+) -> dict[str, Any]:
+    """Do what `run_training` says, from a checkpoint on if there is one."""
+    out = Path(str(training.output_dir))
     PartialState().wait_for_everyone()  # until all have looked, none may write to the directory
     repository = prepare_push(training, model_arguments.backbone)
     set_seed(training.seed)
@@ -77,7 +89,7 @@ def run_training(
                 remove_previous_run(out, *RESULTS)
             _record_origin(out, (model_arguments, corpus_arguments, training), corpora, tests)
     untrained = _untrained_accuracies(model, tokenizer, corpora, training)
-    seconds = _train(model, tokenizer, chains, corpora, training, checkpoint)
+    seconds = _train(model, tokenizer, chains, corpora, training, checkpoint, stop)
     del model  # scored is the saved model: under ZeRO-3 no process has all of the trained weights
     trained = _reload(out / MODEL_FOLDER, tokenizer, corpora.train, model_arguments.backbone_dtype, training.device)
     predictions = _predict_validation(trained, tokenizer, corpora, training)
@@ -202,6 +214,7 @@ def _train(
     corpora: TrainingCorpora,
     training: RecipeTrainingArguments,
     checkpoint: str | None,
+    stop: StopOnSigterm,
 ) -> float:
     """Train with the stock Trainer and save the best epoch in the run's directory.
 
@@ -221,9 +234,8 @@ def _train(
     trainer = build_trainer(model, tokenizer, chains, validation, training, corpora.num_states)
     if training.stops_early:
         trainer.add_callback(EarlyStopping(training.early_stopping_patience))
-    stop = StopOnSigterm()
     trainer.add_callback(stop)
-    with reporting_full_disk(out), stop:
+    with reporting_full_disk(out):
         seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
     with reporting_full_disk(out):
         trainer.save_model(str(out / MODEL_FOLDER))

@@ -271,14 +271,14 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
         eval_dataset=UnpaddedBatches(validation, *batching, endless=False),
     )
     logger.info("%d sequences, %d residues", len(train), len(train.tokens))
-    stop = StopOnSigterm()
-    trainer.add_callback(stop)
-    with reporting_full_disk(str(training.output_dir)), stop:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    loss = trainer.evaluate()["eval_loss"]
-    trainer.save_model()
-    if trainer.is_world_process_zero():
-        save_tokenizer(str(training.output_dir))
-        if sequences.backbone_dir:
-            save_backbone(trainer.accelerator.unwrap_model(trainer.model), sequences.backbone_dir)
+    with StopOnSigterm(resumable=checkpoint is not None) as stop:
+        trainer.add_callback(stop)
+        with reporting_full_disk(str(training.output_dir)):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        loss = trainer.evaluate()["eval_loss"]
+        trainer.save_model()
+        if trainer.is_world_process_zero():
+            save_tokenizer(str(training.output_dir))
+            if sequences.backbone_dir:
+                save_backbone(trainer.accelerator.unwrap_model(trainer.model), sequences.backbone_dir)
     return {"model": math.exp(loss), **baseline_perplexities(train, validation)}

@@ -12,7 +12,9 @@ from small_runs import ROOT, flags, launch, train, write_data
 from transformers import Trainer
 from transformers.trainer_callback import CallbackHandler
 
+from lift_ss_hf.training import job
 from lift_ss_hf.training.checkpoints import find_damage, last_checkpoint
+from lift_ss_hf.training.recipes import RecipeError
 
 pytestmark = pytest.mark.process
 
@@ -28,8 +30,11 @@ def data(tmp_path_factory):
 
 
 def scores(out):
+    """Return the model's bytes and all results except times."""
     results = json.loads((out / "metrics.json").read_text())
-    return [corpus["scores"]["q9"]["q9"] for corpus in results["corpora"].values()], results["learnt"]["q9"]
+    for corpus in results["corpora"].values():
+        del corpus["residues_per_second"]
+    return (out / "model" / "model.safetensors").read_bytes(), results["corpora"], results["learnt"]
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +71,41 @@ def test_sigterm_to_one_process_stops_all_with_one_checkpoint_and_says_how_to_re
     out = tmp_path / "run"
     done = train_forked(data, out, *SHORT, num_processes=num_processes, patch=at_first_save(signal.SIGTERM))
     assert done.statuses == [STOPPED] * num_processes
-    said = "stopped by SIGTERM, with a checkpoint. Go on with --resume_from_checkpoint last."
+    said = "stopped by SIGTERM, with a checkpoint. Resume with --resume_from_checkpoint last."
     assert done.stderr.splitlines().count(said) == num_processes
     assert len(list(out.glob("checkpoint-*"))) == 2  # that of the first epoch, and one a step after it
     assert not (out / "metrics.json").exists()
     resume_and_compare(data, out, whole, num_processes)
+
+
+STEPS = 6  # of an epoch
+LAST_EVALUATION = (4, "evaluate", Trainer)
+LAST_SAVE = (4, "on_save", CallbackHandler)
+SCORING = (1, "evaluate_corpora", job)
+
+
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 3, 2 * STEPS + 1, 3 * STEPS + 4, 4 * STEPS])
+def test_stopped_at_any_step_it_resumes_to_the_same_bytes(data, whole, tmp_path, step):
+    out = tmp_path / "run"
+    done = train_forked(
+        data, out, *SHORT, patch=lambda rank: signal_at(step, "on_step_end", CallbackHandler, signal.SIGTERM)
+    )
+    assert done.statuses == [STOPPED]
+    evaluated = [entry["step"] for entry in state_of(out)["log_history"] if "eval_q9" in entry]
+    assert evaluated == list(range(STEPS, step + 1, STEPS))
+    resume_and_compare(data, out, whole, 1)
+
+
+def state_of(out):
+    return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
+
+
+@pytest.mark.parametrize("place", [LAST_EVALUATION, LAST_SAVE, SCORING], ids=lambda place: place[1])
+def test_stopped_after_its_last_step_it_exits_resumable(data, whole, tmp_path, place):
+    out = tmp_path / "run"
+    done = train_forked(data, out, *SHORT, patch=lambda rank: signal_at(*place, signal.SIGTERM))
+    assert done.statuses == [STOPPED]
+    resume_and_compare(data, out, whole, 1)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
@@ -116,6 +151,37 @@ def test_a_real_launch_of_which_one_process_is_killed_ends(data, tmp_path):
     for pid in ranks:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_stop_before_the_first_checkpoint_is_not_resumable(data, tmp_path):
+    patch = lambda rank: signal_at(1, "_untrained_accuracies", job, signal.SIGTERM)  # noqa: E731
+    assert train_forked(data, tmp_path / "run", *SHORT, patch=patch).statuses == [-signal.SIGTERM]
+
+
+def test_true_means_last_and_resuming_removes_nothing(data, tmp_path):
+    out = tmp_path / "run"
+    one, true = ("--num_train_epochs", "1", "--bootstrap", "0"), ("--resume_from_checkpoint", "True")
+    train(data, out, *one)
+    (out / "notes.txt").write_text("mine")
+    before = set(out.rglob("*"))
+    train(data, out, *one, *true, "--overwrite_output_dir", "True")
+    assert before <= set(out.rglob("*"))
+    for name in ("trainer_state.json", "model.safetensors"):  # no checkpoint is complete: an error, and nothing is lost
+        (last_checkpoint(out) or next(out.glob("checkpoint-*"))).joinpath(name).write_bytes(b"")
+    with pytest.raises(RecipeError, match=r"no checkpoint to resume from \(looked for True\)"):
+        train(data, out, *one, *true, "--overwrite_output_dir", "True")
+    assert before <= set(out.rglob("*"))
+
+
+def test_a_missing_best_checkpoint_is_an_error_not_another_model(data, tmp_path):
+    out = tmp_path / "run"
+    flat = ("--learning_rate", "1e-9", "--num_train_epochs", "2", "--bootstrap", "0")  # the first epoch is the best
+    train(data, out, *flat)
+    (best,) = (path for path in out.glob("checkpoint-*") if path != last_checkpoint(out))
+    weights = best / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(RecipeError, match=r"the best checkpoint up to checkpoint-12 is missing or incomplete"):
+        train(data, out, *flat, *RESUME)
 
 
 def test_a_run_of_two_processes_can_be_resumed_in_one(data, tmp_path):
