@@ -237,8 +237,10 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such file, it has no model type, or it is not safe to use.
     """
+    where = locate(name)
     try:
-        content = read_json_object(locate(name), CONFIG_NAME, **options)
+        # of a folder we know better what is missing
+        content = read_json_object(where, CONFIG_NAME, must_exist=not Path(where).is_dir(), **options)
     except (OSError, HFValidationError) as error:
         raise ValueError(f"cannot read the configuration of {str(name)!r}: {in_one_line(error)}") from error
     if content is None or not isinstance(content.get("model_type"), str):

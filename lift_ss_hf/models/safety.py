@@ -62,12 +62,15 @@ MOST_BYTES = 1 << 26  # of a JSON file
 # ---- JSON --------------------------------------------------------------------------------------------------------
 
 
-def read_json_object(name: str | os.PathLike, file: str, **hub_options: Any) -> dict[str, Any] | None:
+def read_json_object(
+    name: str | os.PathLike, file: str, must_exist: bool = False, **hub_options: Any
+) -> dict[str, Any] | None:
     """Read a JSON file of a folder or a Hub repository; None if there is no such file.
 
     Args:
         name: Hub id or folder.
         file: its name there.
+        must_exist: raise OSError, with transformers' reason, instead of returning None.
         hub_options: revision, cache_dir, token, ...; and those of `cached_file` of transformers.
 
     Raises:
@@ -75,7 +78,7 @@ def read_json_object(name: str | os.PathLike, file: str, **hub_options: Any) -> 
         ValueError: if the file is too large, is not a JSON object, or is nested too deeply.
     """
     where = f"the {file} of {str(name)!r}"
-    path = cached_file(os.fspath(name), file, _raise_exceptions_for_missing_entries=False, **hub_options)
+    path = cached_file(os.fspath(name), file, _raise_exceptions_for_missing_entries=must_exist, **hub_options)
     if path is None:
         return None
     if Path(path).stat().st_size > MOST_BYTES:
