@@ -85,7 +85,7 @@ def clean_record(record: Record) -> Query | RejectedRecord:
         >>> str(clean_record(Record(1, "a", "mk-TAY*")).sequence)
         'MKTAY'
         >>> print(clean_record(Record(2, "b", "ACGT" * 10)))
-        record 2 (b): all 40 letters from position 1 on are of ACGTUN: these look like nucleotides. ...
+        record 2 (b): all 40 letters are among ACGTUN: this looks like a nucleotide sequence. ...
     """
     try:
         sequence = clean_sequence(record.sequence, drop_gaps=True)

@@ -150,7 +150,7 @@ def test_cleaning_counts_what_it_changes(sequence, clean, gaps, lower):
         ("", "the sequence is empty"),
         ("-*-", "the sequence is empty"),
         ("ACGTTGCA" * 5, "all 40 letters are among ACGTUN: this looks like a nucleotide sequence"),
-        ("acguun" * 5, "nucleotides"),
+        ("acguun" * 5, "a nucleotide sequence"),
     ],
 )
 def test_invalid_records_are_rejected_with_their_position(sequence, reason):

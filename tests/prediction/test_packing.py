@@ -13,7 +13,7 @@ from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PrepackedLinear, prepack, quantise
 from lift_ss_hf.prediction.ensemble import Ensemble
 from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
-from lift_ss_hf.prediction.packing import UNPACKABLE_ADAPTERS, can_be_packed
+from lift_ss_hf.prediction.packing import can_be_packed
 from lift_ss_hf.prediction.predictor import Predictor, model_digest, plan_rows
 
 SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9, "ACD", "MKVWWW" * 15]
@@ -67,21 +67,22 @@ def assert_as_alone(model, tokenizer):
 
 
 VARIANTS = {"esm": ("esm", "esm1b"), "t5": ("t5", "gated"), "bert": ("bert", "bert")}
+UNPACKABLE = {"mam", "noreft", "prefix_tuning", "unipelt"}
 # Each adapter that can be packed in each family, in one of its variants in turn; the others, which are predicted in
 # batches by the model's own forward, in one family each.
 ADAPTER_CASES = [
     (VARIANTS[family][(f + a) % 2], adapter)
     for a, adapter in enumerate([None, *sorted(ADAPTERS)])
     for f, family in enumerate(FAMILIES)
-    if adapter not in UNPACKABLE_ADAPTERS or f == a % len(FAMILIES)
+    if adapter not in UNPACKABLE or f == a % len(FAMILIES)
 ]
 
 
 def test_the_cases_have_every_adapter_and_variant():
-    packable = [case for case in ADAPTER_CASES if case[1] not in UNPACKABLE_ADAPTERS]
+    packable = [case for case in ADAPTER_CASES if case[1] not in UNPACKABLE]
     assert {adapter for _, adapter in ADAPTER_CASES} == {None, *ADAPTERS}
     assert {name for name, _ in packable} == {name for names in VARIANTS.values() for name in names}
-    assert len(packable) == len(FAMILIES) * (1 + len(ADAPTERS) - len(UNPACKABLE_ADAPTERS))
+    assert len(packable) == len(FAMILIES) * (1 + len(ADAPTERS) - len(UNPACKABLE))
 
 
 @pytest.mark.parametrize(("name", "adapter"), ADAPTER_CASES)
@@ -90,7 +91,7 @@ def test_each_adapter_predicts_a_chain_as_if_alone_in_rows_and_with_laid_out_mat
     model, tokenizer = model_over(backbones / name, **options)
     expected = {index: alone(model, tokenizer, sequence) for index, sequence in enumerate(SEQUENCES)}
     predictor = assert_predicts(expected, model, tokenizer)
-    assert (predictor.packed is None) == (adapter in UNPACKABLE_ADAPTERS)
+    assert (predictor.packed is None) == (adapter in UNPACKABLE)
     prepack(model)
     assert sum(isinstance(m, Fp32Linear) for m in model.modules()) >= 2 * 6  # the blocks below the adapters
     assert_predicts(expected, model, tokenizer)
