@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 MAX_CHAINS = 20  # in one figure; more do not fit on a page
 
 INPUT_HELP = """\
-inputs: FASTA, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz or
-.zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences in capital letters.
+inputs: FASTA, PIR, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz
+or .zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences in capital letters.
 Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, and B J O U X Z are read as X if the
 backbone has no token for them; the summary counts these changes. Records with the same name are told apart by their
 number in the input.
@@ -76,6 +76,9 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", help="fp32, bf16 or int8, which is faster on a CPU but not exact (default: fp32; bf16 on a GPU)"
     )
     parser.add_argument("--max_tokens", type=int, help="per batch (default: 2048 on a CPU, 16384 on a GPU)")
+    parser.add_argument(
+        "--max_residues", type=int, metavar="N", help="longest sequence accepted, in residues (default: 100000)"
+    )
     parser.add_argument("--num_workers", type=int, default=0, help="additional processes that write (default: 0)")
     parser.add_argument("--resume", action="store_true", help="resume the run in DIR")
     parser.add_argument(
@@ -122,9 +125,11 @@ def predict(args: argparse.Namespace) -> None:
     logging.getLogger("lift_ss_hf").setLevel(logging.WARNING if args.quiet else logging.INFO)
     formats = list(dict.fromkeys(args.format))
     _check(args, formats)
+    from ..corpora.fasta import MAX_RESIDUES
     from ..prediction.inputs import Inputs
 
-    inputs = Inputs(args.inputs)  # checked before torch is imported
+    max_residues = MAX_RESIDUES if args.max_residues is None else args.max_residues
+    inputs = Inputs(args.inputs, max_residues)  # checked before torch is imported
     from ..prediction.loading import load_predictor
     from ..prediction.running import RunOptions, predict_to_folder, predict_to_stream, summarise
 

@@ -33,12 +33,17 @@ def run(main: Callable[[], int | None]) -> None:
             os.dup2(devnull.fileno(), sys.stdout.fileno())
         status = 141
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _printable(text: str) -> str:
+    """Replace what could break the line or command the terminal: a message may quote a file that others wrote."""
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
 
 
 def check_launch(environment: Mapping[str, str]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,19 +21,17 @@ import pyarrow.parquet as pq
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES, UNRESOLVED
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
+from .file_kinds import START_BYTES, other_kind
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
 
-# Other kinds of files, by a regular expression for their first bytes, and what to do.
-OTHER_KINDS = {
-    rb"PK\x03\x04.*(xl/workbook|\[Content_Types\])": "a workbook (Excel), not text. "
-    "Save the table as CSV with the columns id, len, input and expected.",
-    rb"PK\x03\x04": "a ZIP archive, not text. Unpack it, and give the file inside.",
-    rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text. Save it as UTF-8.",
-    rb"\x1f\x8b": "compressed with gzip, but its name does not say so. Rename it, with .gz at the end.",
-    rb"BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf": "a compressed file. Unpack it, or compress it with gzip.",
-    rb"PAR1": "a parquet table, but its name does not say so. Rename it, with .parquet at the end.",
-}
+COMPRESSED = {
+    b"\x1f\x8b": "compressed with gzip, but its name does not say so. Rename it, with .gz at the end.",
+    **dict.fromkeys(
+        [b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf"],
+        "a compressed file. Unpack it, or compress it with gzip.",
+    ),
+}  # by the first bytes
 IS_FASTA = (
     "this is FASTA with sequences only, but a corpus needs the states. Write three lines per chain: >id, residues "
     "on one line, states on the next. To predict the states: lift-ss predict"
@@ -47,11 +44,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
         raise CorpusError(f"{path}: cannot be read ({error}). Get the file again.") from None
-    for pattern, kind in OTHER_KINDS.items():
-        if re.match(pattern, raw, re.DOTALL):
-            raise CorpusError(f"{path}: this is {kind}")
-    if raw.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<":
-        raise CorpusError(f"{path}: line 1: this is HTML or XML, not data (an error page?). Get the file again.")
+    compressed = next((kind for magic, kind in COMPRESSED.items() if raw.startswith(magic)), None)
+    if kind := compressed or other_kind(raw[:START_BYTES]):
+        raise CorpusError(f"{path}: this is {kind}")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

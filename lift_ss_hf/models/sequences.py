@@ -13,6 +13,8 @@ UNKNOWN_RESIDUE = "X"
 STOP = "*"
 GAPS = "-."
 NUCLEOTIDES = "ACGTUN"
+AMBIGUOUS_NUCLEOTIDES = "RYSWKMBDHV"  # one of several nucleotides (IUPAC-IUB 1984)
+MAX_AMBIGUOUS = 0.2  # share of a nucleotide sequence
 MIN_NUCLEOTIDES = 20  # a short peptide may well consist of A, C, G and T only; 20 such residues in a row do not occur
 
 _INVALID, _REMOVED = 0, 1  # entries of the cleaning table that are not a residue's code
@@ -107,8 +109,23 @@ def clean_sequence(sequence: str, drop_gaps: bool = False) -> CleanSequence:
     return CleanSequence(clean, int(np.count_nonzero(codes != clean)), num_gaps)
 
 
-def looks_like_nucleotides(sequence: CleanSequence) -> bool:
-    """Return True for 20 letters or more that are all of A, C, G, T, U and N, with at least three different ones."""
+def looks_like_nucleotides(sequence: CleanSequence, min_length: int = MIN_NUCLEOTIDES) -> bool:
+    """Return True if a sequence consists of A, C, G, T, U and N, at least three of them, and a few ambiguity codes.
+
+    Args:
+        sequence: a cleaned sequence.
+        min_length: shorter ones are never taken for nucleotides.
+
+    Example:
+        >>> looks_like_nucleotides(clean_sequence("ATGGCNTTRACATGGCNTTRAC"))
+        True
+    """
     counts = np.bincount(sequence.codes, minlength=128)
-    present = {chr(code) for code in np.flatnonzero(counts)}
-    return len(sequence) >= MIN_NUCLEOTIDES and present <= set(NUCLEOTIDES) and len(present - {"N"}) >= 3
+    plain = [int(counts[ord(letter)]) for letter in NUCLEOTIDES]
+    ambiguous = sum(int(counts[ord(letter)]) for letter in AMBIGUOUS_NUCLEOTIDES)
+    return (
+        len(sequence) >= min_length
+        and sum(plain) + ambiguous == len(sequence)
+        and ambiguous <= MAX_AMBIGUOUS * len(sequence)
+        and sum(map(bool, plain[:-1])) >= 3  # without N
+    )

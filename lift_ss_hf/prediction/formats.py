@@ -69,6 +69,16 @@ class Format:
             file.write(self.tail().encode())
 
 
+def tsv_field(text: str) -> str:
+    """Return a field of a tab-separated table, quoted as in CSV (RFC 4180) if it has a quotation mark.
+
+    Example:
+        >>> [tsv_field(name) for name in ("P1", "5'-end", 'a"b')]
+        ['P1', "5'-end", '"a""b"']
+    """
+    return '"' + text.replace('"', '""') + '"' if '"' in text else text
+
+
 class ThreeLine(Format):
     """Three lines per chain, as in LIFT_SS's corpora: `>name`, residues, states.
 
@@ -111,7 +121,7 @@ class Table(Format):
 
     def chain(self, prediction: Prediction) -> str:
         """Return the rows of a chain."""
-        start = f"{prediction.number}\t{prediction.name}\t"
+        start = f"{prediction.number}\t{tsv_field(prediction.name)}\t"
         numbers = np.column_stack([prediction.confidence, prediction.probabilities])
         row = "\t".join(["%.4f"] * numbers.shape[1])
         residues = zip(prediction.sequence, prediction.states, numbers.tolist(), strict=True)

@@ -20,11 +20,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..corpora.fasta import open_text, read_fasta_lines
+from ..corpora.fasta import MAX_RESIDUES, bounded_lines, open_text, read_fasta_lines, too_long
 from .records import Record, printable_name
 
 SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
 NAME_COLUMNS = ("id", "name", "accession", "entry", "header", "chain_id")
+MISSING_VALUES = ("", "nan", "none", "null", "na", "n/a", "<na>", "#n/a")  # as tables are written by pandas, R, Excel
+MAX_TABLE_LINE = 1 << 24  # characters
 STANDARD_INPUT = "-"
 TABLES = {".csv": ",", ".tsv": "\t"}  # suffix to separator
 # Raised while reading damaged files, besides our own ValueError.
@@ -62,6 +64,7 @@ class Inputs:
     Args:
         sources: files, `-` for standard input, `org/name` or `org/name@split` for a data set of `datasets`, and
             sequences in capital letters.
+        max_residues: longest sequence accepted.
 
     Raises:
         ValueError: if a source is none of these; raised before anything is read.
@@ -71,7 +74,9 @@ class Inputs:
         [(1, 'record_1', 'MKTAYIAK'), (2, 'record_2', 'ACDEFG')]
     """
 
-    def __init__(self, sources: Sequence[str]):
+    def __init__(self, sources: Sequence[str], max_residues: int = MAX_RESIDUES):
+        if max_residues < 1:
+            raise ValueError(f"--max_residues is {max_residues}. Expected 1 or more.")
         if not sources:
             raise ValueError("no input. Give a FASTA file, - for standard input, or a sequence.")
         if list(sources).count(STANDARD_INPUT) > 1:
@@ -79,18 +84,22 @@ class Inputs:
         self._readers = [(source, _reader(source)) for source in sources]
         self._sizes = [_file_size(Path(source)) for source in sources]
         self._finished, self._counter = 0, ByteCounter(io.BytesIO())
+        self.max_residues = max_residues
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records.
 
         Raises:
-            ValueError: if a file is damaged or of an unknown format; the message names the file and the line or row.
+            ValueError: if a file is damaged or of an unknown format, or a sequence is too long; the message names the
+                file and the line or row.
         """
         numbers = itertools.count(1)
         for (source, read), size in zip(self._readers, self._sizes, strict=True):
             try:
                 for name, sequence in read(self):
                     number = next(numbers)
+                    if len(sequence) > self.max_residues:
+                        raise ValueError(too_long(f"{_shown(source)}: record {number}", self.max_residues))
                     yield Record(number, printable_name(name, number), sequence)
             except DAMAGE_ERRORS as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -105,7 +114,7 @@ class Inputs:
         with contextlib.ExitStack() as stack:
             binary = sys.stdin.buffer if source == STANDARD_INPUT else stack.enter_context(Path(source).open("rb"))
             self._counter = ByteCounter(binary)
-            yield open_text(self._counter)
+            yield open_text(self._counter, _shown(source))
 
     @property
     def fraction_read(self) -> float | None:
@@ -115,7 +124,11 @@ class Inputs:
 
 
 def _shown(source: str) -> str:
-    return "standard input" if source == STANDARD_INPUT else source
+    return "standard input" if source == STANDARD_INPUT else source[:80] if _is_sequence(source) else source
+
+
+def _is_sequence(source: str) -> bool:
+    return source.isascii() and source.isalpha() and source.isupper()
 
 
 def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
@@ -129,7 +142,7 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
             if suffix in suffixes:
                 return lambda inputs: _table_pairs(inputs, source, separator)
         return lambda inputs: _fasta_pairs(inputs, source)
-    if source.isascii() and source.isalpha() and source.isupper():
+    if _is_sequence(source):
         return lambda inputs: iter([("", source)])
     name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
     if name.count("/") == 1 or _path_kind(Path(name)) == "folder":
@@ -157,12 +170,13 @@ def _file_size(path: Path) -> int:
 
 def _fasta_pairs(inputs: Inputs, source: str) -> Iterator[Pair]:
     with inputs.open(source) as lines:
-        yield from read_fasta_lines(lines, _shown(source))
+        yield from read_fasta_lines(lines, _shown(source), inputs.max_residues)
 
 
 def _table_pairs(inputs: Inputs, source: str, separator: str) -> Iterator[Pair]:
-    with inputs.open(source) as lines:
-        rows = csv.reader(lines, delimiter=separator)
+    csv.field_size_limit(MAX_TABLE_LINE)  # 131,072 by default, for the whole process
+    with inputs.open(source) as text:
+        rows = csv.reader(bounded_lines(text, _shown(source), MAX_TABLE_LINE), delimiter=separator)
         header = next(rows, [])
         sequence, name = _columns(header, _shown(source))
         for row in filter(None, rows):
@@ -170,7 +184,7 @@ def _table_pairs(inputs: Inputs, source: str, separator: str) -> Iterator[Pair]:
                 raise ValueError(
                     f"{_shown(source)}: line {rows.line_num}: {len(row)} fields, but the header has {len(header)}."
                 )
-            yield row[name] if name is not None else "", row[sequence]
+            yield row[name] if name is not None else "", _sequence(row[sequence])
 
 
 def _columns(header: Sequence[str], where: str) -> tuple[int, int | None]:
@@ -202,9 +216,15 @@ def _rows(columns: Sequence[str], rows: Iterator[dict[str, Any]], where: str) ->
     sequence, name = _columns(columns, where)
     for number, row in enumerate(rows, start=1):
         value = row[columns[sequence]]
-        if not isinstance(value, str):
+        if not isinstance(_sequence(value), str):
             raise ValueError(f"{where}: row {number}: the sequence is {value!r}. Expected a string.")
-        yield str(row[columns[name]] or "") if name is not None else "", value
+        label = row[columns[name]] if name is not None else None
+        yield "" if label is None else str(label), _sequence(value)
+
+
+def _sequence(cell: Any) -> Any:
+    """Return a cell of the column of sequences, empty if it stands for a missing value."""
+    return "" if str(cell).strip().lower() in MISSING_VALUES else cell
 
 
 def _dataset_pairs(name: str, split: str) -> Iterator[Pair]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..models.states import COIL_SPELLINGS, NINE_STATES
+
 
 def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Read chains from a `predictions.jsonl`.
@@ -42,10 +44,23 @@ def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[dict[s
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
+    if not _is_prediction(chain := _load(line)):
+        raise ValueError(f"{where}: not a prediction. Expected a predictions.jsonl.")
+    if unknown := set(chain["states"]) - set(NINE_STATES + COIL_SPELLINGS):
+        raise ValueError(f"{where}: unknown state {min(unknown)!r}. Expected letters of {NINE_STATES}, or C for coil.")
+    return chain
+
+
+def _load(line: str) -> Any:
     try:
-        chain = json.loads(line)
-        if {"name", "states", "confidence"} <= set(chain):
-            return chain
-    except (ValueError, TypeError):
-        pass
-    raise ValueError(f"{where}: not a prediction. Expected a predictions.jsonl.")
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_prediction(chain: Any) -> bool:
+    if not isinstance(chain, dict) or not {"name", "states", "confidence"} <= set(chain):
+        return False
+    texts = isinstance(chain["name"], str) and isinstance(chain["states"], str)
+    confidence = chain["confidence"]
+    return texts and isinstance(confidence, list) and all(isinstance(value, (int, float)) for value in confidence)

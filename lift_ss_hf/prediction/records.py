@@ -7,12 +7,16 @@ is not a protein sequence is rejected; the message names the record and the posi
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..models.sequences import CleanSequence, clean_sequence, looks_like_nucleotides
 
+logger = logging.getLogger(__name__)
+
 MAX_NAME = 200  # characters; names become parts of file names and figures
+MIN_DOUBTFUL = 6  # letters; shorter peptides of A, C, G and T are common enough
 
 
 class RecordError(ValueError):
@@ -85,7 +89,7 @@ def clean_record(record: Record) -> Query | RejectedRecord:
         >>> str(clean_record(Record(1, "a", "mk-TAY*")).sequence)
         'MKTAY'
         >>> print(clean_record(Record(2, "b", "ACGT" * 10)))
-        record 2 (b): all 40 letters are among ACGTUN: this looks like a nucleotide sequence. ...
+        record 2 (b): its 40 letters are nucleotides: this looks like DNA or RNA. Translate it to a protein first.
     """
     try:
         sequence = clean_sequence(record.sequence, drop_gaps=True)
@@ -95,7 +99,7 @@ def clean_record(record: Record) -> Query | RejectedRecord:
         return RejectedRecord(
             record.number,
             record.name,
-            f"all {len(sequence)} letters are among ACGTUN: this looks like a nucleotide sequence. "
+            f"its {len(sequence)} letters are nucleotides: this looks like DNA or RNA. "
             "Translate it to a protein first.",
         )
     return Query(record.number, record.name, sequence)
@@ -162,4 +166,12 @@ def _make_part(number: int, records: list[Record], skip_bad: bool) -> Part:
             rejected.append(cleaned)
         else:
             raise RecordError(f"{cleaned} Fix it, or add --skip-bad to leave out invalid records.")
+    if doubtful := [query for query in queries if looks_like_nucleotides(query.sequence, MIN_DOUBTFUL)]:
+        logger.warning(
+            "Short records of A, C, G, T, U and N only: %d, the first is record %d (%s). They are predicted as "
+            "proteins; if they are DNA or RNA, translate them first.",
+            len(doubtful),
+            doubtful[0].number,
+            doubtful[0].name,
+        )
     return Part(number, records[0].number, queries, rejected, digest.hexdigest())

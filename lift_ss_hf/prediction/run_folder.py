@@ -1,6 +1,7 @@
 """The output directory of a run: its settings, its parts and, once all parts are done, the results.
 
-    OUT/run.json            settings of the run (model, states, formats, ...); at the end also the counts
+    OUT/run.json            settings of the run (model, states, formats, ...); at the end also the counts and the
+                            sizes of the results
     OUT/parts/000000/       one part: a file or folder per format, rejected records, digest and counts
     OUT/predictions.*       the parts joined in the order of the input
 
@@ -12,18 +13,21 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..models.atomic import is_leftover, remove_leftovers, replacing, replacing_folder
-from .formats import Format, get_format
+from .formats import Format, get_format, tsv_field
 from .records import Part
 from .result import Prediction
+
+logger = logging.getLogger(__name__)
 
 SETTINGS, PARTS, PART, REJECTED, LOCK = "run.json", "parts", "part.json", "rejected.tsv", ".lock"
 FIRST_PROCESS_TIMEOUT = 600  # for the first process to create the directory, while the others wait [s]
@@ -57,6 +61,15 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file [bytes], or the number of files in a folder."""
+    return sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path} is damaged ({reason}). Give another directory.")
 
 
 class RunFolder:
@@ -98,6 +111,10 @@ class RunFolder:
             content = self._read(path)
             self._check_settings(content, path)
             self._digests = content.get("digests")
+            if self._digests is not None and is_first and (changed := self._changed_results(content)):
+                logger.warning("%s is missing or incomplete, so the run starts again.", self.folder / changed)
+                self._digests = None
+                self._write_settings({})
         else:
             self._write_settings({})
 
@@ -120,11 +137,34 @@ class RunFolder:
                 raise ValueError(f"{path}: the first process has not written it. See that process's messages.")
             time.sleep(0.1)
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _changed_results(self, content: Mapping[str, Any]) -> str | None:
+        """Return the name of a result of a finished run that is not as it was written; None if all are."""
+        sizes = content.get("sizes", {})
+        for form in self.formats.values():
+            path = self.folder / form.file_name
+            if not path.exists() or sizes.get(form.file_name, _size(path)) != _size(path):
+                return form.file_name
+        return None
+
+    def _read(self, path: Path, required: Collection[str] = ()) -> dict[str, Any]:
+        """Read one of the JSON files of a run."""
         try:
-            return json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}). Give another directory.") from None
+            content = json.loads(path.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _damaged(path, str(error)) from None
+        if not isinstance(content, dict) or not set(required) <= set(content):
+            raise _damaged(path, f"expected an object with {', '.join(required) or 'the settings'}")
+        digests = content.get("digests", [])
+        if not isinstance(digests, list) or not isinstance(content.get("sizes", {}), dict):
+            raise _damaged(path, "digests or sizes of another type")
+        return content
+
+    def _counts(self, content: Mapping[str, Any], path: Path) -> Counts:
+        """Return the counts among the content of a file."""
+        names = [field.name for field in fields(Counts)]
+        if not all(isinstance(content.get(name), int) for name in names):
+            raise _damaged(path, f"expected the counts {', '.join(names)}")
+        return Counts(**{name: content[name] for name in names})
 
     def _check_settings(self, content: Mapping[str, Any], path: Path) -> None:
         """Raise ValueError if the run in the directory has other settings."""
@@ -152,7 +192,7 @@ class RunFolder:
             path = self.part_folder(part.number) / PART
             if not path.is_file():
                 return False
-            found = self._read(path)["digest"]
+            found = self._read(path, ["digest"])["digest"]
         else:
             found = self._digests[part.number] if part.number < len(self._digests) else None
         if found != part.digest:
@@ -171,7 +211,9 @@ class RunFolder:
         with replacing_folder(self.part_folder(part.number)) as folder:
             for form in self.formats.values():
                 form.write_part(folder / form.file_name, predictions)
-            rejected = "".join(f"{record.number}\t{record.name}\t{record.reason}\n" for record in part.rejected)
+            rejected = "".join(
+                f"{record.number}\t{tsv_field(record.name)}\t{tsv_field(record.reason)}\n" for record in part.rejected
+            )
             (folder / REJECTED).write_text(rejected, "utf-8")
             (folder / PART).write_text(json.dumps({"digest": part.digest, **asdict(counts)}), "utf-8")
 
@@ -183,7 +225,9 @@ class RunFolder:
 
     def counts(self) -> Counts:
         """Return the counts of a finished run."""
-        return Counts(**self._read(self.folder / SETTINGS)["counts"])
+        path = self.folder / SETTINGS
+        counts = self._read(path, ["counts"])["counts"]
+        return self._counts(counts if isinstance(counts, dict) else {}, path)
 
     def num_missing(self, num_parts: int) -> int:
         """Return how many parts are not complete yet."""
@@ -207,12 +251,13 @@ class RunFolder:
             form.join((folder / form.file_name for folder in folders), self.folder / form.file_name)
         counts, digests = Counts(), []
         for folder in folders:
-            content = self._read(folder / PART)
-            digests.append(content.pop("digest"))
-            counts += Counts(**content)
+            content = self._read(folder / PART, ["digest"])
+            digests.append(content["digest"])
+            counts += self._counts(content, folder / PART)
         if counts.rejected:
             _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
-        self._write_settings({"counts": asdict(counts), "digests": digests})
+        sizes = {form.file_name: _size(self.folder / form.file_name) for form in self.formats.values()}
+        self._write_settings({"counts": asdict(counts), "digests": digests, "sizes": sizes})
 
     @contextmanager
     def _try_lock(self) -> Iterator[bool]:

@@ -141,8 +141,8 @@ def ticker() -> Any:
 
 
 def set_title(axes: Axes, title: str) -> None:
-    """Set the title of a figure's upper axes."""
-    axes.set_title(title, fontsize=10, fontweight="bold")
+    """Set the title of a figure's upper axes; a `$` in it is a letter as any other."""
+    axes.set_title(title, fontsize=10, fontweight="bold", parse_math=False)
 
 
 def add_grid(axes: Axes, axis: Any) -> None:

@@ -101,10 +101,11 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         (["predict", "{data}/two.fasta", "--resume"], "--resume needs the directory of the run. Give it with -o"),
         (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "cannot be reduced to q8"),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_tokens", "0"], "max_tokens is 0"),
+        (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_residues", "3"], "more than 3 residues"),
         (["predict", "MKVL", "--format", "pdf"], "unknown format 'pdf'. Choose from: three-line"),
         (["predict", "MKVL", "--states", "q7"], "unknown alphabet 'q7'"),
         (["predict", "MKVL", "--model", "{data}/model", "--precision", "fp8"], "unknown precision 'fp8'"),
-        (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): all 40 letters"),
+        (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): its 40 letters are nucleotides"),
         (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),
         (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: not a prediction"),
         (["plot", "{data}/model/model.safetensors", "-o", "a.png"], "line 1: not a prediction"),
@@ -129,9 +130,29 @@ def test_errors_of_plot_are_one_line(data, tmp_path, monkeypatch, capsys):
         status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", *arguments)
         assert (status, len(err.splitlines())) == (2, 1)
         assert message in err
-    (tmp_path / "p.jsonl").write_text(json.dumps(line | {"confidence": ["a", None]}) + "\n")
-    status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", "-o", tmp_path / "a.png")
-    assert (status, len(err.splitlines())) == (2, 1), err
+    for content, message in (
+        (json.dumps(line | {"confidence": ["a", None]}), "line 1: not a prediction"),
+        (json.dumps(line | {"states": "H?"}), "line 1: unknown state '?'. Expected letters of LBEGIHSTP, or C"),
+        (json.dumps(line | {"states": None}), "not a prediction"),
+        (json.dumps(line | {"name": ["x"]}), "not a prediction"),
+        ("[" * 100_000, "not a prediction"),
+        ("1" * 5000, "not a prediction"),
+    ):
+        (tmp_path / "p.jsonl").write_text(content + "\n")
+        status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", "-o", tmp_path / "a.png")
+        assert (status, len(err.splitlines())) == (2, 1), err
+        assert message in err
+
+
+def test_text_of_a_file_does_not_command_the_terminal(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "esc.csv"
+    path.write_text("na\x1b[2Jme,\x07x\nA,MKV\n")
+    status, _, err = call(monkeypatch, capsys, "predict", path)
+    assert (status, err.splitlines()[-1]) == (
+        2,
+        f"error: {path}: no column of sequences; found na?[2Jme, ?x. Name it one of: sequence, seq, residues, protein, "
+        "input.",
+    )
 
 
 @pytest.mark.process

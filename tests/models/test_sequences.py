@@ -70,7 +70,8 @@ def test_positions_of_errors_count_gaps():
     ("sequence", "expected"),
     [
         *(("ACGT" * 5, True), ("acgu" * 5, True), ("ACGTN" * 4, True)),
-        *(("GATTACA", False), ("AG" * 10, False), ("ACGT" * 10 + "W", False), ("AN" * 10, False)),
+        *(("GATTACA", False), ("AG" * 10, False), ("ACGT" * 10 + "E", False), ("AN" * 10, False)),
+        *(("ACGT" * 10 + "W", True), ("ACGTSKGGSS" * 3, False)),  # a few ambiguity codes; too many
     ],
 )
 def test_nucleotides_are_recognised(sequence, expected):

@@ -1,5 +1,6 @@
 """Output formats: each is read back by a program that is not ours."""
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 
@@ -65,6 +66,12 @@ def test_tables_by_pandas(tmp_path, alphabet):
             found = rows[[f"p_{x}" for x in p.letters]].to_numpy()
             assert np.allclose(found, p.probabilities, atol=tolerance)
             assert np.allclose(rows.confidence, p.confidence, atol=tolerance)
+
+
+def test_a_quotation_mark_in_a_name_is_quoted(tmp_path):
+    quoted = [dataclasses.replace(p, name=f'"{p.name}') for p in make_predictions("q3")]
+    table = pandas.read_csv(written("tsv", quoted, tmp_path, "q3"), sep="\t", keep_default_na=False)
+    assert list(dict.fromkeys(table.name)) == list(dict.fromkeys(p.name for p in quoted))
 
 
 @pytest.fixture(autouse=True)

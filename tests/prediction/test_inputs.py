@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lift_ss_hf.corpora.fasta import read_fasta
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.records import (
     MAX_NAME,
@@ -117,12 +118,83 @@ def test_unknown_sources_are_refused(source, message):
         ("a.csv", b"name,sequence\nx\n", r"a\.csv: line 2: 1 fields, but the header has 2"),
         ("a.csv", b"", r"a\.csv: no column of sequences; found no columns"),
         ("a.parquet", b"PAR1", r"a\.parquet: not a complete Parquet file"),
+        ("a.fasta", ">a\nMKV\n".encode("utf-16"), r"a\.fasta: this is UTF-16 text\. Save it as UTF-8"),
+        ("a.csv", ">a\nMKV\n".encode("utf-16"), r"a\.csv: this is UTF-16 text"),
+        ("a.zip", b"PK\x03\x04" + bytes(40), r"a\.zip: this is a ZIP archive, not text\. Unpack it"),
+        ("a.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", r"a workbook \(Excel\), not text\. Save"),
+        ("a.tar.gz", gzip.compress(bytes(257) + b"ustar" + bytes(250)), r"a\.tar\.gz: this is a tar archive"),
+        ("a.fasta", b"PAR1", r"this is a parquet table, but its name does not say so"),
+        ("a.fasta", b"<html>", r"this is HTML or XML, not data"),
+        # Three lines per chain: the states would be predicted as residues.
+        ("a.txt", b">a\nMKTAYIAKQRQ\nLLHHHHHHHLL\n", r"a\.txt: line 1: the second line .* looks like states"),
+        ("a.pir", b">P1;A\ncytochrome c\nGDVFKGKR\n", r"a\.pir: line 1: in PIR .* there is no '\*'"),
+        ("a.pir", b">N1;A\na gene\nACGT*\n", r"a\.pir: line 1: N1 is PIR's code for a nucleic acid"),
+        (
+            "a.fasta",
+            b">a\n" + b"M" * 60_000 + b"\n" + b"K" * 60_000,
+            r"line 1: the record has more than 100,000 residues",
+        ),
+        ("a.fasta.gz", gzip.compress(b">a\n" + bytes(1 << 20)), r"line 2 has 200,000 characters or more"),
+        ("a.fasta", b">" + b"a" * 150_000 + b"\nMKV\n", r"line 1: a header of more than 100,000 characters"),
+        ("a.csv", b"id,sequence\na," + b"M" * 150_000, r"a\.csv: record 1 has more than 100,000 residues"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         pairs(tmp_path / name)
+
+
+def test_the_limit_on_the_length_can_be_raised(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("id,sequence\na," + "M" * 150_000)
+    (record,) = Inputs([str(path)], max_residues=150_000)
+    assert len(record.sequence) == 150_000
+    with pytest.raises(ValueError, match=r"^MMM+: record 1 has more than 5 residues"):
+        list(Inputs(["M" * 6], max_residues=5))
+    with pytest.raises(ValueError, match=r"--max_residues is 0\. Expected 1 or more"):
+        Inputs(["MKV"], max_residues=0)
+
+
+def test_pir_is_read(tmp_path):
+    path = tmp_path / "chains.pir"
+    path.write_text(">P1;ONE\ncytochrome c - spider monkey\nGDVFKGKR\nKIF*\n\n>F1;TWO\n\nMKV*\n")
+    assert pairs(path) == [("ONE", "GDVFKGKRKIF"), ("TWO", "MKV")]
+
+
+def test_two_lines_of_residues_are_not_taken_for_states(tmp_path):
+    path = tmp_path / "chains.fasta"
+    chains = [("wrapped", "MKTAYIAKQRQ\nISFVKSHFSRQ"), ("aligned", "MKTAYIAKQRQ\n---------GH"), ("short", "MKTA\nHHHH")]
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in chains))
+    assert pairs(path) == [(name, sequence.replace("\n", "")) for name, sequence in chains]
+
+
+def test_a_header_without_a_name_is_called_by_its_record(tmp_path):
+    path = tmp_path / "chains.fasta"
+    path.write_text(">\nMKVLAA\nGIV\n> \nACD\n")
+    assert pairs(path) == [("record_1", "MKVLAAGIV"), ("record_2", "ACD")]
+    assert [name for name, _ in read_fasta(path)] == ["record_1", "record_2"]
+
+
+def test_missing_sequences_are_rejected_and_the_id_0_is_a_name(tmp_path):
+    table = pa.table({"id": [0, 1, None], "sequence": ["MKV", None, "ACD"]})
+    pq.write_table(table, tmp_path / "chains.parquet")
+    assert pairs(tmp_path / "chains.parquet") == [("0", "MKV"), ("1", ""), ("record_3", "ACD")]
+    path = tmp_path / "chains.csv"
+    path.write_text("id,sequence\n0,MKV\nNA,NaN\n2,null\n3,None\n4,\n")
+    assert pairs(path) == [("0", "MKV"), ("NA", ""), ("2", ""), ("3", ""), ("4", "")]
+    (part,) = split_into_parts(Inputs([str(path)]), 100, 100, skip_bad=True)
+    assert len(part.queries) == 1 and len(part.rejected) == 4
+
+
+def test_short_nucleotides_are_predicted_with_a_warning(caplog):
+    records = [Record(1, "protein", "MKVLAA"), Record(2, "primer", "ACGTACGTAC"), Record(3, "tetramer", "ACGT")]
+    (part,) = split_into_parts(records, 100, 100, skip_bad=False)
+    assert len(part.queries) == 3
+    assert caplog.messages == [
+        "Short records of A, C, G, T, U and N only: 1, the first is record 2 (primer). They are predicted as proteins; "
+        "if they are DNA or RNA, translate them first."
+    ]
 
 
 def test_no_or_twice_the_same_input():
@@ -149,8 +221,9 @@ def test_cleaning_counts_what_it_changes(sequence, clean, gaps, lower):
         ("MKV@", "'@' at position 4"),
         ("", "the sequence is empty"),
         ("-*-", "the sequence is empty"),
-        ("ACGTTGCA" * 5, "all 40 letters are among ACGTUN: this looks like a nucleotide sequence"),
-        ("acguun" * 5, "a nucleotide sequence"),
+        ("ACGTTGCA" * 5, "its 40 letters are nucleotides: this looks like DNA or RNA. Translate it"),
+        ("acguun" * 5, "DNA or RNA"),
+        ("ATGGCNTTRAC" * 3, "DNA or RNA"),  # R is a purine
     ],
 )
 def test_invalid_records_are_rejected_with_their_position(sequence, reason):

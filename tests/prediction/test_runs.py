@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import weakref
 from pathlib import Path
@@ -204,10 +205,45 @@ def test_an_input_without_records_is_an_error(data, tmp_path):
         run(data, tmp_path / "run", source="empty.fasta")
 
 
-def test_a_damaged_settings_file_is_reported(data, tmp_path):
-    (tmp_path / "run.json").write_text("{")
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "1", "[" * 100_000, '{"digests": 3}', '{"digests": ["a"], "sizes": []}'], ids=range(6)
+)
+def test_a_damaged_settings_file_is_reported(data, tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
         run(data, tmp_path, resume=True)
+
+
+def test_damaged_counts_are_reported(data, whole, tmp_path, small_parts):
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    settings = json.loads((out / "run.json").read_text())
+    for counts in (None, {}, settings["counts"] | {"chains": "x"}):
+        (out / "run.json").write_text(json.dumps(settings | {"counts": counts}))
+        with pytest.raises(ValueError, match=r"run\.json is damaged \(expected the counts"):
+            run(data, out, resume=True)
+    for part in ("[]", "{}", '{"digest": null}'):
+        shutil.rmtree(out)
+        unfinished = {name: value for name, value in settings.items() if name not in ("digests", "counts", "sizes")}
+        (out / "parts" / "000000").mkdir(parents=True)
+        (out / "run.json").write_text(json.dumps(unfinished))
+        (out / "parts" / "000000" / "part.json").write_text(part)
+        with pytest.raises(ValueError, match=r"part\.json is damaged|holds a run over another input"):
+            run(data, out, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["delete", "cut"])
+def test_a_finished_run_whose_result_is_gone_starts_again(data, whole, tmp_path, small_parts, caplog, damage):
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    result = out / "predictions.tsv"
+    if damage == "delete":
+        result.unlink()
+    else:
+        result.write_bytes(result.read_bytes()[:-5])
+    assert run(data, out, resume=True) == whole[1]
+    assert contents(out) == contents(whole[0])
+    assert "predictions.tsv is missing or incomplete, so the run starts again" in caplog.text
 
 
 def test_settings_describe_the_run(whole):

@@ -6,6 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrow, FancyBboxPatch, Rectangle
 
 from lift_ss_hf.reports.chain_figures import CONFIDENCE_HEIGHT, RESIDUES_PER_ROW, plot_chains
+from lift_ss_hf.reports.figures import save_figure
 from lift_ss_hf.reports.style import STATE_CLASSES, class_of
 
 
@@ -50,3 +51,9 @@ def test_long_chains_are_cut_into_rows_and_only_the_first_row_has_the_name():
 def test_chains_that_cannot_be_drawn_are_refused(chains, message):
     with pytest.raises(ValueError, match=message):
         plot_chains(chains)
+
+
+def test_a_dollar_in_a_name_is_a_letter(tmp_path):
+    figure = plot_chains([("$\\frac{1}$", "HH", [0.5, 0.5])])
+    assert [axes.get_title() for axes in figure.axes] == ["$\\frac{1}$"]
+    save_figure(figure, tmp_path / "chain.svg")  # as mathematics, this is invalid

@@ -1,0 +1,30 @@
+"""Recognise files that are not the text they are taken for, by their first bytes."""
+
+from __future__ import annotations
+
+import re
+
+START_BYTES = 512  # as many as the patterns need
+
+# What a file is, and what to do, by a regular expression for its first bytes.
+OTHER_KINDS = {
+    rb"PK\x03\x04.*(xl/workbook|\[Content_Types\])": "a workbook (Excel), not text. Save the table as CSV.",
+    rb"PK\x03\x04": "a ZIP archive, not text. Unpack it, and give the file inside.",
+    rb"\xd0\xcf\x11\xe0": "a document of Microsoft Office, not text. Save the table as CSV.",
+    rb".{257}ustar": "a tar archive, not text. Unpack it, and give the file inside.",
+    rb"%PDF-": "a PDF document. Save what is in it as text.",
+    rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text. Save it as UTF-8.",
+    rb"PAR1": "a parquet table, but its name does not say so. Rename it, with .parquet at the end.",
+    rb"(\xef\xbb\xbf)?\s*<": "HTML or XML, not data (an error page?). Get the file again.",
+}
+
+
+def other_kind(start: bytes) -> str | None:
+    """Return what a file is and what to do with it if its first bytes say that it is not plain text, else None.
+
+    Example:
+        >>> other_kind(b"%PDF-1.7")
+        'a PDF document. Save what is in it as text.'
+        >>> other_kind(b">1abc_A")
+    """
+    return next((kind for pattern, kind in OTHER_KINDS.items() if re.match(pattern, start, re.DOTALL)), None)
