@@ -69,7 +69,7 @@ def print_test_set(name: str, ways: dict[str, Way]) -> None:
         begin = cpu_seconds()
         found = way(corpus["sequence"][:])
         seconds = cpu_seconds() - begin
-        result = score(corpus["states"][:], found, "q3")
+        result = score(references=corpus["states"][:], predictions=found, states="q3")
         states = "".join(found)
         first = first or states
         differ = sum(map(operator.ne, states, first)) / len(states)

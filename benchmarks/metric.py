@@ -74,10 +74,10 @@ def timings(references: list[str], predictions: list[str]) -> list[str]:
     """Return the rows of the first table."""
     rows = {
         "SOV'99 and SOV_refine, from strings": lambda: both_sovs(references, predictions),
-        "everything at q9, from strings": lambda: score(references, predictions, "q9"),
-        "everything at q3, from strings": lambda: score(references, predictions, "q3"),
+        "everything at q9, from strings": lambda: score(references=references, predictions=predictions, states="q9"),
+        "everything at q3, from strings": lambda: score(references=references, predictions=predictions, states="q3"),
         "everything at q9, per chain, 1000 bootstraps": lambda: score(
-            references, predictions, "q9", per_chain=True, bootstrap=1000
+            references=references, predictions=predictions, states="q9", per_chain=True, bootstrap=1000
         ),
     }
     lines = []
@@ -92,9 +92,9 @@ def growth(references: list[str], predictions: list[str], sizes: tuple[int, ...]
     lines = []
     for num_chains in sizes:
         times = -(-num_chains // len(references))
-        many = [(chains * times)[:num_chains] for chains in (references, predictions)]
-        residues = sum(map(len, many[0]))
-        seconds = cpu_seconds(lambda many=many: score(*many, "q9"), 3)  # type: ignore[misc]
+        many = {"references": (references * times)[:num_chains], "predictions": (predictions * times)[:num_chains]}
+        residues = sum(map(len, many["references"]))
+        seconds = cpu_seconds(lambda many=many: score(**many, states="q9"), 3)  # type: ignore[misc]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         lines.append(
             f"| {num_chains:,} | {residues:,} | {seconds * 1e3:,.1f} | {seconds / residues * 1e9:.1f} | {peak:,.0f} |"
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     references, name = test2016_or_synthetic(parsed.seed)
     rng = np.random.default_rng(parsed.seed)
     predictions = [noisy_copy(chain, rng) for chain in references]
-    result = score(references, predictions, "q9")
+    result = score(references=references, predictions=predictions, states="q9")
     print(f"{name}: {len(references):,} chains, {sum(map(len, references)):,} residues, against a noisy copy")
     print(f"(seed {parsed.seed}: q9 {result['q9']:.4f}, sov99 {result['sov99']:.4f}, ", end="")
     measured = origin(f"numpy {np.__version__}", "one core")

@@ -26,7 +26,9 @@ def runs(tmp_path):
         for seed, name in enumerate(NAMES):
             references = [chain.states for chain in make_chains(30, seed)]
             predictions = noisy([states.replace("X", "L") for states in references], share, number)
-            scores = score(references, predictions, "q3", source="q9", bootstrap=0, per_chain=True)
+            scores = score(
+                references=references, predictions=predictions, states="q3", source="q9", bootstrap=0, per_chain=True
+            )
             corpora[name] = {"scores": {"q3": scores}}
             if name == NAMES[0]:
                 kept.append((references, predictions))
@@ -47,7 +49,9 @@ def test_files_give_what_states_give(runs, paired):
     folders, ((references, first), (_, second)) = runs
     rows = [line for line in paired(*folders, "--resamples", "500").stdout.splitlines() if line.startswith("| c")]
     assert [row.split()[1] for row in rows] == ["corpus", *NAMES]
-    expected = compare(references, first, second, "q3", source="q9", resamples=500)
+    expected = compare(
+        references=references, predictions_a=first, predictions_b=second, states="q3", source="q9", resamples=500
+    )
     difference, low, high = (100 * expected[f"q3_difference{end}"] for end in ("", "_low", "_high"))
     assert f"| {difference:+.2f} [{low:+.2f}, {high:+.2f}] | {expected['q3_p_value']:.4f} |" in rows[1]
     assert difference > 2

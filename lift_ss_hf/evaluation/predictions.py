@@ -120,10 +120,10 @@ def score_predictions(
     """
     return {
         alphabet: score(
-            [fold_labels(chain, REFERENCE_ALPHABET, alphabet) for chain in references],
-            predictions.labels(alphabet),
-            alphabet,
-            COMPATIBLE,  # IGNORE_INDEX is an unresolved residue here, never padding
+            references=[fold_labels(chain, REFERENCE_ALPHABET, alphabet) for chain in references],
+            predictions=predictions.labels(alphabet),
+            states=alphabet,
+            mode=COMPATIBLE,  # IGNORE_INDEX is an unresolved residue here, never padding
             bootstrap=bootstrap,
             per_chain=True,
         )

@@ -168,11 +168,12 @@ class ScoredChains:
             if self.mode == MASKED:
                 missing &= needed
             if missing.any():
+                hint = " Are references and predictions swapped?" if needed.all() else ""  # as a rule references have X
                 number, position = self.predictions.locate(int(np.argmax(missing)), first)
                 raise ValueError(
                     f"{self.predictions.role}, chain {number}: no state ({UNRESOLVED} or {IGNORE_INDEX}) "
                     f"at position {position}. Predict a state for every residue; only mode={MASKED!r} allows "
-                    "unresolved residues without one."
+                    f"unresolved residues without one.{hint}"
                 )
             if self.mode == MASKED and not needed.all():
                 kept = np.concatenate([[0], np.cumsum(needed)])

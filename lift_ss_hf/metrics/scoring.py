@@ -16,17 +16,17 @@ from .states import Alphabet
 
 
 def score(
+    *,
     references: Chains,
     predictions: Chains,
     states: str | Alphabet = "q9",
     mode: str | None = None,
-    *,
     source: str | Alphabet | None = None,
     per_chain: bool = False,
     bootstrap: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score predicted states against reference states.
+    """Score predicted states against reference states; both by keyword, for swapped they would give another SOV.
 
     Unresolved residues (X, or IGNORE_INDEX) are never scored, but they affect segments. `mode` says how:
 
@@ -68,7 +68,7 @@ def score(
     Source: Yang et al. 2023 (pooling, X); Zemla et al. 1999 (SOV'99); Liu & Wang 2018 (SOV_refine); Matthews 1975.
 
     Example:
-        >>> result = score(["HHHHHH"], ["HHHLHH"], "q3")
+        >>> result = score(references=["HHHHHH"], predictions=["HHHLHH"], states="q3")
         >>> round(result["q3"], 4), round(result["sov99"], 4)
         (0.8333, 0.5833)
     """
@@ -94,12 +94,12 @@ def score(
 
 
 def compare(
+    *,
     references: Chains,
     predictions_a: Chains,
     predictions_b: Chains,
     states: str | Alphabet = "q9",
     mode: str | None = None,
-    *,
     source: str | Alphabet | None = None,
     resamples: int = 10_000,
     seed: int = 0,
@@ -131,7 +131,7 @@ def compare(
 
     Example:
         >>> references, worse = ["HHHHHH"] * 20, ["HHHLHH"] * 20
-        >>> result = compare(references, worse, references, "q3")
+        >>> result = compare(references=references, predictions_a=worse, predictions_b=references, states="q3")
         >>> round(result["q3_difference"], 4), result["q3_p_value"] < 0.001
         (0.1667, True)
     """

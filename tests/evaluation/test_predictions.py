@@ -70,7 +70,7 @@ def test_labels_score_as_the_letters_to_the_digit(states):
     for name, scores in found.items():
         alphabet = get_alphabet(name)
         letters = [alphabet.decode(reduce_probabilities(chain, name, states).argmax(-1)) for chain in probabilities]
-        assert scores == score(references, letters, name, bootstrap=20, per_chain=True)
+        assert scores == score(references=references, predictions=letters, states=name, bootstrap=20, per_chain=True)
         assert scores["sov_mode"] == "compatible"
 
 

@@ -62,7 +62,9 @@ def test_it_loads_and_computes_where_the_package_is_not(tmp_path, place):
     if place == "copied alone":
         metric = shutil.copytree(Q8_SOV, tmp_path / "space" / "q8_sov")
         assert not any(path.is_symlink() for path in metric.iterdir())
-    assert compute_in_clean_process(metric, tmp_path) == score(REFERENCES, PREDICTIONS, "q8")
+    assert compute_in_clean_process(metric, tmp_path) == score(
+        references=REFERENCES, predictions=PREDICTIONS, states="q8"
+    )
 
 
 @pytest.mark.process
@@ -120,7 +122,7 @@ def test_the_page_of_the_space_scores_what_is_typed(monkeypatch):
     monkeypatch.delitem(sys.modules, "states")
     app["page"]()
     answer = pages[0]["fn"]("\n".join(REFERENCES), "\n".join(PREDICTIONS), "q8", "compatible")
-    assert json.loads(answer) == score(REFERENCES, PREDICTIONS, "q8")
+    assert json.loads(answer) == score(references=REFERENCES, predictions=PREDICTIONS, states="q8")
     assert pages[0]["fn"]("HH", "H", "q8", "masked").startswith("error: chain 1: 2 reference states but 1 predicted")
 
 
@@ -135,11 +137,11 @@ def test_it_computes_what_scoring_computes(metric_cache):
     metric = load_q8_sov(**metric_cache)
     for options in ({}, {"states": "q3"}, {"states": "q8", "mode": "masked", "per_chain": True, "bootstrap": 20}):
         result = metric.compute(references=REFERENCES, predictions=PREDICTIONS, **options)
-        assert result == score(REFERENCES, PREDICTIONS, **options)
+        assert result == score(references=REFERENCES, predictions=PREDICTIONS, **options)
 
 
 def test_batches_and_single_chains_add_up(metric_cache):
-    whole = score(REFERENCES * 3, PREDICTIONS * 3, "q8")
+    whole = score(references=REFERENCES * 3, predictions=PREDICTIONS * 3, states="q8")
     metric = load_q8_sov("q8", **metric_cache)
     for _ in range(3):
         metric.add_batch(references=REFERENCES, predictions=PREDICTIONS)
@@ -153,14 +155,16 @@ def test_batches_and_single_chains_add_up(metric_cache):
 def test_labels_are_taken_too(metric_cache):
     labels = {"references": [[5, 5, -100, 0], [2, 2]], "predictions": [[5, 0, 0, 0], [2, 2]]}
     metric = load_q8_sov(**metric_cache)
-    assert metric.compute(**labels) == score(["HHXL", "EE"], ["HLLL", "EE"], "q9", "masked")
+    assert metric.compute(**labels) == score(
+        references=["HHXL", "EE"], predictions=["HLLL", "EE"], states="q9", mode="masked"
+    )
     assert metric.compute(**labels, states="q3", source="q9")["q3"] == 0.8
 
 
 def test_two_alphabets_combine(metric_cache):
     both = evaluate.combine({states: load_q8_sov(states, **metric_cache) for states in ("q9", "q3")})
     result = both.compute(references=REFERENCES, predictions=PREDICTIONS)
-    nine, three = (score(REFERENCES, PREDICTIONS, states) for states in ("q9", "q3"))
+    nine, three = (score(references=REFERENCES, predictions=PREDICTIONS, states=states) for states in ("q9", "q3"))
     assert (result["q9"], result["q3"]) == (nine["q9"], three["q3"])
     assert (result["q9_sov99"], result["q3_sov99"]) == (nine["sov99"], three["sov99"])
     both.add_batch(references=REFERENCES, predictions=PREDICTIONS)
@@ -175,7 +179,10 @@ def test_two_ranks_add_up(tmp_path):
         return metric.compute()
 
     with ThreadPoolExecutor(2) as ranks:
-        assert list(ranks.map(rank_answer, range(2))) == [score(REFERENCES, PREDICTIONS, "q8"), None]
+        assert list(ranks.map(rank_answer, range(2))) == [
+            score(references=REFERENCES, predictions=PREDICTIONS, states="q8"),
+            None,
+        ]
 
 
 def test_bad_input_is_one_clear_line(metric_cache):

@@ -114,9 +114,9 @@ def test_agrees_with_the_second_implementation(states, mode, pairs):
     references, predictions = pairs
     if not "".join(references).strip("X"):
         with pytest.raises(ValueError, match="no labelled residue"):
-            score(references, predictions, states, mode)
+            score(references=references, predictions=predictions, states=states, mode=mode)
         return
-    result = score(references, predictions, states, mode)
+    result = score(references=references, predictions=predictions, states=states, mode=mode)
     for name, expected in slow_score(references, predictions, states, mode).items():
         assert result[name] == (None if expected is None else pytest.approx(expected, abs=1e-9)), name
 
@@ -135,12 +135,14 @@ def test_agrees_with_the_second_implementation(states, mode, pairs):
 )
 @pytest.mark.parametrize("states", ALPHABETS)
 def test_the_fixtures_of_lift_ss(reference, prediction, mode, expected, states):
-    assert score([reference], [prediction], states, mode)["sov99"] == pytest.approx(expected, abs=1e-12)
+    assert score(references=[reference], predictions=[prediction], states=states, mode=mode)["sov99"] == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def recorded_pairs():
     lines = (Path(__file__).parents[1] / "data" / "sov_pairs.txt").read_text().splitlines()
-    return lines[1::3], lines[2::3]
+    return {"references": lines[1::3], "predictions": lines[2::3]}
 
 
 # What the formulas of LIFT_SS's SOV.pl give for tests/data/sov_pairs.txt at its default mode: recorded from a condensed
@@ -174,7 +176,7 @@ RECORDED = {
 
 @pytest.mark.parametrize("states", RECORDED)
 def test_the_compatible_mode_gives_what_the_reference_program_gave(states):
-    result = score(*recorded_pairs(), states)
+    result = score(**recorded_pairs(), states=states)
     assert result["sov_mode"] == "compatible"
     for name, expected in RECORDED[states].items():
         assert result[name] == pytest.approx(expected, abs=1e-11), name
@@ -184,7 +186,7 @@ def test_the_compatible_mode_gives_what_the_reference_program_gave(states):
 
 
 def test_the_result_is_flat_and_plain():
-    result = score(*recorded_pairs(), "q8", per_chain=True, bootstrap=20)
+    result = score(**recorded_pairs(), states="q8", per_chain=True, bootstrap=20)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["letters"] == "LBEGIHST"
     assert result["num_chains"] == 8
@@ -193,20 +195,20 @@ def test_the_result_is_flat_and_plain():
 
 
 def test_rows_of_the_confusion_matrix_are_the_references_states():
-    result = score(["CCEH"], ["CEEC"], "q3")
+    result = score(references=["CCEH"], predictions=["CEEC"], states="q3")
     assert result["letters"] == "CEH"
     assert result["confusion_matrix"] == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
 def test_macro_f1_counts_a_state_that_is_never_predicted_and_the_references_does_not():
-    result = score(["CCCCH"], ["CCCCC"], "q3")
+    result = score(references=["CCCCH"], predictions=["CCCCC"], states="q3")
     assert result["f1_H"] == 0.0
     assert result["macro_f1"] == pytest.approx((8 / 9 + 0) / 2)
     assert result["macro_f1_predicted"] == pytest.approx(8 / 9)
 
 
 def test_what_is_not_defined_is_none():
-    result = score(["HHHH", "XX", ""], ["HHHC", "HH", ""], "q3", per_chain=True)
+    result = score(references=["HHHH", "XX", ""], predictions=["HHHC", "HH", ""], states="q3", per_chain=True)
     assert [result[f"{name}_E"] for name in ("recall", "precision", "f1", "mcc", "sov99")] == [None] * 5
     assert (result["recall_C"], result["sov99_C"], result["precision_C"], result["f1_C"]) == (None, None, 0.0, 0.0)
     assert result["mcc_C"] == result["mcc_H"] == 0.0  # one state in the reference: the denominator is 0
@@ -217,16 +219,16 @@ def test_what_is_not_defined_is_none():
 
 
 def test_every_chain_alone_scores_what_its_place_in_the_list_says():
-    references, predictions = recorded_pairs()
-    together = score(references, predictions, "q9", per_chain=True)
+    references, predictions = recorded_pairs().values()
+    together = score(references=references, predictions=predictions, states="q9", per_chain=True)
     for chain, pair in enumerate(zip(references, predictions, strict=True)):
-        alone = score([pair[0]], [pair[1]], "q9")
+        alone = score(references=[pair[0]], predictions=[pair[1]], states="q9")
         for name in ("q9", "sov99", "sov_refine"):
             assert together[f"chain_{name}"][chain] == pytest.approx(alone[name], abs=1e-12)
 
 
 def test_coil_may_be_spelled_as_sources_spell_it():
-    results = [score(["H" + coil * 3 + "E"], ["HHLCE"], "q8") for coil in "LC-. "]
+    results = [score(references=["H" + coil * 3 + "E"], predictions=["HHLCE"], states="q8") for coil in "LC-. "]
     assert all(result == results[0] for result in results)
     assert results[0]["q8"] == 0.8
 
@@ -234,20 +236,20 @@ def test_coil_may_be_spelled_as_sources_spell_it():
 @pytest.mark.parametrize(("states", "expected"), [("q9", 0.25), ("q8", 0.5), ("q3", 0.75), ("q3_lift_ss", 0.5)])
 def test_finer_states_are_folded(states, expected):
     # P and L are one in q8 and q3, not in q3_lift_ss; B and E are one in the three states; S and G nowhere.
-    assert score(["PBSH"], ["LEGH"], states)[states] == expected
+    assert score(references=["PBSH"], predictions=["LEGH"], states=states)[states] == expected
 
 
 def test_segments_of_two_chains_never_join():
-    assert score(["HHH", "HHH"], ["HHH", "HHH"])["sov99"] == 1.0
-    apart = score(["HHHL", "LHHH"], ["HHHL", "HHHH"], per_chain=True)
+    assert score(references=["HHH", "HHH"], predictions=["HHH", "HHH"])["sov99"] == 1.0
+    apart = score(references=["HHHL", "LHHH"], predictions=["HHHL", "HHHH"], per_chain=True)
     assert apart["chain_sov99"][0] == 1.0
 
 
 @pytest.mark.parametrize("mode", ["compatible", "masked"])
 def test_small_blocks_give_the_same(monkeypatch, mode):
-    whole = score(*recorded_pairs(), "q9", mode, per_chain=True)
+    whole = score(**recorded_pairs(), states="q9", mode=mode, per_chain=True)
     monkeypatch.setattr(scored_chains, "BLOCK_RESIDUES", 100)
-    blocks = score(*recorded_pairs(), "q9", mode, per_chain=True)
+    blocks = score(**recorded_pairs(), states="q9", mode=mode, per_chain=True)
     assert blocks.pop("confusion_matrix") == whole.pop("confusion_matrix")
     for name, value in whole.items():  # sums are added in another order: equal but for the last digit
         assert blocks[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-12)), name
@@ -258,19 +260,22 @@ def test_small_blocks_give_the_same(monkeypatch, mode):
 
 @pytest.mark.parametrize("mode", ["compatible", "masked"])
 def test_labels_score_as_the_strings_they_stand_for(mode):
-    references, predictions = recorded_pairs()
-    labels = [Q9.encode(chain).tolist() for chain in references], [Q9.encode(chain) for chain in predictions]
-    assert score(*labels, "q3", mode, source="q9") == score(references, predictions, "q3", mode)
-    assert score(references, labels[1], "q9", mode) == score(references, predictions, "q9", mode)
+    pairs = recorded_pairs()
+    references = [Q9.encode(chain).tolist() for chain in pairs["references"]]
+    predictions = [Q9.encode(chain) for chain in pairs["predictions"]]
+    found = score(references=references, predictions=predictions, states="q3", mode=mode, source="q9")
+    assert found == score(**pairs, states="q3", mode=mode)
+    found = score(references=pairs["references"], predictions=predictions, states="q9", mode=mode)
+    assert found == score(**pairs, states="q9", mode=mode)
 
 
 def test_padded_rows_of_labels_score_as_the_chains_alone():
     # The default of labels is the masked mode: what the model says on padding must not matter.
     references = np.array([[-100, 0, 5, 5, -100], [5, 5, -100, -100, -100]])
     predictions = np.array([[3, 0, 5, 0, 0], [5, 5, 5, 5, -100]])
-    result = score(references, predictions)
+    result = score(references=references, predictions=predictions)
     assert result["sov_mode"] == "masked"
-    assert result == score(["LHH", "HH"], ["LHL", "HH"], "q9", "masked")
+    assert result == score(references=["LHH", "HH"], predictions=["LHL", "HH"], states="q9", mode="masked")
 
 
 # --- how sure -----------------------------------------------------------------------------------------------------
@@ -282,44 +287,50 @@ def noisy_chains(num_chains, error, seed):
     reference = "LLLHHHHHHHLLEEEELLHHHHHLEEEEEELLLLEEHHHHHHHHLL"
     lost = rng.random((num_chains, len(reference))) < error
     predictions = ["".join("L" if gone else s for s, gone in zip(reference, row, strict=True)) for row in lost]
-    return [reference] * num_chains, predictions
+    return {"references": [reference] * num_chains, "predictions": predictions}
 
 
 def test_intervals_hold_the_score_and_are_those_of_the_seed():
     pairs = noisy_chains(40, 0.3, 1)
-    result = score(*pairs, "q3", bootstrap=300, seed=5)
+    result = score(**pairs, states="q3", bootstrap=300, seed=5)
     for name in ("q3", "sov99", "sov_refine"):
         assert result[f"{name}_low"] < result[name] < result[f"{name}_high"]
         assert result[f"{name}_high"] - result[f"{name}_low"] < 0.2
-    assert result == score(*pairs, "q3", bootstrap=300, seed=5)
-    assert result != score(*pairs, "q3", bootstrap=300, seed=6)
+    assert result == score(**pairs, states="q3", bootstrap=300, seed=5)
+    assert result != score(**pairs, states="q3", bootstrap=300, seed=6)
 
 
 def test_the_interval_of_the_accuracy_has_the_width_that_theory_gives():
     # 400 chains of one residue, 0.75 right: the standard error is sqrt(p q / n).
-    result = score(["H"] * 400, ["H"] * 300 + ["L"] * 100, "q3", bootstrap=2000)
+    result = score(references=["H"] * 400, predictions=["H"] * 300 + ["L"] * 100, states="q3", bootstrap=2000)
     assert result["q3_high"] - result["q3_low"] == pytest.approx(2 * 1.96 * math.sqrt(0.75 * 0.25 / 400), rel=0.1)
 
 
 def test_compare_finds_a_difference_and_its_direction():
-    references, good = noisy_chains(40, 0.1, 1)
-    bad = noisy_chains(40, 0.4, 2)[1]
-    result = compare(references, bad, good, "q3", resamples=500)
+    references, good = noisy_chains(40, 0.1, 1).values()
+    bad = noisy_chains(40, 0.4, 2)["predictions"]
+    result = compare(references=references, predictions_a=bad, predictions_b=good, states="q3", resamples=500)
     for name in ("q3", "sov99", "sov_refine"):
         assert result[f"{name}_difference"] == pytest.approx(result[f"{name}_b"] - result[f"{name}_a"])
         assert 0 < result[f"{name}_difference_low"] < result[f"{name}_difference"] < result[f"{name}_difference_high"]
         assert result[f"{name}_p_value"] == pytest.approx(1 / 501)
-    assert result["q3_b"] == score(references, good, "q3")["q3"]
+    assert result["q3_b"] == score(references=references, predictions=good, states="q3")["q3"]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_compare_sees_no_difference_where_there_is_none():
-    references, one = noisy_chains(40, 0.2, 1)
-    same = compare(references, one, one, "q3", resamples=100)
+    references, one = noisy_chains(40, 0.2, 1).values()
+    same = compare(references=references, predictions_a=one, predictions_b=one, states="q3", resamples=100)
     assert (same["q3_difference"], same["sov99_p_value"]) == (0.0, 1.0)
     # Under the null the p-value is uniform: a mean far from 1/2 would be a wrong test.
     p_values = [
-        compare(references, one, noisy_chains(40, 0.2, seed)[1], "q3", resamples=100)["q3_p_value"]
+        compare(
+            references=references,
+            predictions_a=one,
+            predictions_b=noisy_chains(40, 0.2, seed)["predictions"],
+            states="q3",
+            resamples=100,
+        )["q3_p_value"]
         for seed in range(2, 32)
     ]
     assert 0.3 < np.mean(p_values) < 0.7
@@ -327,7 +338,9 @@ def test_compare_sees_no_difference_where_there_is_none():
 
 def test_compare_is_exact_on_few_chains():
     # Two chains, b right and a wrong on both: of the four equally likely swaps two are as extreme.
-    result = compare(["HH", "HH"], ["LL", "LL"], ["HH", "HH"], "q3", resamples=20_000)
+    result = compare(
+        references=["HH", "HH"], predictions_a=["LL", "LL"], predictions_b=["HH", "HH"], states="q3", resamples=20_000
+    )
     assert result["q3_p_value"] == pytest.approx(0.5, abs=0.02)
 
 
@@ -347,6 +360,7 @@ def test_compare_is_exact_on_few_chains():
         ((["HHH"], ["HhH"]), "predictions, chain 1: unknown state 'h' at position 2"),
         ((["HH", "HHX"], ["HH", "HXH"]), r"predictions, chain 2: no state \(X or -100\) at position 2\. Predict"),
         ((["HHX"], ["HHX"]), "predictions, chain 1: no state .* at position 3.* only mode='masked'"),
+        ((["HH"], ["HX"]), "Are references and predictions swapped"),
         (("HHH", ["HHH"]), "references is one string. Expected a list"),
         ((["HHH"], None), "predictions is NoneType. Expected a list of chains"),
         ((["HH", [5, 5]], ["HH", "HH"]), "references, chain 2: found list. Expected only strings"),
@@ -361,33 +375,33 @@ def test_compare_is_exact_on_few_chains():
 )
 def test_bad_input_is_one_clear_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
-        score(*arguments)
+        score(**dict(zip(("references", "predictions", "states", "mode"), arguments, strict=False)))
     assert "\n" not in str(error.value)
 
 
 def test_labels_of_a_coarser_alphabet_are_refused():
     with pytest.raises(ValueError, match="cannot be reduced to"):
-        score([[0]], [[0]], "q9", source="q3")
+        score(references=[[0]], predictions=[[0]], states="q9", source="q3")
 
 
 @pytest.mark.parametrize("resamples", [-1, True, 2.5])
 def test_a_bad_number_of_resamples_is_refused(resamples):
     with pytest.raises(ValueError, match=r"bootstrap is .*Expected a whole number of resamples"):
-        score(["HH", "HH"], ["HH", "HH"], bootstrap=resamples)
+        score(references=["HH", "HH"], predictions=["HH", "HH"], bootstrap=resamples)
     with pytest.raises(ValueError, match=r"resamples is .*Expected a whole number of resamples"):
-        compare(["HH", "HH"], ["HH", "HH"], ["HH", "HH"], resamples=resamples)
+        compare(references=["HH", "HH"], predictions_a=["HH", "HH"], predictions_b=["HH", "HH"], resamples=resamples)
 
 
 def test_one_labelled_chain_cannot_be_resampled():
     with pytest.raises(ValueError, match="needs at least 2 with labels, found 1"):
-        score(["HH", "XX"], ["HH", "HH"], bootstrap=10)
+        score(references=["HH", "XX"], predictions=["HH", "HH"], bootstrap=10)
 
 
 def test_compare_names_the_predictor_that_is_wrong():
     with pytest.raises(ValueError, match="predictions_b, chain 1: unknown state 'Z'"):
-        compare(["HH", "HH"], ["HH", "HH"], ["HZ", "HH"])
+        compare(references=["HH", "HH"], predictions_a=["HH", "HH"], predictions_b=["HZ", "HH"])
     with pytest.raises(ValueError, match="2 references but 1 predictions_a"):
-        compare(["HH", "HH"], ["HH"], ["HH", "HH"])
+        compare(references=["HH", "HH"], predictions_a=["HH"], predictions_b=["HH", "HH"])
 
 
 # --- cost ---------------------------------------------------------------------------------------------------------
@@ -398,9 +412,9 @@ def test_the_memory_beyond_the_input_does_not_grow_with_the_number_of_pairs():
 
     def peak(num_chains):
         references, predictions = (["HE" * 200] * num_chains, ["HEE" * 133 + "H"] * num_chains)
-        score(references[:2], predictions[:2])
+        score(references=references[:2], predictions=predictions[:2])
         tracemalloc.start()
-        score(references, predictions)
+        score(references=references, predictions=predictions)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -415,7 +429,8 @@ def test_scoring_needs_numpy_only():
     heavy = ("torch", "transformers", "datasets", "evaluate", "adapters", "pandas", "scipy", "sklearn")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); "
-        "from lift_ss_hf.metrics.scoring import score; print(score(['HHHHHH'], ['HHHLHH'])['sov99'])"
+        "from lift_ss_hf.metrics.scoring import score; "
+        "print(score(references=['HHHHHH'], predictions=['HHHLHH'])['sov99'])"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert finished.stdout.strip() == str(7 / 12), finished.stderr

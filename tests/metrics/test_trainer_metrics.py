@@ -38,25 +38,27 @@ def test_padded_arrays_score_as_the_strings(states, as_labels):
     if as_labels:
         gathered.predictions = gathered.predictions.argmax(-1)
     result = compute_metrics(states, "q9", also=["q8", "q3"] if states == "q9" else ())(gathered)
-    expected = score(REFERENCES, PREDICTIONS, states, "masked")
+    expected = score(references=REFERENCES, predictions=PREDICTIONS, states=states, mode="masked")
     assert result[states] == pytest.approx(expected[states])
     assert result["sov99_masked"] == pytest.approx(expected["sov99"])
     assert result["sov_refine_masked"] == pytest.approx(expected["sov_refine"])
     assert result["macro_f1"] == pytest.approx(expected["macro_f1"])
     assert result["num_residues"] == expected["num_residues"] == 14
     if states == "q9":
-        assert result["q3"] == score(REFERENCES, PREDICTIONS, "q3")["q3"]
+        assert result["q3"] == score(references=REFERENCES, predictions=PREDICTIONS, states="q3")["q3"]
     # A log takes numbers only.
     assert all(type(value) in (int, float) for value in result.values())
 
 
 def test_the_compatible_mode_tells_unresolved_residues_from_padding():
     result = compute_metrics("q9", mode="compatible", special_token_ids=SPECIAL)(padded())
-    expected = score(REFERENCES, PREDICTIONS, "q9", "compatible")
+    expected = score(references=REFERENCES, predictions=PREDICTIONS, states="q9", mode="compatible")
     assert result["sov99"] == pytest.approx(expected["sov99"])
     assert result["sov_refine"] == pytest.approx(expected["sov_refine"])
     assert "sov99_masked" not in result
-    assert expected["sov99"] != score(REFERENCES, PREDICTIONS, "q9", "masked")["sov99"]  # so the test can fail
+    assert (
+        expected["sov99"] != score(references=REFERENCES, predictions=PREDICTIONS, states="q9", mode="masked")["sov99"]
+    )  # so the test can fail
 
 
 def test_logits_of_finer_states_are_summed_as_probabilities():
@@ -174,7 +176,8 @@ TRAINER_RUN = textwrap.dedent(
             model, arguments, train_dataset=CHAINS, eval_dataset=CHAINS, data_collator=collate, **options[mode]
         )
         results[mode] = trainer.evaluate()
-        results[mode + "_expected"] = score([chain["labels"] for chain in CHAINS], answers, "q9", mode)
+        references = [chain["labels"] for chain in CHAINS]
+        results[mode + "_expected"] = score(references=references, predictions=answers, states="q9", mode=mode)
     trainer.train()
     results["last_log"] = trainer.state.log_history[-2]
     if trainer.is_world_process_zero():

@@ -32,7 +32,7 @@ def is_drawn(figure, path):
 
 @pytest.fixture
 def scores():
-    return score(CHAINS, PREDICTED, "q9", per_chain=True)
+    return score(references=CHAINS, predictions=PREDICTED, states="q9", per_chain=True)
 
 
 def test_the_confusion_matrix_shows_percentages_and_counts_sorted_by_class(scores, tmp_path):

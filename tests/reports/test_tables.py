@@ -28,7 +28,7 @@ def rows(table):
 def evaluated(*alphabets, duplicates=None):
     """Results of an evaluation, as in metrics.json."""
     references, predictions = ["HHHHEEEELLLL"], ["HHHHEEELLLLP"]
-    scores = {name: score(references, predictions, name) for name in alphabets}
+    scores = {name: score(references=references, predictions=predictions, states=name) for name in alphabets}
     scores[alphabets[0]] |= {f"{alphabets[0]}_low": 0.7, f"{alphabets[0]}_high": 0.9}
     return {
         "split": "test",

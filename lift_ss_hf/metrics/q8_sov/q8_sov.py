@@ -87,9 +87,9 @@ class Q8Sov(evaluate.Metric):
     def add_batch(self, *, predictions=None, references=None, **inputs):
         """Add chains. Refuses an empty batch, for which evaluate 0.4 raises an IndexError."""
         if predictions is not None and references is not None and not (len(predictions) and len(references)):
-            score(references, predictions)  # raises the message
+            score(references=references, predictions=predictions)  # raises the message
         super().add_batch(predictions=predictions, references=references, **inputs)
 
     def _compute(self, predictions, references, states=None, **options):
         default = "q9" if self.config_name == "default" else self.config_name
-        return score(references, predictions, states or default, **options)
+        return score(references=references, predictions=predictions, states=states or default, **options)
