@@ -181,7 +181,7 @@ class RecipeTrainingArguments(TrainingArguments):
     )
     prefix_cache_gb: float = field(
         default=50.0,
-        metadata={"help": "maximal size of the prefix_cache folder; train without the cache if it does not fit [GB]"},
+        metadata={"help": "maximum size of the prefix_cache folder; train without the cache if it does not fit [GB]"},
     )
     prefix_cache_blocks: int | None = field(
         default=None,
@@ -197,7 +197,7 @@ class RecipeTrainingArguments(TrainingArguments):
     learning_rate: float = field(default=1e-3, metadata={"help": "learning rate of AdamW"})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "learning rate schedule"})
     weight_decay: float = field(default=1e-3, metadata={"help": "weight decay, except on biases and norms"})
-    num_train_epochs: float = field(default=10.0, metadata={"help": "maximal number of epochs"})
+    num_train_epochs: float = field(default=10.0, metadata={"help": "maximum number of epochs"})
     max_grad_norm: float = field(default=0.0, metadata={"help": "clip gradients to this norm; 0: no clipping"})
     seed: int = field(default=0, metadata={"help": "seed of weights, batches, masks and dropout"})
     eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, steps or epoch"})

@@ -94,7 +94,7 @@ def best_checkpoint(checkpoint: Path) -> Path | None:
 
 
 def remove_previous_run(out: str | Path, *names: str) -> None:
-    """Remove the checkpoints of a run that is being replaced, lest the new run resumes from them.
+    """Remove the checkpoints of a run that is being replaced, or the new run would resume from them.
 
     Args:
         out: the run's directory.
