@@ -6,6 +6,7 @@ import concurrent.futures
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -244,7 +245,7 @@ def part_writer(folder: RunFolder, num_workers: int) -> Iterator[WritePart]:
         yield folder.write_part
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-    with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent) as pool:
         pending: list[concurrent.futures.Future[None]] = []
 
         def submit(part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
@@ -255,6 +256,18 @@ def part_writer(folder: RunFolder, num_workers: int) -> Iterator[WritePart]:
         yield submit
         for task in pending:
             task.result()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent dies, even by SIGKILL: a pool's workers would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def summarise(counts: Counts, seconds: float) -> str:

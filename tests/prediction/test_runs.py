@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import time
 import weakref
 from pathlib import Path
 
@@ -132,6 +133,37 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bytes(whole, data, tmp_path):
     assert done.statuses == [0], done.stderr
     assert contents(out) == contents(whole[0])
     assert "57 chains" in done.stderr and "3 records rejected" in done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+def test_workers_end_with_a_run_that_is_killed(data, tmp_path):
+    def patch(rank):
+        running.PART_RESIDUES = 600
+        signal_at(3, "predict_part", running)
+
+    arguments = [str(data / "chains.fasta"), "-o", str(tmp_path / "run"), "--skip-bad", "--num_workers", "2"]
+    arguments += ["--model", str(data / "model")]
+    mark = {"TEST_OF_WORKERS": str(tmp_path)}
+    killed = run_forked(arguments, tmp_path / "log", script=RECIPE, environment=mark, patch=patch)
+    assert killed.statuses == [-signal.SIGKILL]
+    deadline = time.monotonic() + 30  # a worker that was starting first has to import us
+    while left := processes_with(mark):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def processes_with(environment):
+    """Return the command lines of the processes that have these variables."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if all(f"{name}={value}".encode() in variables for name, value in environment.items()):
+                found.append((folder / "cmdline").read_text())
+        except OSError:  # it has ended, or is somebody else's
+            continue
+    return found
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, data):
