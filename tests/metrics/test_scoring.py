@@ -192,6 +192,8 @@ def test_the_result_is_flat_and_plain():
     assert result["num_chains"] == 8
     assert result["num_residues"] == sum(map(sum, result["confusion_matrix"])) == 501
     assert not any(isinstance(value, dict) for value in result.values())
+    added = {name for name in result if name.startswith("chain_") or name.endswith(("_low", "_high"))}
+    assert set(score(**recorded_pairs(), states="q8")) == set(result) - added
 
 
 def test_rows_of_the_confusion_matrix_are_the_references_states():

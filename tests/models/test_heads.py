@@ -4,7 +4,7 @@ from tiny_models import tiny_backbone
 
 from lift_ss_hf.models.configuration import HEADS
 from lift_ss_hf.models.esm import EsmSecondaryStructureConfig
-from lift_ss_hf.models.heads import InceptionEncoder, StateHead, unit_vectors
+from lift_ss_hf.models.heads import NORM_EPSILON, ChannelNorm, InceptionEncoder, StateHead, unit_vectors
 
 CASES = [(head, loss) for head in HEADS for loss in ("centroid", "cross_entropy")]
 
@@ -17,6 +17,13 @@ def build_head(head: str, loss: str, **options) -> StateHead:
 def test_the_inception_head_has_as_many_parameters_as_lift_ss_on_prot_t5():
     encoder = InceptionEncoder(in_channels=1024, channels=1024, depth=2, size=32, dropout=0.2)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 4_698_208  # LIFT_SS.md
+
+
+def test_the_norm_over_channels_is_that_of_torch():
+    norm, values = ChannelNorm(8), torch.randn(2, 8, 5)
+    torch.nn.init.normal_(norm.weight)
+    expected = torch.nn.functional.rms_norm(values.mT, (8,), norm.weight, NORM_EPSILON).mT
+    torch.testing.assert_close(norm(values), expected)
 
 
 @pytest.mark.parametrize(("head", "loss"), CASES)
