@@ -42,6 +42,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, SCRATCH = ROOT / "lift_ss_hf", Path(tempfile.gettempdir()) / f"mutants_{os.getuid()}_{ROOT.name}"
 SEED, TEST_SECONDS, RUN_SECONDS, MEMORY = 0, 30, 1800, 8 << 30  # CPU of one test, clock of all tests of a mutant, bytes
+COMMONPLACE = 20  # a line so short is found in other functions by chance [characters]
 PRELOADED = ("torch", "transformers", "adapters", "datasets", "evaluate", "hypothesis", "matplotlib.figure", "pytest")
 # The same for every run, and for the processes that tests start.
 ENVIRONMENT = {
@@ -197,7 +198,7 @@ def find(mutant: Mutant) -> tuple[Path, str, str] | None:
         same = [entry for entry in found if entry[0] == path and entry[2] == mutant.scope]
         if len(same) > mutant.occurrence:
             return same[mutant.occurrence]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and len(mutant.line) > COMMONPLACE else None
 
 
 def find_tests(stem: str) -> list[str]:

@@ -247,10 +247,11 @@ def test_segments_of_two_chains_never_join():
     assert apart["chain_sov99"][0] == 1.0
 
 
+@pytest.mark.parametrize("residues", [1, 100])  # every chain is longer; most are shorter
 @pytest.mark.parametrize("mode", ["compatible", "masked"])
-def test_small_blocks_give_the_same(monkeypatch, mode):
+def test_small_blocks_give_the_same(monkeypatch, mode, residues):
     whole = score(**recorded_pairs(), states="q9", mode=mode, per_chain=True)
-    monkeypatch.setattr(scored_chains, "BLOCK_RESIDUES", 100)
+    monkeypatch.setattr(scored_chains, "BLOCK_RESIDUES", residues)
     blocks = score(**recorded_pairs(), states="q9", mode=mode, per_chain=True)
     assert blocks.pop("confusion_matrix") == whole.pop("confusion_matrix")
     for name, value in whole.items():  # sums are added in another order: equal but for the last digit
@@ -360,6 +361,7 @@ def test_compare_is_exact_on_few_chains():
         ((["HH", "HZH"], ["HH", "HHH"]), r"references, chain 2: unknown state 'Z' at position 2\. Expected one of"),
         ((["HH", "", "HHH"], ["HH", "", "HH漢"]), "predictions, chain 3: unknown state '漢' at position 3"),
         ((["HHH"], ["HhH"]), "predictions, chain 1: unknown state 'h' at position 2"),
+        ((["HHH"], ["HHÿ"]), "predictions, chain 1: unknown state 'ÿ' at position 3"),  # the last byte
         ((["HH", "HHX"], ["HH", "HXH"]), r"predictions, chain 2: no state \(X or -100\) at position 2\. Predict"),
         ((["HHX"], ["HHX"]), "predictions, chain 1: no state .* at position 3.* only mode='masked'"),
         ((["HH"], ["HX"]), "Are references and predictions swapped"),
