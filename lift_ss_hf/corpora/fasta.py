@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..models.states import NINE_STATES, UNRESOLVED
-from .file_kinds import START_BYTES, other_kind
+from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
 
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878
-OPENERS: dict[bytes, Any] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}  # by the first bytes of the file
+OPENERS: dict[bytes, Any] = {GZIP: gzip.open, BZIP2: bz2.open, XZ: lzma.open}  # by the first bytes of the file
 
-# Titin, the longest human protein, has about 35,000 residues. A longer record is rather a genome or a damaged file, and
-# is refused before it fills the memory.
+# Titin, the longest human protein, has about 35,000 residues. A longer record is more likely a genome or a
+# damaged file, and is refused before it fills the memory.
 MAX_RESIDUES = 100_000
 MAX_HEADER = 100_000  # characters
 
@@ -32,18 +27,17 @@ UNKNOWN_STATES = frozenset("-~?.")
 MIN_STATES = 10  # nobody breaks the lines of a sequence earlier
 
 
-def read_fasta(path: str | Path, max_residues: int = MAX_RESIDUES) -> Iterator[tuple[str, str]]:
+def read_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
     r"""Read a FASTA or PIR file as a stream of (name, sequence).
 
     Args:
         path: plain text, or compressed with gzip, bzip2, xz or zstd.
-        max_residues: longest record accepted.
 
     Yields:
         the first word of the header, `record_N` if there is none, and the residues in upper case without blanks.
 
     Raises:
-        ValueError: if the file is missing or does not start with a header, or a record is too long.
+        ValueError: if the file is missing or damaged, or as in `read_fasta_lines`.
 
     Example:
         >>> import tempfile
@@ -57,9 +51,13 @@ def read_fasta(path: str | Path, max_residues: int = MAX_RESIDUES) -> Iterator[t
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file.")
-    with path.open("rb") as file, open_text(file, str(path)) as lines:
-        for number, (name, sequence) in enumerate(read_fasta_lines(lines, str(path), max_residues), start=1):
-            yield name or f"record_{number}", sequence.upper()
+    with path.open("rb") as file:
+        try:
+            records = read_fasta_lines(open_text(file, str(path)), str(path), MAX_RESIDUES)
+            for number, (name, sequence) in enumerate(records, start=1):
+                yield name or f"record_{number}", sequence.upper()
+        except DAMAGE_ERRORS as error:
+            raise ValueError(damaged(str(path), error)) from None
 
 
 def open_text(stream: Any, where: str) -> IO[str]:
@@ -80,7 +78,7 @@ def open_text(stream: Any, where: str) -> IO[str]:
     for magic, opener in OPENERS.items():
         if start.startswith(magic):
             raw = opener(buffered, "rb")
-    if start.startswith(ZSTD_MAGIC):
+    if start.startswith(ZSTD):
         import pyarrow as pa
 
         raw = io.BufferedReader(pa.input_stream(pa.PythonFile(buffered, mode="r"), compression="zstd"))
@@ -89,7 +87,7 @@ def open_text(stream: Any, where: str) -> IO[str]:
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace")
 
 
-def read_fasta_lines(stream: IO[str], where: str, max_residues: int = MAX_RESIDUES) -> Iterator[tuple[str, str]]:
+def read_fasta_lines(stream: IO[str], where: str, max_residues: int) -> Iterator[tuple[str, str]]:
     """Read a FASTA file as a stream of (name, sequence), with letters unchanged; the name may be empty.
 
     PIR (NBRF) is read too: its headers start with `>P1;`, a line of title follows, and `*` ends the sequence.
@@ -120,7 +118,7 @@ def read_fasta_lines(stream: IO[str], where: str, max_residues: int = MAX_RESIDU
 
 
 def bounded_lines(stream: IO[str], where: str, max_characters: int) -> Iterator[str]:
-    """Yield the lines of a text, and raise ValueError at one so long that it would rather fill the memory."""
+    """Yield the lines of a text, and raise ValueError at one so long that it would fill the memory."""
     number = 0
     while line := stream.readline(max_characters):
         number += 1
@@ -130,7 +128,7 @@ def bounded_lines(stream: IO[str], where: str, max_characters: int) -> Iterator[
 
 
 class _Record:
-    """A record of which lines are still read.
+    """A record whose lines are still being read.
 
     Attributes:
         name: the first word of its header, without the code of PIR; may be empty.
@@ -189,6 +187,12 @@ def _are_states(residues: str, states: str) -> bool:
 def too_long(what: str, max_residues: int) -> str:
     """Return the message that something has more residues than accepted."""
     return (
-        f"{what} has more than {max_residues:,} residues; the longest human protein has 35,000. If it is a protein, "
-        "raise the limit (--max_residues)."
+        f"{what} has more than {max_residues:,} residues; the longest human protein has 35,000. Remove it; if it is a "
+        "protein, `lift-ss predict --max_residues` accepts it."
     )
+
+
+def damaged(where: str, error: Exception) -> str:
+    """Return the message that a file cannot be read to its end."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{where}: damaged or truncated ({reason}). Download or copy the file again."

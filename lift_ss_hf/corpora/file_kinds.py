@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import re
+import zlib
 
+DAMAGE_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)  # raised while reading a damaged compressed file
+GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"  # first bytes
+ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878
 START_BYTES = 512  # as many as the patterns need
 
 # What a file is, and what to do, by a regular expression for its first bytes.

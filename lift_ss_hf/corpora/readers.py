@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES, UNRESOLVED
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
-from .file_kinds import START_BYTES, other_kind
+from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
 
 COMPRESSED = {
-    b"\x1f\x8b": "compressed with gzip, but its name does not say so. Rename it, with .gz at the end.",
+    GZIP: "compressed with gzip, but its name does not say so. Rename it, with .gz at the end.",
     **dict.fromkeys(
-        [b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf"],
+        [BZIP2, XZ, ZSTD, b"7z\xbc\xaf"],
         "a compressed file. Unpack it, or compress it with gzip.",
     ),
 }  # by the first bytes
@@ -42,7 +42,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file without their ends, numbered from 1."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except DAMAGE_ERRORS as error:
         raise CorpusError(f"{path}: cannot be read ({error}). Get the file again.") from None
     compressed = next((kind for magic, kind in COMPRESSED.items() if raw.startswith(magic)), None)
     if kind := compressed or other_kind(raw[:START_BYTES]):

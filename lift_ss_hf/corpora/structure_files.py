@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import importlib
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..models.sequences import STANDARD_RESIDUES
 from .chains import CorpusError
+from .file_kinds import DAMAGE_ERRORS, GZIP
 
 if TYPE_CHECKING:
     import gemmi
@@ -82,7 +82,7 @@ def open_structure(path: Path, changes: Counter[str]) -> gemmi.Structure:
         structure = _parse(path, changes)
     except IndexError:  # raised by gemmi 0.7 for a file without a data block
         raise StructureError("cannot be read: no data block") from None
-    except (OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+    except (*DAMAGE_ERRORS, RuntimeError, ValueError) as error:
         message = " ".join(str(error).split())
         raise StructureError(f"cannot be read: {message}") from None
     if not len(structure) or not structure[0].count_atom_sites():
@@ -103,7 +103,7 @@ def open_structure(path: Path, changes: Counter[str]) -> gemmi.Structure:
 def _parse(path: Path, changes: Counter[str]) -> gemmi.Structure:
     gemmi = import_gemmi()
     content = path.read_bytes()
-    if content.startswith(b"\x1f\x8b"):
+    if content.startswith(GZIP):
         content = gzip.decompress(content)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("UTF-16 text. Save it as UTF-8")
@@ -215,10 +215,9 @@ def _name_chains(structure: gemmi.Structure, changes: Counter[str]) -> None:
     """Name the chains without an id: without a name, gemmi gives them no entity."""
     names = {chain.name for chain in structure[0]}
     for chain in structure[0]:
-        stem, number = re.fullmatch(r"\s*(-\d+)?", chain.name), len(names)
-        if stem:
+        if stem := re.fullmatch(r"\s*(-\d+)?", chain.name):
             chain.name = unique_name(NO_CHAIN_ID + (stem[1] or ""), names)
-            changes[f"chains without an id, now {NO_CHAIN_ID}"] += len(names) - number
+            changes[f"chains without an id, now {NO_CHAIN_ID}"] += 1
 
 
 def _rename_to_parents(structure: gemmi.Structure, changes: Counter[str]) -> None:

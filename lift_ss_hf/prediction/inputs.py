@@ -10,9 +10,7 @@ import contextlib
 import csv
 import io
 import itertools
-import lzma
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +18,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..corpora.fasta import MAX_RESIDUES, bounded_lines, open_text, read_fasta_lines, too_long
+from ..corpora.fasta import MAX_RESIDUES, bounded_lines, damaged, open_text, read_fasta_lines, too_long
+from ..corpora.file_kinds import DAMAGE_ERRORS
 from .records import Record, printable_name
 
 SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
@@ -29,8 +28,6 @@ MISSING_VALUES = ("", "nan", "none", "null", "na", "n/a", "<na>", "#n/a")  # as 
 MAX_TABLE_LINE = 1 << 24  # characters
 STANDARD_INPUT = "-"
 TABLES = {".csv": ",", ".tsv": "\t"}  # suffix to separator
-# Raised while reading damaged files, besides our own ValueError.
-DAMAGE_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException, csv.Error)
 
 Pair = tuple[str, str]  # name and sequence, as read
 
@@ -101,11 +98,8 @@ class Inputs:
                     if len(sequence) > self.max_residues:
                         raise ValueError(too_long(f"{_shown(source)}: record {number}", self.max_residues))
                     yield Record(number, printable_name(name, number), sequence)
-            except DAMAGE_ERRORS as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ValueError(
-                    f"{_shown(source)}: damaged or truncated ({reason}). Download or copy the file again."
-                ) from None
+            except (*DAMAGE_ERRORS, pa.ArrowException, csv.Error) as error:
+                raise ValueError(damaged(_shown(source), error)) from None
             self._finished, self._counter = self._finished + size, ByteCounter(io.BytesIO())
 
     @contextlib.contextmanager
@@ -215,11 +209,11 @@ def _parquet_rows(table: pq.ParquetFile) -> Iterator[dict[str, Any]]:
 def _rows(columns: Sequence[str], rows: Iterator[dict[str, Any]], where: str) -> Iterator[Pair]:
     sequence, name = _columns(columns, where)
     for number, row in enumerate(rows, start=1):
-        value = row[columns[sequence]]
-        if not isinstance(_sequence(value), str):
+        value = _sequence(row[columns[sequence]])
+        if not isinstance(value, str):
             raise ValueError(f"{where}: row {number}: the sequence is {value!r}. Expected a string.")
         label = row[columns[name]] if name is not None else None
-        yield "" if label is None else str(label), _sequence(value)
+        yield "" if label is None else str(label), value
 
 
 def _sequence(cell: Any) -> Any:

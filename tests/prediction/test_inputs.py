@@ -59,6 +59,8 @@ def test_truncated_files_are_reported(tmp_path, ending):
     path.write_bytes(COMPRESSIONS[ending](FASTA * 200)[:-10])
     with pytest.raises(ValueError, match=rf"chains\.fasta{ending}: damaged or truncated"):
         pairs(path)
+    with pytest.raises(ValueError, match=rf"chains\.fasta{ending}: damaged or truncated"):
+        list(read_fasta(path))
 
 
 def test_tables(tmp_path):
