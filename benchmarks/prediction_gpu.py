@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cpu to try the script out")
     parsed = parser.parse_args(arguments)
     if parsed.device == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU is to be seen. Run on a machine that has one, or try the script with --device cpu.")
+        parser.error("no GPU found. Run on a machine that has one, or try the script with --device cpu.")
     device = torch.device(parsed.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
     sequences, source = real_chains(parsed.chains)

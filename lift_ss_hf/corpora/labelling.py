@@ -106,7 +106,7 @@ def _file_names(structures: Sequence[LabelledStructure]) -> list[str]:
     in_folder = Counter((path.parent, file_stem(path)) for path in paths)
     stems = [path.name if in_folder[path.parent, file_stem(path)] > 1 else file_stem(path) for path in paths]
     names = [structure.code or stem for structure, stem in zip(structures, stems, strict=True)]
-    # Every file has a different path, so that this ends.
+    # Every file has a different path, so this ends.
     for num_folders in range(max((len(path.parts) for path in paths), default=0)):
         counts = Counter(names)
         for index, path in enumerate(paths):

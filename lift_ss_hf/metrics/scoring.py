@@ -26,7 +26,7 @@ def score(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score predicted states against reference states; both by keyword, for swapped they would give another SOV.
+    """Score predicted states against reference states; both by keyword, because swapping them changes the SOV.
 
     Unresolved residues (X, or IGNORE_INDEX) are never scored, but they affect segments. `mode` says how:
 

@@ -49,8 +49,9 @@ BOTTLENECK_POSITION = {
     "is_parallel",
     "residual_before_ln",
     "adapter_residual_before_ln",
+    "original_ln_before",
+    "original_ln_after",
 }
-BOTTLENECK_POSITION |= {"original_ln_before", "original_ln_after"}
 
 SIZES = ("bottleneck_size", "phm_dim", "phm_rank", "prefix_length", "r")
 NUMBERS = ("alpha", "reduction_factor")

@@ -38,7 +38,6 @@ BESIDE_THE_MODEL = ("pipeline.py", "tokenization.py")  # also loaded by transfor
 
 def write_artefact(folder: Path, config: SecondaryStructureConfig, weights: Mapping[str, torch.Tensor]) -> None:
     """Write weights and configuration, each file atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
     on_disk = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
     with replacing(folder / SAFE_WEIGHTS_NAME) as temporary:
         save_file(on_disk, temporary, metadata={"format": "pt"})
@@ -172,7 +171,7 @@ class BackboneLocation(NamedTuple):
 def read_backbone_location(
     name: str | os.PathLike, backbone: str | os.PathLike | None = None, **hub_options: Any
 ) -> BackboneLocation:
-    """Return where the files of a model's backbone may be; a backbone's own are in its own folder.
+    """Return where the files of a model's backbone may be; for a backbone, that is its own folder.
 
     Args:
         name: Hub id or folder of a model or a backbone.

@@ -33,7 +33,7 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "su
 # Options that Auto classes pass on, or that have only one possible value here (safetensors, little memory).
 IGNORED_OPTIONS = (
     *("_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "from_flax", "from_pipeline"),
-    *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download", "torch_dtype"),
+    *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download"),
     *("trust_remote_code", "use_safetensors", "weights_only"),
 )
 OWN_VALUES = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}  # it checks them itself

@@ -137,7 +137,7 @@ def check_config_content(content: Mapping[str, Any], where: str) -> None:
         if name in STEERING and value not in (None, "eager", "sdpa"):
             raise ValueError(f"{found}, which could load code or files from elsewhere. Remove it.")
         if name in REFUSED and value:
-            raise ValueError(f"{found}: quantised weights. Use the checkpoint before quantisation.")
+            raise ValueError(f"{found}: quantised weights. Use the unquantised checkpoint.")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{found}. Expected a finite number.")
         largest = LARGEST.get(name, LARGEST_INTEGER)

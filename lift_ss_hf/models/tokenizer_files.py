@@ -84,9 +84,8 @@ def _check_tokenizer_config(config: Mapping[str, Any], where: str, has_backend: 
     for key, value in config.items():
         found, expected = f"{where} has {shortened(key)} {shortened(value)}", None
         is_file = key.endswith(("_file", "_files")) and key not in UNREAD_FILES
-        if is_file and value and (key != "tokenizer_file" or has_backend):  # transformers drops it without a backend
-            raise ValueError(f"{found}, which could read a file from elsewhere. Remove it.")
-        if key in ("init_inputs", "sp_model_kwargs") and value:
+        is_read = is_file and (key != "tokenizer_file" or has_backend)  # transformers drops it without a backend
+        if value and (is_read or key in ("init_inputs", "sp_model_kwargs")):
             raise ValueError(f"{found}, which could read a file from elsewhere. Remove it.")
         if (SPECIAL_TOKENS.fullmatch(key) and not _is_token(value)) or (
             key in STRINGS and not isinstance(value, str | None)

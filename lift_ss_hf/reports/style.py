@@ -141,7 +141,7 @@ def ticker() -> Any:
 
 
 def set_title(axes: Axes, title: str) -> None:
-    """Set the title of a figure's upper axes; a `$` in it is a letter as any other."""
+    """Set the title of a figure's upper axes; a `$` in it is an ordinary character."""
     axes.set_title(title, fontsize=10, fontweight="bold", parse_math=False)
 
 

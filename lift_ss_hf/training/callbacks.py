@@ -106,7 +106,7 @@ class StopOnSigterm(TrainerCallback):
             control.should_save = control.should_save or not _ends_epoch(state)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Leave out what belongs to the end of an epoch, which the Trainer also takes a stop for."""
+        """Skip what the Trainer does at the end of an epoch: it treats a stop within an epoch as one."""
         if not self.stopping:
             return
         if _ends_epoch(state):

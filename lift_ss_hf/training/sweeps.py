@@ -96,7 +96,9 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
         # transformers leaves the point's precision there, which the next points would take for the launcher's
         os.environ.clear()
         os.environ.update(variables)
-    shared = shared_blocks(parsed)  # also checks all points before the first is run
+    shared = shared_blocks(
+        parsed
+    )  # builds each point's model if it uses the cache, so errors show before the first run
     rows = []
     for number, (point, blocks) in enumerate(zip(points, shared, strict=True), start=1):
         folder = out / point_name(point)
