@@ -14,13 +14,14 @@ from pathlib import Path
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.fasta import read_fasta
-from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs
+from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs, write_fasta
+from lift_ss_hf.models.atomic import replacing
 
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("fasta", metavar="FASTA", help="sequences, plain, gzip or xz")
+    parser.add_argument("fasta", metavar="FASTA", help="sequences, plain, gzip or bzip2")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="output folder")
     parser.add_argument(
         "--identity",
@@ -50,9 +51,8 @@ def main() -> None:
     random.Random(args.seed).shuffle(representatives)
     for name, part in (("heldout", representatives[: args.heldout]), ("train", representatives[args.heldout :])):
         path = args.out / f"{name}.fasta"
-        incomplete = path.with_suffix(".incomplete")
-        incomplete.write_text("".join(f">{record}\n{sequence}\n" for record, sequence in part), "utf-8")
-        incomplete.replace(path)
+        with replacing(path) as temporary:
+            write_fasta(part, temporary)
         print(f"{path}: {len(part):,} sequences, {sum(len(sequence) for _, sequence in part):,} residues")
 
 

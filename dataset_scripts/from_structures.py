@@ -28,7 +28,6 @@ from lift_ss_hf.corpora.labelling import (
     name_chains,
 )
 from lift_ss_hf.corpora.mkdssp import Mkdssp
-from lift_ss_hf.corpora.splits import SplitCounts
 from lift_ss_hf.corpora.structures import find_structure_files
 
 
@@ -88,10 +87,10 @@ def main() -> int:
         print(f"{change}: {number:,}")
     if not chains:
         raise CorpusError(f"no chain with states in {len(files)} files: nothing was written.")
-    counts = SplitCounts(changes=changes)
-    split = Split(args.split, list(counts.count(chains)), counts)
+    split = Split.of(args.split, chains)
+    split.counts.changes.update(changes)
     write_corpus(args.out, [split], card_facts(args.license, mkdssp, skipped), STRUCTURE_FEATURES)
-    print(f"{args.out}: {counts}, from {len(files):,} files")
+    print(f"{args.out}: {split.counts}, from {len(files):,} files")
     return 1 if any(entry.is_error for entry in skipped) else 0
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import CardFacts, CorpusError, Split, write_corpus
+from lift_ss_hf.corpora.cards import origin_facts
 from lift_ss_hf.corpora.catalogue import CataloguedCorpus
 from lift_ss_hf.corpora.leakage import (
     Homologues,
@@ -120,24 +120,13 @@ def card_facts(
             f" and chains with an mmseqs2 hit to them (-s {settings.sensitivity:g}, E < {settings.max_evalue:g}, at "
             f"least {settings.min_aligned} aligned residues, at least {100 * settings.min_identity:g} % identity)"
         )
-    facts = CardFacts(
+    return CardFacts(
         title=f"{args.train} without chains of the test sets",
         summary=f"{num_kept:,} of the {num_before:,} chains of {args.train}.",
-        license="unknown",
         made_by="python dataset_scripts/leakage.py",
         sources=[f"{args.train}, split {args.split}"],
         trains_for=f"Filtered for use with: {', '.join(args.tests)}. Removed: {removed}.",
-    )
-    if isinstance(corpus, Path):
-        return facts
-    entry = corpus.entry
-    return replace(
-        facts,
-        license=entry.origin.license,
-        license_note=entry.origin.license_note,
-        homepage=entry.origin.homepage,
-        num_states=entry.num_states,
-        citation=entry.citation,
+        **({"license": "unknown"} if isinstance(corpus, Path) else origin_facts(corpus.entry)),
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import CardFacts, Chain, Split, get_corpus, write_corpus
+from lift_ss_hf.corpora.cards import origin_facts
 from lift_ss_hf.corpora.catalogue import SPLIT_ORDER, CataloguedCorpus
 from lift_ss_hf.corpora.columns import corpus_features
 from lift_ss_hf.corpora.leakage import SearchSettings, homologues, load_chains
@@ -141,10 +142,6 @@ def card_facts(source: CataloguedCorpus, how: str, counts: str) -> CardFacts:
         title="Sample of the ProMod3 structure database",
         summary="A few hundred real PDB chains with nine states, for trying out lift_ss_hf. The corpus is bundled with "
         'the package: `lift_ss_hf.load_corpus("sample", "train")` loads it without a network.',
-        license=entry.origin.license,
-        license_note=entry.origin.license_note,
-        num_states=entry.num_states,
-        homepage=entry.origin.homepage,
         made_by=f"python dataset_scripts/sample.py {how}",
         sources=[f"Drawn from {source}: {file.name} ({file.checksum})"],
         trains_for=f"- It may be used to train models for: {', '.join(source.config.trains_for)}. It has no "
@@ -153,7 +150,7 @@ def card_facts(source: CataloguedCorpus, how: str, counts: str) -> CardFacts:
         f"\n\n{counts}\n\nClusters: mmseqs2 {version}, `easy-cluster {CLUSTERING}`, one chain each. Homologues: any "
         f"hit of `easy-search -s {SEARCH.sensitivity} -e {SEARCH.max_evalue}`, in either direction, with an "
         f"identity of at least {SEARCH.min_identity:.0%}.\n\n{entry.notes.split(chr(10) * 2)[0]}",
-        citation=entry.citation,
+        **origin_facts(entry),
     )
 
 

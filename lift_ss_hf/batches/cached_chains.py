@@ -74,15 +74,15 @@ class CachedChains(Dataset):
 
     Args:
         chains: a dataset of `Features`, with `lengths`.
+        keys: of the chains in the store; see `chain_keys`.
         store: an opened store that has the hidden states of every chain.
         dtype: dtype the model computes in; the 16 bits of the store are converted to it.
         num_blocks: how many blocks the hidden states have gone through.
     """
 
-    def __init__(self, chains: Any, store: PrefixStore, dtype: torch.dtype, num_blocks: int):
-        self.chains, self.store, self.dtype, self.num_blocks = chains, store, dtype, num_blocks
+    def __init__(self, chains: Any, keys: Sequence[str], store: PrefixStore, dtype: torch.dtype, num_blocks: int):
+        self.chains, self.keys, self.store, self.dtype, self.num_blocks = chains, keys, store, dtype, num_blocks
         self.lengths = chains.lengths
-        self.keys = chain_keys(chains)
 
     def __len__(self) -> int:
         return len(self.chains)
@@ -125,8 +125,11 @@ def _cached(
 ) -> list[CachedChains]:
     num_blocks = min(model.num_frozen_blocks, settings.num_blocks or model.config.num_blocks)
     _check_model(num_blocks)
+    keys = [chain_keys(dataset) for dataset in datasets]
     chains = {
-        key: (dataset, index) for dataset in datasets for index, key in reversed([*enumerate(chain_keys(dataset))])
+        key: (dataset, index)
+        for dataset, its_keys in zip(datasets, keys, strict=True)
+        for index, key in reversed([*enumerate(its_keys)])
     }
     model.to(settings.device)
     filler = _Filler(model, ChainCollator(pad_token_id), settings, num_blocks)
@@ -153,7 +156,10 @@ def _cached(
         if lacking := store.open(chains):
             raise CannotCacheError(f"{len(lacking)} chains cannot be read back from {store.folder}")
     logger.info("prefix cache: %d chains from %s, %d of them new", len(chains), store.folder, len(missing))
-    return [CachedChains(dataset, store, dtype, num_blocks) for dataset in datasets]
+    return [
+        CachedChains(dataset, its_keys, store, dtype, num_blocks)
+        for dataset, its_keys in zip(datasets, keys, strict=True)
+    ]
 
 
 @contextmanager

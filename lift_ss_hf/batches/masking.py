@@ -27,7 +27,7 @@ class MaskedChains(Dataset):
     def __init__(self, chains: Any, fraction: float, tokenizer: ResidueTokenizer, seed: int = 0):
         self.chains, self.fraction, self.seed, self.epoch = chains, fraction, seed, 0
         self.lengths = chains.lengths
-        self._leading, self._trailing = tokenizer.num_leading, tokenizer.num_trailing
+        self._residues = tokenizer.residue_slice()
         self._mask = tokenizer.masked_residue_id
 
     def set_epoch(self, epoch: int) -> None:
@@ -40,7 +40,7 @@ class MaskedChains(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         chain = self.chains[index]
         tokens = np.array(chain["input_ids"])
-        residues = tokens[self._leading : len(tokens) - self._trailing]
+        residues = tokens[self._residues]
         rng = np.random.default_rng((self.seed, self.epoch, index))
         residues[rng.random(len(residues)) < self.fraction] = self._mask
         return {**chain, "input_ids": tokens}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 
-from .cards import CardFacts, file_name
+from .cards import CardFacts, file_name, origin_facts
 from .catalogue import DEFAULT_CONFIG, CorpusEntry, SourceFile
 from .chains import CorpusError
 from .columns import corpus_features
@@ -85,16 +85,12 @@ def _card_facts(entry: CorpusEntry, sources: list[str], missing: list[str]) -> C
     return CardFacts(
         title=entry.title,
         summary=entry.summary,
-        license=entry.origin.license,
-        num_states=entry.num_states,
-        license_note=entry.origin.license_note,
-        homepage=entry.origin.homepage,
         made_by=f"python dataset_scripts/build.py {entry.name}",
         sources=sources,
         trains_for=_trains_for(entry),
         notes=entry.notes,
-        citation=entry.citation,
         missing=missing,
+        **origin_facts(entry),
     )
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from ..models.states import STATE_MEANINGS, UNRESOLVED
 from ..version import __version__
-from .catalogue import DEFAULT_CONFIG
+from .catalogue import DEFAULT_CONFIG, CorpusEntry
 from .columns import BASE_FEATURES
 from .splits import Split
 
@@ -64,6 +64,17 @@ class CardFacts:
     citation: str = ""
     missing: Sequence[str] = ()
     column_meanings: Mapping[str, str] = field(default_factory=dict)
+
+
+def origin_facts(entry: CorpusEntry) -> dict[str, Any]:
+    """Return what the card of every corpus made from a catalogued one says: licence, homepage, states, citation."""
+    return {
+        "license": entry.origin.license,
+        "license_note": entry.origin.license_note,
+        "homepage": entry.origin.homepage,
+        "num_states": entry.num_states,
+        "citation": entry.citation,
+    }
 
 
 def file_name(split: str, config: str) -> str:

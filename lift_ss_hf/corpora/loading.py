@@ -181,8 +181,8 @@ def require_labels(name: str, corpus: datasets.Dataset) -> None:
         )
 
 
-def warn_if_crossed(train: str, tests: Sequence[str]) -> list[str]:
-    """Warn if a training corpus shares chains with test corpora, and return them; see `crossed_tests`."""
+def warn_if_crossed(train: str, tests: Sequence[str]) -> None:
+    """Warn if a training corpus shares chains with test corpora; see `crossed_tests`."""
     corpus = find_corpus(PurePath(train).name)
     crossed = corpus.crossed_tests(tests) if corpus else []
     if corpus and crossed:
@@ -193,4 +193,3 @@ def warn_if_crossed(train: str, tests: Sequence[str]) -> list[str]:
             ", ".join(crossed),
             ", ".join(corpus.config.trains_for) or "no catalogued test set",
         )
-    return crossed

@@ -83,15 +83,17 @@ class Mkdssp:
         Raises:
             StructureError: if mkdssp fails; the reason ends with its last line of output.
         """
+        asym_ids: Sequence[str] = [f"C{number}" for number in range(len(polymers))]
         try:
-            with self._output(polymers, [f"C{number}" for number in range(len(polymers))], self.options) as target:
-                return _states_in_table(target, len(polymers))
+            with self._output(polymers, asym_ids, self.options) as target:
+                return _states_in_table(target, asym_ids)
         except StructureError as error:
             if len(polymers) > len(CLASSIC_CHAIN_IDS):
                 raise
+            asym_ids = CLASSIC_CHAIN_IDS[: len(polymers)]
             try:
-                with self._output(polymers, CLASSIC_CHAIN_IDS, CLASSIC_OPTIONS) as target:
-                    return _states_in_classic_output(target, len(polymers))
+                with self._output(polymers, asym_ids, CLASSIC_OPTIONS) as target:
+                    return _states_in_classic_output(target, asym_ids)
             except StructureError:
                 raise error from None
 
@@ -116,8 +118,8 @@ class Mkdssp:
             yield target
 
 
-def _states_in_table(path: Path, num_chains: int) -> list[dict[int, str]]:
-    """Read the states of each chain, C0, C1, ..., from mkdssp's mmCIF output."""
+def _states_in_table(path: Path, asym_ids: Sequence[str]) -> list[dict[int, str]]:
+    """Read the states of each chain from mkdssp's mmCIF output."""
     try:
         block = import_gemmi().cif.read(str(path)).sole_block()
     except (OSError, RuntimeError, ValueError) as error:
@@ -126,11 +128,11 @@ def _states_in_table(path: Path, num_chains: int) -> list[dict[int, str]]:
     for row in block.find("_dssp_struct_summary.", ["label_asym_id", "label_seq_id", "secondary_structure"]):
         if row[2] != "?":
             states[row.str(0)][int(row[1])] = row.str(2) or COIL
-    return [states[f"C{number}"] for number in range(num_chains)]
+    return [states[asym] for asym in asym_ids]
 
 
-def _states_in_classic_output(path: Path, num_chains: int) -> list[dict[int, str]]:
-    """Read the states of each chain, named by `CLASSIC_CHAIN_IDS`, from mkdssp's classic output.
+def _states_in_classic_output(path: Path, asym_ids: Sequence[str]) -> list[dict[int, str]]:
+    """Read the states of each chain, named by one letter, from mkdssp's classic output.
 
     Columns, from 1: residue number 6-10, chain 12, residue 14 ('!' for a break in the chain), state 17.
     """
@@ -141,7 +143,7 @@ def _states_in_classic_output(path: Path, num_chains: int) -> list[dict[int, str
     for line in lines:
         if line[13:14] != "!":
             states[line[11]][int(line[5:10])] = line[16].strip() or COIL
-    return [states[chain_id] for chain_id in CLASSIC_CHAIN_IDS[:num_chains]]
+    return [states[asym] for asym in asym_ids]
 
 
 def _document(polymers: Sequence[Polymer], asym_ids: Sequence[str]) -> gemmi.cif.Document:
@@ -151,7 +153,7 @@ def _document(polymers: Sequence[Polymer], asym_ids: Sequence[str]) -> gemmi.cif
     structure.name = "chains"
     structure.info["_entry.id"] = "chains"
     model = gemmi.Model(1)
-    for asym, polymer in zip(asym_ids, polymers, strict=False):
+    for asym, polymer in zip(asym_ids, polymers, strict=True):
         entity = gemmi.Entity(asym)
         entity.entity_type, entity.polymer_type = gemmi.EntityType.Polymer, gemmi.PolymerType.PeptideL
         entity.full_sequence, entity.subchains = polymer.monomers, [asym]
@@ -174,7 +176,7 @@ def _add_scheme(block: gemmi.cif.Block, polymers: Sequence[Polymer], asym_ids: S
     columns = ["asym_id", "entity_id", "seq_id", "mon_id", "ndb_seq_num", "pdb_seq_num", "auth_seq_num"]
     columns += ["pdb_mon_id", "auth_mon_id", "pdb_strand_id", "pdb_ins_code", "hetero"]
     scheme = block.init_loop("_pdbx_poly_seq_scheme.", columns)
-    for asym, polymer in zip(asym_ids, polymers, strict=False):
+    for asym, polymer in zip(asym_ids, polymers, strict=True):
         for index, monomer in enumerate(polymer.monomers):
             position = str(index + 1)
             observed = [position, monomer, monomer] if index in polymer.residues else ["?", "?", "?"]

@@ -38,5 +38,5 @@ def run_mmseqs(*arguments: object) -> None:
 
 def write_fasta(records: Iterable[tuple[str, str]], path: Path) -> Path:
     """Write names and sequences to a FASTA file, and return its path for use in a command line."""
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records), "ascii")
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records), "utf-8")
     return path

@@ -56,10 +56,10 @@ class Split:
     config: str = DEFAULT_CONFIG
 
     @classmethod
-    def of(cls, name: str, chains: Iterable[Chain], config: str = DEFAULT_CONFIG) -> Split:
-        """Return a split of chains that have not been counted yet."""
+    def of(cls, name: str, chains: Iterable[Chain]) -> Split:
+        """Count the chains, and return them as a split."""
         counts = SplitCounts()
-        return cls(name, list(counts.count(chains)), counts, config)
+        return cls(name, list(counts.count(chains)), counts)
 
     @property
     def label(self) -> str:

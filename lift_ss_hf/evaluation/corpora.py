@@ -26,7 +26,7 @@ from ..prediction.predictor import MAX_TOKENS
 from ..reports import figures as plots
 from ..reports.provenance import count_duplicates, environment, load_training_chains, write_json
 from ..reports.tables import ALPHABET_TITLES, results_markdown
-from .predictions import Predictions, majority_accuracy, predict, scorable_alphabets, score_predictions
+from .predictions import Predictions, majority_accuracy, predict, score_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -122,19 +122,16 @@ def evaluate_corpora(
         logger.info("evaluating on %s: %d chains", name, len(corpus))
         sequences, references = corpus["sequence"][:], encode_references(corpus["states"])
         predictions = predict(model, tokenizer, sequences, settings.max_tokens)
-        num_states = num_states_of(name, corpus["states"])
+        scores = score_predictions(references, predictions, num_states_of(name, corpus["states"]), settings.bootstrap)
         result: dict[str, Any] = {
             "split": settings.split,
             **_circumstances(sequences, predictions, training_chains),
-            "majority": {
-                alphabet: majority_accuracy(references, alphabet)
-                for alphabet in scorable_alphabets(predictions.states, num_states)
-            },
-            "scores": score_predictions(references, predictions, num_states, settings.bootstrap),
+            "majority": {alphabet: majority_accuracy(references, alphabet) for alphabet in scores},
+            "scores": scores,
         }
         results["corpora"][name] = result
         if folder is not None:
-            _draw(name, references, predictions, result["scores"], folder / "figures")
+            _draw(name, references, predictions, scores, folder / "figures")
     if folder is not None:
         write_json(folder / "metrics.json", results)
         with replacing(folder / "results.md") as part:

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from ..batches.cached_chains import evaluating
 from ..metrics.labels import REFERENCE_ALPHABET, fold_labels, most_probable
 from ..metrics.scored_chains import COMPATIBLE
 from ..metrics.scoring import score
@@ -53,21 +54,20 @@ def predict(
         quiet: show no progress bar.
     """
     process = PartialState()
-    was_training = model.training
-    predictor = Predictor(model, tokenizer, max_tokens)
     # Longest first, so that processes and batches get chains of similar length.
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
     own = order[process.process_index :: process.num_processes]
     started = time.perf_counter()
     found: list[tuple[int, np.ndarray]] = []
     residues = sum(map(len, sequences))
-    with tqdm(total=residues, unit="residue", unit_scale=True, disable=quiet or not process.is_main_process) as bar:
+    disable = quiet or not process.is_main_process
+    with evaluating(model), tqdm(total=residues, unit="residue", unit_scale=True, disable=disable) as bar:
+        predictor = Predictor(model, tokenizer, max_tokens)
         for place, probabilities in predictor.predict([sequences[index] for index in own]):
             found.append((own[place], probabilities))
             bar.update(len(probabilities) * process.num_processes)
     if process.num_processes > 1:
         found = gather_object(found)
-    model.train(was_training)
     return Predictions(
         probabilities=[chain for _, chain in sorted(found, key=lambda item: item[0])],
         states=model.config.states,

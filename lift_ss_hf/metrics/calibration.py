@@ -31,6 +31,13 @@ class CalibrationBins(NamedTuple):
     confidence: np.ndarray
     accuracy: np.ndarray
 
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean gap between confidence and accuracy, by residues [fraction]."""
+        filled = self.num_residues > 0
+        gaps = np.abs(self.confidence[filled] - self.accuracy[filled])
+        return float(np.sum(self.num_residues[filled] * gaps) / self.num_residues.sum())
+
 
 def calibration_bins(
     confidences: Sequence[float] | np.ndarray, correct: Sequence[bool] | np.ndarray
@@ -77,10 +84,7 @@ def expected_calibration_error(
         >>> round(expected_calibration_error([0.9, 0.9, 0.5, 0.5], [True, False, True, False]), 3)
         0.2
     """
-    num_residues, confidence, accuracy = calibration_bins(confidences, correct)
-    filled = num_residues > 0
-    gaps = np.abs(confidence[filled] - accuracy[filled])
-    return float(np.sum(num_residues[filled] * gaps) / num_residues.sum())
+    return calibration_bins(confidences, correct).error
 
 
 def tempered_probabilities(logits: np.ndarray, groups: np.ndarray, temperature: float) -> np.ndarray:

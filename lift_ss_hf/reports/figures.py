@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..metrics.calibration import NUM_BINS, calibration_bins, expected_calibration_error
+from ..metrics.calibration import NUM_BINS, calibration_bins
 from ..models.atomic import replacing
 from .style import (
     BLUE,
@@ -261,7 +261,8 @@ def plot_calibration(confidences: Sequence[float], correct: Sequence[bool], titl
         >>> [text.get_text() for axes in figure.axes for text in axes.texts]
         ['ECE 20.0 % (15 bins)', '4 residues']
     """
-    num_residues, confidence, accuracy = calibration_bins(confidences, correct)
+    bins = calibration_bins(confidences, correct)
+    num_residues, confidence, accuracy = bins
     edges = np.linspace(0, 100, NUM_BINS + 1)
     filled = num_residues > 0
     figure = new_figure(3.6, 4.4)
@@ -274,8 +275,7 @@ def plot_calibration(confidences: Sequence[float], correct: Sequence[bool], titl
     upper.plot(100 * confidence[filled], 100 * accuracy[filled], **line, label="model")
     upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy [%]")
     upper.legend(loc="upper left", frameon=False, fontsize=8)
-    error = 100 * expected_calibration_error(confidences, correct)
-    add_note(upper, f"ECE {error:.1f} % ({NUM_BINS} bins)", colour=INK)
+    add_note(upper, f"ECE {100 * bins.error:.1f} % ({NUM_BINS} bins)", colour=INK)
     lower.bar(edges[:-1], 100 * num_residues / num_residues.sum(), color="0.65", **bars)
     lower.set(xlabel="confidence of the prediction [%]", ylabel="residues [%]")
     add_note(lower, f"{int(num_residues.sum()):,} residues", upper_left=True)

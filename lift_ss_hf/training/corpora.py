@@ -13,8 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from ..corpora import load_corpus
-from ..corpora.loading import require_labels, warn_if_crossed
+from ..corpora.loading import warn_if_crossed
 from ..evaluation.corpora import common_num_states, load_corpora
 from ..metrics.labels import encode_references
 from .arguments import CorpusArguments, unless_none
@@ -79,12 +78,11 @@ def _check_fractions(arguments: CorpusArguments) -> None:
 
 def _load(names: Sequence[str], split: str, source: str | None) -> tuple[datasets.Dataset, int]:
     """Return one split of several corpora, concatenated, and the number of states that all of them distinguish."""
-    corpora = {name: load_corpus(name, split, data_dir=source).select_columns(COLUMNS) for name in names}
+    corpora = load_corpora(names, split, source)
     if not sum(map(len, corpora.values())):
         raise RecipeError(f"no {split} chains. Name corpora: --{split} NAME ...")
-    for name, corpus in corpora.items():
-        require_labels(name, corpus)
-    return datasets.concatenate_datasets([corpora[name] for name in names]), common_num_states(corpora)
+    parts = [corpora[name].select_columns(COLUMNS) for name in names]
+    return datasets.concatenate_datasets(parts), common_num_states(corpora)
 
 
 def load_tests(arguments: CorpusArguments) -> dict[str, datasets.Dataset]:
@@ -95,8 +93,7 @@ def load_tests(arguments: CorpusArguments) -> dict[str, datasets.Dataset]:
         ValueError: if a corpus is unknown, cannot be fetched or has no labelled residue.
     """
     tests = load_corpora(arguments.tests, "test", arguments.source)
-    for name, corpus in tests.items():
-        require_labels(name, corpus)
+    for name in tests:
         if name in arguments.train and Path(name).is_file():
             raise RecipeError(f"{name} is given for training and as a test. Name another test.")
     return tests
