@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def accelerate_environment():
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         del os.environ[name]
     os.environ.update(before)
+
+
+def pytest_configure(config):
+    """Compile DeepSpeed's operators for these tests alone.
+
+    torch waits without end for the lock that a killed process left in its folder, and everybody's folder is one
+    below home. The processes of pytest-xdist inherit the variable.
+    """
+    if "TORCH_EXTENSIONS_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory()
+        os.environ["TORCH_EXTENSIONS_DIR"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def pytest_make_parametrize_id(val):

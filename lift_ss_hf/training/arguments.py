@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 import os
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -14,7 +18,10 @@ from ..batches.cached_chains import PrefixCacheSettings
 from ..models.backbones import BUNDLED
 from ..models.configuration import LIFT_SS_CHANNELS
 
+logger = logging.getLogger(__name__)
+
 PREFIX_CACHE_OFF = "off"
+BUILD_TIME = 300  # [s] that compiling one of DeepSpeed's operators may take
 LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"  # set by `accelerate launch`, and by transformers.TrainingArguments
 
 
@@ -245,6 +252,8 @@ class RecipeTrainingArguments(TrainingArguments):
             raise ValueError(
                 "dataloader_persistent_workers would repeat the first epoch's batches in every epoch. Leave it false."
             )
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+            _warn_of_abandoned_builds()
         chosen = self.metric_for_best_model
         if chosen is None and self.greater_is_better is None:
             self.greater_is_better = True  # of an accuracy
@@ -315,3 +324,17 @@ class RecipeTrainingArguments(TrainingArguments):
         # Drop when transformers > 4.57 does not ask it to.
         device = super()._setup_devices
         return torch.device("cpu") if device.type == "cpu" else device
+
+
+def _warn_of_abandoned_builds() -> None:
+    # A process killed while it compiles leaves its lock, and torch waits for the lock without end and without a word.
+    from torch.utils.cpp_extension import get_default_build_root  # slow to import, and needed under DeepSpeed only
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in (*root.glob("*/lock"), *root.glob("*/*/lock")):
+        with contextlib.suppress(FileNotFoundError):  # released in between
+            if time.time() - lock.stat().st_mtime > BUILD_TIME:
+                logger.warning(
+                    "%s is old: DeepSpeed waits for it until the process that compiles there has ended. If no process "
+                    "does, one was killed while compiling: stop this run, remove the file and start again.", lock
+                )  # fmt: skip

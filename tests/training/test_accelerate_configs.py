@@ -1,6 +1,8 @@
 """The launch configurations: each is what its installed library reads, and does what its first lines say."""
 
+import os
 import shutil
+import time
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from forked_runs import launched_environment, run_forked
 from safetensors.torch import load_file
 from small_runs import ROOT
 
+from lift_ss_hf.training import arguments
 from lift_ss_hf.training.arguments import LAUNCHER_PRECISION, RecipeTrainingArguments
 
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
@@ -88,6 +91,17 @@ def test_a_cpu_runs_it_as_it_is_with_the_default_recipe(name, tmp_path):
     assert recipe["bf16"] == (written["mixed_precision"] == "bf16")
     weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(tensor.numel() for tensor in weights.values())
+
+
+@pytest.mark.parametrize(("age", "warnings"), [(0, 0), (arguments.BUILD_TIME + 1, 1)])
+def test_a_lock_that_a_killed_build_left_is_named(age, warnings, tmp_path, monkeypatch, caplog):
+    lock = tmp_path / "py311_cpu" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (time.time() - age,) * 2)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    arguments._warn_of_abandoned_builds()
+    assert [str(lock) in record.getMessage() for record in caplog.records] == [True] * warnings
 
 
 @pytest.fixture
