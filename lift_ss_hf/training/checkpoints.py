@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import math
 import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import TrainerState, TrainingArguments
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import WEIGHTS_NAME
 
 from .arguments import RecipeTrainingArguments
+from .checkpoint_files import find_damage, read_trainer_state
 from .recipes import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -77,7 +74,7 @@ def _check_world_size(checkpoint: Path, world_size: int) -> None:
 def _check_best(checkpoint: Path) -> None:
     """Raise RecipeError if the best checkpoint so far is gone, in whose place the last one would be kept silently."""
     best = best_checkpoint(checkpoint)
-    if best is not None and (damage := find_damage(best)):
+    if best is not None and (damage := find_damage(best, only_weights=True)):
         raise RecipeError(
             f"{best}: the best checkpoint up to {checkpoint.name} is missing or incomplete ({damage}). Restore it, or "
             "train anew with --overwrite_output_dir."
@@ -86,7 +83,7 @@ def _check_best(checkpoint: Path) -> None:
 
 def best_checkpoint(checkpoint: Path) -> Path | None:
     """Return the checkpoint that was the best when another one of its run was saved; None if none was."""
-    best = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).best_model_checkpoint
+    best = read_trainer_state(checkpoint).best_model_checkpoint
     if not best:
         return None
     beside = checkpoint.parent / Path(best).name  # the run may have been moved
@@ -117,7 +114,7 @@ def final_checkpoint(checkpoint: str | Path, training: RecipeTrainingArguments, 
         training: how long to train, and whether to keep the best model.
         num_batches: number of batches of an epoch, on all processes together.
     """
-    state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+    state = read_trainer_state(Path(checkpoint))
     steps_an_epoch = math.ceil(math.ceil(num_batches / training.world_size) / training.gradient_accumulation_steps)
     max_steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
     stopped_early = training.stops_early and evaluations_without_improvement(state) >= training.early_stopping_patience
@@ -148,28 +145,6 @@ def last_checkpoint(out: str | Path) -> Path | None:
         if damage is None:
             return folder
         logger.warning("%s is incomplete (%s); trying the previous checkpoint", folder, damage)
-    return None
-
-
-def find_damage(checkpoint: Path) -> str | None:
-    """Return what is wrong with the files of a checkpoint; None if it is complete."""
-    try:
-        # The Trainer writes it last.
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
-        return f"{TRAINER_STATE_NAME} is missing or damaged"
-    for path in checkpoint.glob("*.safetensors"):
-        try:
-            with safe_open(path, "pt"):
-                pass  # opening compares the header with the file's size
-        except (OSError, SafetensorError):
-            return f"{path.name} is damaged"
-    if (checkpoint / WEIGHTS_NAME).exists():
-        return f"{WEIGHTS_NAME} is a pickle, which is never loaded"
-    for name in (OPTIMIZER_NAME, SCHEDULER_NAME):
-        path = checkpoint / name
-        if path.exists() and not zipfile.is_zipfile(path):
-            return f"{name} is damaged"
     return None
 
 

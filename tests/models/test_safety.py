@@ -16,7 +16,7 @@ from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.pipeline import SecondaryStructurePipeline
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction.predictor import Predictor
-from lift_ss_hf.training.checkpoints import find_damage
+from lift_ss_hf.training.checkpoint_files import find_damage
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_the_hub_s_converted_copy_is_taken_where_it_is_the_same(saved, monkeypat
 
 
 def test_a_checkpoint_with_a_pickle_is_not_resumed(tmp_path):
-    (tmp_path / "trainer_state.json").write_text("{}")
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 1}')
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile()))
     assert "pytorch_model.bin is a pickle" in (find_damage(tmp_path) or "")
 

@@ -13,7 +13,8 @@ from transformers import Trainer
 from transformers.trainer_callback import CallbackHandler
 
 from lift_ss_hf.training import job
-from lift_ss_hf.training.checkpoints import find_damage, last_checkpoint
+from lift_ss_hf.training.checkpoint_files import find_damage
+from lift_ss_hf.training.checkpoints import last_checkpoint
 from lift_ss_hf.training.recipes import RecipeError
 
 pytestmark = pytest.mark.process
