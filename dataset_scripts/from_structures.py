@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import CardFacts, CorpusError, Split, write_corpus
+from lift_ss_hf.corpora.chains import printable
 from lift_ss_hf.corpora.labelling import (
     STRUCTURE_COLUMNS,
     STRUCTURE_FEATURES,
@@ -98,8 +99,8 @@ def skipped_table(skipped: Sequence[Skipped]) -> str:
     """Return a Markdown table with one row per skipped file or chain, errors first."""
     lines = ["| file | chain | error | reason |", "| --- | --- | --- | --- |"]
     for entry in sorted(skipped, key=lambda entry: not entry.is_error):
-        reason = entry.reason.replace("|", "/")
-        lines.append(f"| {entry.file} | {entry.chain} | {'yes' if entry.is_error else 'no'} | {reason} |")
+        cells = (entry.file, entry.chain, "yes" if entry.is_error else "no", entry.reason)
+        lines.append(f"| {' | '.join(printable(cell).replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 
 

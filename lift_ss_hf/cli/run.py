@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..corpora.chains import printable
+
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command line and exit with its status.
@@ -33,17 +35,12 @@ def run(main: Callable[[], int | None]) -> None:
             os.dup2(devnull.fileno(), sys.stdout.fileno())
         status = 141
     except (ValueError, OSError) as error:
-        print(f"error: {_printable(str(error))}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
-
-
-def _printable(text: str) -> str:
-    """Replace what could break the line or command the terminal: a message may quote a file that others wrote."""
-    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
 
 
 def check_launch(environment: Mapping[str, str]) -> None:

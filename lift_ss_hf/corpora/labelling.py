@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Features, Value
 
 from ..models.states import UNRESOLVED
-from .chains import Chain, CorpusError, check_chain
+from .chains import Chain, CorpusError, check_chain, printable
 from .columns import BASE_FEATURES, PDB_FEATURES
 from .mkdssp import Mkdssp
 from .structure_files import StructureError, import_gemmi, unique_name
@@ -98,7 +98,7 @@ def name_chains(structures: Sequence[LabelledStructure]) -> Iterator[Chain]:
     used: set[str] = set()
     for structure, name in zip(structures, _file_names(structures), strict=True):
         for chain in structure.chains:
-            yield replace(chain, id=unique_name(f"{name}_{chain.id}", used))
+            yield replace(chain, id=unique_name(printable(f"{name}_{chain.id}"), used))
 
 
 def _file_names(structures: Sequence[LabelledStructure]) -> list[str]:
@@ -165,7 +165,7 @@ def _labelled_chain(
     extra = {
         "pdb_id": structure.code,
         "pdb_chain": polymer.name if structure.code else "",
-        "file": path.name,
+        "file": printable(path.name),
         "resolution": structure.resolution,
     }
     return Chain(polymer.name, sequence, letters, extra)

@@ -29,7 +29,11 @@ CIF_CATEGORIES = re.compile(
 )
 # What columns 77-80 of an atom may hold: element and charge. Before 1996 they held line numbers.
 ELEMENT_AND_CHARGE = re.compile(rb"[ A-Za-z]{2}(?:[0-9][-+]|[-+][0-9]|[ 0]{2})?\s*")
-NOT_ASCII = re.compile(rb"[\x80-\xff]")
+# Each byte is replaced by one: titles may be in any encoding, and must not move the columns of a PDB file. Control
+# characters, of which damaged files are full, would reach ids and the terminal, and let mkdssp 4.2 run forever.
+PRINTABLE = bytes(
+    byte if byte in b"\n\r" or 32 <= byte < 127 else ord(" " if byte in b"\t\v\f" else "?") for byte in range(256)
+)
 NO_CHAIN_ID = "_"  # as in SCOP
 # Protonation states and disulfides in AMBER, CHARMM, GROMACS and OPLS, by parent; gemmi knows only the PDB's names.
 FORCE_FIELD_NAMES = {
@@ -107,8 +111,7 @@ def _parse(path: Path, changes: Counter[str]) -> gemmi.Structure:
         content = gzip.decompress(content)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("UTF-16 text. Save it as UTF-8")
-    # Letters with accents, in a title, may be in any encoding; they must not move the columns of a PDB file either.
-    content = NOT_ASCII.sub(b"?", content.removeprefix(b"\xef\xbb\xbf"))
+    content = content.removeprefix(b"\xef\xbb\xbf").translate(PRINTABLE)
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(PDB_SUFFIXES):
         return _parse_pdb(content, changes)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..corpora.chains import printable
 from ..models.sequences import CleanSequence, clean_sequence, looks_like_nucleotides
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,7 @@ def printable_name(name: str, number: int) -> str:
         >>> printable_name("my chain", 3), printable_name("", 3)
         ('my_chain', 'record_3')
     """
-    printable = "".join(letter if letter.isprintable() else "?" for letter in "_".join(name.split()))
-    return printable[:MAX_NAME] or f"record_{number}"
+    return printable("_".join(name.split()))[:MAX_NAME] or f"record_{number}"
 
 
 def clean_record(record: Record) -> Query | RejectedRecord:
