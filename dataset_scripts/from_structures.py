@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora import CardFacts, CorpusError, Split, write_corpus
-from lift_ss_hf.corpora.chains import printable
+from lift_ss_hf.corpora.file_kinds import printable
 from lift_ss_hf.corpora.labelling import (
     STRUCTURE_COLUMNS,
     STRUCTURE_FEATURES,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..corpora.chains import printable
+from ..corpora.file_kinds import printable
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -58,16 +58,6 @@ class Chain:
         }
 
 
-def printable(text: str) -> str:
-    r"""Replace what could break a line, a file or the terminal in text that others wrote.
-
-    Example:
-        >>> printable("1abc\n\x1b[31m")
-        '1abc ?[31m'
-    """
-    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
-
-
 def pdb_origin(chain_id: str) -> dict[str, str]:
     """Return the PDB code (lower case) and the chain that an id contains; both empty if it contains none.
 

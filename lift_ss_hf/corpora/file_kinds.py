@@ -1,4 +1,4 @@
-"""Recognise files that are not the text they are taken for, by their first bytes."""
+"""Text that others wrote: recognise files of another kind by their first bytes, and make text safe to print."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ def other_kind(start: bytes) -> str | None:
         >>> other_kind(b">1abc_A")
     """
     return next((kind for pattern, kind in OTHER_KINDS.items() if re.match(pattern, start, re.DOTALL)), None)
+
+
+def printable(text: str) -> str:
+    r"""Replace what could break a line, a file or the terminal in text that others wrote.
+
+    Example:
+        >>> printable("1abc\n\x1b[31m")
+        '1abc ?[31m'
+    """
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)

@@ -11,8 +11,9 @@ from pathlib import Path
 from datasets import Features, Value
 
 from ..models.states import UNRESOLVED
-from .chains import Chain, CorpusError, check_chain, printable
+from .chains import Chain, CorpusError, check_chain
 from .columns import BASE_FEATURES, PDB_FEATURES
+from .file_kinds import printable
 from .mkdssp import Mkdssp
 from .structure_files import StructureError, import_gemmi, unique_name
 from .structures import Polymer, ReadStructure, file_stem, read_structure, residue_letter

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..corpora.chains import printable
+from ..corpora.file_kinds import printable
 from ..models.sequences import CleanSequence, clean_sequence, looks_like_nucleotides
 
 logger = logging.getLogger(__name__)
