@@ -18,6 +18,7 @@ from .models.states import (
     get_alphabet,
     normalise_states,
     reduce_probabilities,
+    temper_probabilities,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "get_alphabet",
     "normalise_states",
     "reduce_probabilities",
+    "temper_probabilities",
 ]

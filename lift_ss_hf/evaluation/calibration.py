@@ -1,6 +1,6 @@
 """Calibrate a model: fit one temperature on chains that the model was not trained on, and store it with the model.
 
-Dividing the logits by the temperature leaves the predicted states as they are and makes the confidences agree with the
+A temperature leaves the predicted states of every alphabet as they are and makes the confidences agree with the
 accuracy (Guo et al. 2017, On Calibration of Modern Neural Networks, ICML). The maths is in `metrics/calibration.py`.
 """
 
@@ -15,27 +15,24 @@ import numpy as np
 from accelerate import PartialState
 
 from ..corpora import load_corpus
-from ..metrics.calibration import SMALLEST, expected_calibration_error, fit_temperature, tempered_probabilities
+from ..metrics.calibration import expected_calibration_error, fit_temperature
 from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing
 from ..models.modeling import SecondaryStructureModel
-from ..models.states import IGNORE_INDEX, fold_index
+from ..models.states import IGNORE_INDEX, reduce_probabilities, temper_probabilities
 from ..models.tokenization import ResidueTokenizer
 from ..reports.provenance import in_training, load_training_chains
 from .corpora import num_states_of
 from .predictions import Predictions, predict, scorable_alphabets
 
 
-def calibrate(
-    predictions: Predictions, references: Sequence[np.ndarray], num_states: int, temperature: float = 1.0
-) -> dict[str, Any]:
+def calibrate(predictions: Predictions, references: Sequence[np.ndarray], num_states: int) -> dict[str, Any]:
     """Fit the temperature of a model to its predictions.
 
     Args:
-        predictions: for chains that the model was not trained on.
+        predictions: for chains that the model was not trained on. Their own temperature counts for `error_before` only.
         references: q9 labels of each chain, from `metrics.labels.encode_references`.
         num_states: states of the corpus, nine or eight. With eight, the likelihood is that of eight states.
-        temperature: the temperature at which the predictions were made.
 
     Returns:
         `temperature`, `num_residues`, and the expected calibration errors `error_before` and `error_after` [fraction].
@@ -44,19 +41,18 @@ def calibrate(
         ValueError: if no residue has a state.
     """
     alphabet = scorable_alphabets(predictions.states, num_states)[0]
-    groups = fold_index(predictions.states, alphabet)
     labels = fold_labels(np.concatenate([np.empty(0, np.int8), *references]), REFERENCE_ALPHABET, alphabet)
     known = labels != IGNORE_INDEX
     if not known.any():
         raise ValueError("no residue with a state to calibrate on. Give a corpus with states.")
-    # The logarithms of the probabilities equal the logits up to a constant for each residue.
     probabilities = np.concatenate(predictions.probabilities)[known].astype(np.float64)
-    logits, labels = np.log(np.maximum(probabilities, SMALLEST)) * temperature, labels[known]
-    fitted = fit_temperature(logits, labels, groups)
-    errors = []
-    for value in (temperature, fitted):
-        tempered = tempered_probabilities(logits, groups, value)
-        errors.append(expected_calibration_error(tempered.max(axis=1), tempered.argmax(axis=1) == labels))
+    probabilities, labels = reduce_probabilities(probabilities, alphabet, predictions.states), labels[known]
+    fitted = fit_temperature(probabilities, labels)
+    correct = probabilities.argmax(axis=1) == labels
+    errors = [
+        expected_calibration_error(temper_probabilities(probabilities, temperature).max(axis=1), correct)
+        for temperature in (predictions.temperature, fitted)
+    ]
     return {
         "temperature": fitted,
         "num_residues": len(labels),
@@ -112,7 +108,6 @@ def calibrate_saved(
         predict(model, tokenizer, [sequences[index] for index in kept]),
         encode_references(states[index] for index in kept),
         num_states_of(corpus, states),
-        model.config.calibration_temperature,
     )
     store_temperature(folder, result["temperature"])
     return (

@@ -19,7 +19,7 @@ from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing
 from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
-from ..models.states import IGNORE_INDEX, reduce_probabilities
+from ..models.states import IGNORE_INDEX
 from ..models.tokenization import ResidueTokenizer
 from ..prediction.ensemble import Ensemble
 from ..prediction.predictor import MAX_TOKENS
@@ -224,11 +224,8 @@ def _draw(
     }
     labels = fold_labels(np.concatenate(references), REFERENCE_ALPHABET, alphabet)
     scored = labels != IGNORE_INDEX
-    probabilities = reduce_probabilities(
-        np.concatenate(predictions.probabilities)[scored], alphabet, predictions.states
-    )
-    figures["calibration"] = plots.plot_calibration(
-        probabilities.max(-1), probabilities.argmax(-1) == labels[scored], title=title
-    )
+    confidences = np.concatenate(predictions.calibrated(alphabet)).max(-1)
+    correct = np.concatenate(predictions.labels(alphabet)) == labels
+    figures["calibration"] = plots.plot_calibration(confidences[scored], correct[scored], title=title)
     for kind, figure in figures.items():
         plots.save_figure(figure, folder / f"{stem}-{kind}.png")

@@ -16,7 +16,7 @@ from ..batches.cached_chains import evaluating
 from ..metrics.labels import REFERENCE_ALPHABET, fold_labels, most_probable
 from ..metrics.scored_chains import COMPATIBLE
 from ..metrics.scoring import score
-from ..models.states import ALPHABETS, IGNORE_INDEX, fold_index
+from ..models.states import ALPHABETS, IGNORE_INDEX, fold_index, reduce_probabilities, temper_probabilities
 from ..prediction.predictor import MAX_TOKENS, Predictor
 
 
@@ -25,20 +25,27 @@ class Predictions:
     """The predictions of a model for the chains of a corpus.
 
     Attributes:
-        probabilities: one (residues, states) float32 array per chain.
+        probabilities: one (residues, states) float32 array per chain, before calibration.
         states: name of the alphabet of the last axis.
         seconds: wall time, for all processes together.
         windowed: number of chains that were too long to be run whole.
+        temperature: the model's temperature, which calibrates the probabilities of any alphabet.
     """
 
     probabilities: list[np.ndarray]
     states: str
     seconds: float
     windowed: int
+    temperature: float = 1.0
 
     def labels(self, alphabet: str) -> list[np.ndarray]:
         """Return the most probable states as one (residues,) int8 array of labels per chain."""
         return [most_probable(chain, self.states, alphabet) for chain in self.probabilities]
+
+    def calibrated(self, alphabet: str) -> list[np.ndarray]:
+        """Return calibrated probabilities as one (residues, states of the alphabet) array per chain."""
+        reduced = (reduce_probabilities(chain, alphabet, self.states) for chain in self.probabilities)
+        return [temper_probabilities(chain, self.temperature) for chain in reduced]
 
 
 def predict(
@@ -73,6 +80,7 @@ def predict(
         states=model.config.states,
         seconds=time.perf_counter() - started,
         windowed=sum(map(predictor.is_windowed, sequences)),
+        temperature=predictor.temperature,
     )
 
 

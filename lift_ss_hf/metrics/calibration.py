@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .states import temper_probabilities
+
 NUM_BINS = 15  # Guo et al. 2017
 ROUNDING = 1e-4  # probabilities summed in single precision may exceed 1 by this much
 TEMPERATURES = (0.05, 20.0)  # the range searched
@@ -87,66 +89,43 @@ def expected_calibration_error(
     return calibration_bins(confidences, correct).error
 
 
-def tempered_probabilities(logits: np.ndarray, groups: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide logits by a temperature, take the softmax, and sum over the states that fold into one.
-
-    Args:
-        logits: (residues, states of the model).
-        groups: (states of the model,) int64 label that each state folds into; see `states.fold_index`.
-        temperature: above 1 lowers the confidence, below 1 raises it.
-
-    Returns:
-        (residues, groups) probabilities.
-
-    Example:
-        >>> tempered_probabilities(np.log([[0.2, 0.6, 0.2]]), np.array([0, 1, 0]), 1.0).round(3)
-        array([[0.4, 0.6]])
-    """
-    scaled = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    return scaled @ np.eye(groups.max() + 1)[groups] / scaled.sum(axis=1, keepdims=True)
-
-
-def log_likelihood(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, temperature: float) -> float:
+def log_likelihood(probabilities: np.ndarray, labels: np.ndarray, temperature: float) -> float:
     """Return the mean log probability of the reference states at a temperature.
 
     Args:
-        logits: (residues, states of the model).
-        labels: (residues,) reference labels, in the alphabet of `groups`.
-        groups: (states of the model,) int64 label that each state folds into.
-        temperature: the logits are divided by it.
+        probabilities: (residues, states) before calibration.
+        labels: (residues,) reference labels, in the same alphabet.
+        temperature: see `states.temper_probabilities`.
 
     Example:
-        >>> logits = np.log([[0.9, 0.1], [0.9, 0.1]])
-        >>> round(log_likelihood(logits, np.array([0, 1]), np.array([0, 1]), 1.0), 4)
+        >>> round(log_likelihood(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1]), 1.0), 4)
         -1.204
     """
-    probabilities = tempered_probabilities(logits, groups, temperature)
-    return float(np.log(np.maximum(probabilities[np.arange(len(labels)), labels], SMALLEST)).mean())
+    tempered = temper_probabilities(probabilities, temperature)
+    return float(np.log(np.maximum(tempered[np.arange(len(labels)), labels], SMALLEST)).mean())
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature that maximises the likelihood of the reference states.
 
     Args:
-        logits: (residues, states of the model).
-        labels: (residues,) reference labels, in the alphabet of `groups`.
-        groups: (states of the model,) int64 label that each state folds into.
+        probabilities: (residues, states) before calibration.
+        labels: (residues,) reference labels, in the same alphabet.
 
     Returns:
         The temperature, from 0.05 to 20.
 
-    Example:
-        A model that is right in 3 of 4 cases but gives 0.9 is overconfident:
+    Example: nine to one, but right three times out of four:
 
-        >>> logits = np.log([[0.9, 0.1]] * 4)
-        >>> temperature = fit_temperature(logits, np.array([0, 0, 0, 1]), np.array([0, 1]))
-        >>> round(temperature, 3), tempered_probabilities(logits, np.array([0, 1]), temperature)[0].round(3)
+        >>> probabilities = np.array([[0.9, 0.1]] * 4)
+        >>> temperature = fit_temperature(probabilities, np.array([0, 0, 0, 1]))
+        >>> round(temperature, 3), temper_probabilities(probabilities, temperature)[0].round(3)
         (2.0, array([0.75, 0.25]))
     """
     from scipy.optimize import minimize_scalar  # here, since the calibration error is needed without scipy
 
     found = minimize_scalar(
-        lambda log_temperature: -log_likelihood(logits, labels, groups, np.exp(log_temperature)),
+        lambda log_temperature: -log_likelihood(probabilities, labels, np.exp(log_temperature)),
         bounds=np.log(TEMPERATURES),
         method="bounded",
         options={"xatol": 1e-6},

@@ -14,6 +14,7 @@ from ..models.states import (
     fold_index,
     get_alphabet,
     reduce_probabilities,
+    temper_probabilities,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "fold_index",
     "get_alphabet",
     "reduce_probabilities",
+    "temper_probabilities",
 ]

@@ -430,8 +430,16 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         return next(self.head.parameters()).dtype
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return calibrated probabilities of the states: softmax of logits over the temperature."""
-        return (logits.float() / self.config.calibration_temperature).softmax(-1)
+        """Return calibrated probabilities of the model's own states: softmax of logits over the temperature.
+
+        For coarser states sum before calibrating: `states.reduce_probabilities`, then `states.temper_probabilities`.
+        """
+        return (logits.float() / self.calibration_temperature).softmax(-1)
+
+    @property
+    def calibration_temperature(self) -> float:
+        """What divides the logits in calibrated probabilities."""
+        return self.config.calibration_temperature
 
     def parameter_summary(self) -> dict[str, dict[str, int]]:
         """Count parameters by part.

@@ -14,7 +14,7 @@ from transformers import Pipeline
 
 from .safety import check_probabilities
 from .sequences import clean_sequence
-from .states import fold_index, get_alphabet, reduce_probabilities
+from .states import fold_index, get_alphabet, reduce_probabilities, temper_probabilities
 from .tokenization import ResidueTokenizer
 
 TASK = "protein-secondary-structure"
@@ -63,9 +63,9 @@ class SecondaryStructurePipeline(Pipeline):
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         tokens, mask = inputs["input_ids"], inputs["attention_mask"]
-        probabilities = self.model.probabilities(self.model(input_ids=tokens, attention_mask=mask).logits)
+        logits = self.model(input_ids=tokens, attention_mask=mask).logits
         return {
-            "probabilities": probabilities,
+            "probabilities": logits.float().softmax(-1),
             "residue_mask": self.model.residue_mask(mask),
             "sequence": inputs["sequence"],
         }
@@ -73,15 +73,16 @@ class SecondaryStructurePipeline(Pipeline):
     def postprocess(  # type: ignore[override]  # its only option
         self, model_outputs: dict[str, Any], states: str | None = None
     ) -> dict[str, Any]:
-        """Sum the probabilities over each group of states and take the largest."""
+        """Sum the probabilities over each group of states, take the largest, then calibrate."""
         own = self.model.config.states
         alphabet = get_alphabet(states or own)
         probabilities = model_outputs["probabilities"].reshape(-1, len(get_alphabet(own)))
-        residues = probabilities[model_outputs["residue_mask"].flatten()].float().cpu().numpy()
+        residues = probabilities[model_outputs["residue_mask"].flatten()].cpu().numpy()
         reduced = reduce_probabilities(check_probabilities(residues), alphabet, own)
+        calibrated = temper_probabilities(reduced, self.model.config.calibration_temperature)
         sequence = model_outputs["sequence"]
         return {
             "sequence": sequence if isinstance(sequence, str) else sequence[0],
             "states": alphabet.decode(reduced.argmax(-1)),
-            "confidence": np.minimum(reduced.max(-1), 1.0).tolist(),
+            "confidence": np.minimum(calibrated.max(-1), 1.0).tolist(),
         }

@@ -208,6 +208,29 @@ def reduce_probabilities(
     return reduced
 
 
+def temper_probabilities(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Calibrate probabilities: raise them to the power of 1 / temperature, and normalise.
+
+    For the states of a model this is the softmax of logits / temperature. Reduce to a coarser alphabet first, and take
+    the states from the probabilities before calibration: then a temperature changes confidences and never a state.
+
+    Args:
+        probabilities: (..., states) array.
+        temperature: above 1 lowers the confidence, below 1 raises it.
+
+    Returns:
+        (..., states) array; each residue's states keep their order.
+
+    Example:
+        >>> temper_probabilities(np.array([0.1, 0.9]), 2.0).round(2)
+        array([0.25, 0.75])
+    """
+    if temperature == 1:
+        return probabilities
+    powers = (probabilities / probabilities.max(axis=-1, keepdims=True)) ** (1 / temperature)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
 def fold_index(source: str | Alphabet, alphabet: str | Alphabet) -> np.ndarray:
     """Return which label of a coarser alphabet each label of `source` reduces to.
 

@@ -4,7 +4,8 @@
     output = ensemble(input_ids, attention_mask)       # logits, similarities
 
 As in LIFT_SS, the similarities (cosines with the centroids) are averaged and scaled to logits. If a model has no
-centroids, or the scales differ, the logarithms of the calibrated probabilities are averaged instead.
+centroids, or the scales differ, the logarithms of the probabilities are averaged instead. Both come before
+calibration, so that no temperature changes a state.
 """
 
 from __future__ import annotations
@@ -119,20 +120,19 @@ class Ensemble(nn.Module):
         inputs |= {"attention_mask": attention_mask, "cached_states": frozen, "return_similarities": True}
         outputs = [model(input_ids, **inputs) for model in self.models]
         if not self._averages_similarities:
-            calibrated = [
-                output.logits.float() / model.config.calibration_temperature
-                for model, output in zip(self.models, outputs, strict=True)
-            ]
-            return SecondaryStructureOutput(logits=torch.stack(calibrated).log_softmax(-1).mean(0))
+            logits = torch.stack([output.logits.float() for output in outputs])
+            return SecondaryStructureOutput(logits=logits.log_softmax(-1).mean(0))
         similarities = torch.stack([output.similarities for output in outputs]).mean(0)
         return SecondaryStructureOutput(logits=self.config.loss_scale * similarities, similarities=similarities)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return calibrated probabilities of the states; the last axis sums to 1."""
-        if not self._averages_similarities:
-            return logits.float().softmax(-1)
-        temperatures = [model.config.calibration_temperature for model in self.models]
-        return (logits.float() * len(temperatures) / sum(temperatures)).softmax(-1)
+        return (logits.float() / self.calibration_temperature).softmax(-1)
+
+    @property
+    def calibration_temperature(self) -> float:
+        """Mean of the models' temperatures."""
+        return sum(model.calibration_temperature for model in self.models) / len(self.models)
 
     def residue_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return (batch, tokens) bool, True where a token stands for a residue."""

@@ -3,6 +3,9 @@
     predictor = Predictor(model, tokenizer)
     for index, probabilities in predictor.predict(sequences): ...    # (residues, states) of sequences[index]
 
+The probabilities are those before calibration: reduce them to the states to report, take the states, then calibrate
+with `predictor.temperature`, as `result.Prediction` does.
+
 Runs, evaluation and the command line all predict through it.
 """
 
@@ -64,6 +67,11 @@ class Predictor:
         return self.model.config.states
 
     @property
+    def temperature(self) -> float:
+        """The temperature that calibrates the probabilities; see `states.temper_probabilities`."""
+        return self.model.calibration_temperature
+
+    @property
     def digest(self) -> str:
         """`model_digest` of the model."""
         return self._digest or model_digest(self.model)
@@ -77,7 +85,7 @@ class Predictor:
         """Predict sequences; results come in the order of computation, not in that of the input.
 
         Returns:
-            The index of a sequence and its calibrated probabilities, (residues, states) fp32.
+            The index of a sequence and its probabilities before calibration, (residues, states) fp32.
 
         Raises:
             ResidueError: if a character is not a residue.
@@ -93,7 +101,7 @@ class Predictor:
         for indices in returning_free_memory(plan_rows(lengths, self.max_tokens), lengths):
             row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
             for index, logits in zip(indices, self.packed.logits(row), strict=True):
-                yield index, check_probabilities(self.model.probabilities(logits).cpu().numpy())
+                yield index, check_probabilities(logits.float().softmax(-1).cpu().numpy())
 
     @torch.inference_mode()
     def _predict_batches(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
@@ -102,7 +110,7 @@ class Predictor:
         for indices in returning_free_memory(budget_batches(lengths, self.max_tokens), lengths):
             batch = collate([{"input_ids": chains[i]} for i in indices])
             batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-            probabilities = self.model.probabilities(self.model(**batch).logits).cpu().numpy()
+            probabilities = self.model(**batch).logits.float().softmax(-1).cpu().numpy()
             mask = self.model.residue_mask(batch["attention_mask"]).cpu().numpy()
             for row, index in enumerate(indices):
                 yield int(index), check_probabilities(probabilities[row][mask[row]])

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..models.states import get_alphabet, reduce_probabilities
+from ..models.states import get_alphabet, reduce_probabilities, temper_probabilities
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Prediction:
         name: of the chain.
         sequence: residues, length L.
         model_alphabet: name of the model's alphabet.
-        model_probabilities: (L, states of the model) fp32, calibrated.
+        model_probabilities: (L, states of the model) fp32, before calibration.
         alphabet: name of the alphabet to report: the model's own, or a coarser one.
+        temperature: calibrates the probabilities of the reported alphabet. It never changes a state.
 
     Example:
         >>> import numpy as np
@@ -38,11 +39,17 @@ class Prediction:
     model_alphabet: str
     model_probabilities: np.ndarray
     alphabet: str
+    temperature: float = 1.0
+
+    @cached_property
+    def _uncalibrated(self) -> np.ndarray:
+        """(L, states) fp32 in the reported alphabet, summed over the model's states that reduce to each."""
+        return reduce_probabilities(self.model_probabilities, self.alphabet, self.model_alphabet)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """(L, states) fp32 in the reported alphabet, summed over the model's states that reduce to each."""
-        return reduce_probabilities(self.model_probabilities, self.alphabet, self.model_alphabet)
+        """(L, states) fp32 in the reported alphabet, calibrated."""
+        return temper_probabilities(self._uncalibrated, self.temperature)
 
     @property
     def letters(self) -> str:
@@ -52,7 +59,7 @@ class Prediction:
     @cached_property
     def states(self) -> str:
         """The most probable state of each residue, length L."""
-        return get_alphabet(self.alphabet).decode(self.probabilities.argmax(1))
+        return get_alphabet(self.alphabet).decode(self._uncalibrated.argmax(1))
 
     @cached_property
     def confidence(self) -> np.ndarray:

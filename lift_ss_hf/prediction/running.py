@@ -79,7 +79,15 @@ def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = Non
         if bar is not None:
             bar.update(len(found))
     predictions = [
-        Prediction(query.number, query.name, str(query.sequence), predictor.alphabet, probabilities[index], alphabet)
+        Prediction(
+            number=query.number,
+            name=query.name,
+            sequence=str(query.sequence),
+            model_alphabet=predictor.alphabet,
+            model_probabilities=probabilities[index],
+            alphabet=alphabet,
+            temperature=predictor.temperature,
+        )
         for index, query in enumerate(part.queries)
     ]
     return predictions, Counts(

@@ -61,9 +61,8 @@ def test_several_models_are_scored_as_an_ensemble(folder, tmp_path):
     assert results["model"] == "model + other"
     ensemble = Ensemble.from_pretrained(names)
     tokenizer = ResidueTokenizer.from_pretrained(names[0])
-    for sequence, probabilities in zip(
-        SEQUENCES, predict(ensemble, tokenizer, SEQUENCES, quiet=True).probabilities, strict=True
-    ):
+    predictions = predict(ensemble, tokenizer, SEQUENCES, quiet=True)
+    for sequence, probabilities in zip(SEQUENCES, predictions.calibrated("q9"), strict=True):
         tokens = torch.from_numpy(tokenizer.encode_sequence(sequence))[None]
         with torch.no_grad():
             logits = ensemble(tokens).logits[0, tokenizer.residue_slice()]

@@ -92,7 +92,7 @@ def test_a_new_family_trains_reloads_and_predicts_in_rows(backbone, tmp_path):
     for index, probabilities in predictor.predict(sequences):
         tokens = torch.from_numpy(tokenizer.encode_sequence(sequences[index]))[None]
         with torch.no_grad():
-            alone = model.probabilities(model(tokens).logits)[0, tokenizer.residue_slice()]
+            alone = model(tokens).logits.softmax(-1)[0, tokenizer.residue_slice()]
         torch.testing.assert_close(torch.from_numpy(probabilities), alone, atol=1e-5, rtol=0)
 
 

@@ -45,10 +45,10 @@ def model_over(backbone, **options):
 
 
 def alone(model, tokenizer, sequence):
-    """Return a chain's probabilities by the model's own forward, without neighbours."""
+    """Return a chain's probabilities before calibration by the model's own forward, without neighbours."""
     tokens = torch.from_numpy(tokenizer.encode_sequence(sequence))[None]
     with torch.inference_mode():
-        return model.probabilities(model(tokens).logits)[0, tokenizer.residue_slice()].numpy()
+        return model(tokens).logits.softmax(-1)[0, tokenizer.residue_slice()].numpy()
 
 
 def assert_predicts(expected, model, tokenizer, max_tokens=400):
