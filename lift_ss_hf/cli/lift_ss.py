@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..version import __version__
-from .run import run
+from .run import ClosedOutput, run
 
 if TYPE_CHECKING:
     from ..prediction.formats import Format
@@ -154,7 +154,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
-    """Raise ValueError for unknown formats or states, and for options that need an output directory."""
+    """Raise ValueError for unknown formats or states, and for what needs an output directory."""
     from ..models.states import get_alphabet
     from ..prediction.formats import get_format
 
@@ -163,6 +163,8 @@ def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
         get_alphabet(args.states)
     if args.output is not None:
         return
+    if isinstance(sys.stdout, ClosedOutput):
+        raise ValueError("standard output is closed. Give a directory with -o.")
     if args.resume:
         raise ValueError("--resume needs the directory of the run. Give it with -o.")
     if len(formats) > 1 or not all(is_text):

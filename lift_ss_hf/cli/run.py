@@ -1,27 +1,35 @@
-"""Run a command line of this project: errors in one line, exit statuses, logging."""
+"""Run a command line of this project: errors in one line, exit statuses, logging, standard streams."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from ..corpora.file_kinds import printable
+
+CLOSED_BY_READER = 141  # what a shell reports for SIGPIPE
+INVALID, INTERRUPTED = 2, 130
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command line and exit with its status.
 
     Errors that the user can fix (ValueError, OSError and their subclasses) are printed in one line on standard error
-    with status 2. An interruption gives status 130, an output closed by its reader 141. A SystemExit passes through: a
-    training run stopped by a scheduler exits with 75. Any other exception is a bug of ours and keeps its traceback.
-    Log messages of the package are shown by the first of several processes only.
+    with status 2; output that could not be written is one of them. An interruption gives status 130, an output closed
+    by its reader 141. A SystemExit passes through: a training run stopped by a scheduler exits with 75. Any other
+    exception is a bug of ours and keeps its traceback. Log messages of the package are shown by the first of several
+    processes only.
 
     Args:
         main: the command line; returns the exit status, None for success.
     """
+    _replace_closed_streams()
     logging.basicConfig(format="%(message)s")
     is_first = os.environ.get("RANK", "0") == "0"
     logging.getLogger("lift_ss_hf").setLevel(logging.INFO if is_first else logging.ERROR)
@@ -29,18 +37,75 @@ def run(main: Callable[[], int | None]) -> None:
         check_launch(os.environ)
         status = main() or 0
     except BrokenPipeError:
-        # The reader of our output closed it (`| head`): exit silently.
-        sys.stderr.close()
-        with Path(os.devnull).open("w") as devnull:  # takes what is still buffered, or Python exits with 120
-            os.dup2(devnull.fileno(), sys.stdout.fileno())
-        status = 141
+        status = CLOSED_BY_READER
     except (ValueError, OSError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        status = 2
+        status = _report(f"error: {printable(str(error))}", INVALID)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
+        status = _report("interrupted", INTERRUPTED)
+    except SystemExit as left:
+        if left.code:
+            raise
+        status = 0  # of --help, whose text is not written yet
+    output_failure = _flush(sys.stdout)
+    if isinstance(output_failure, BrokenPipeError):
+        status = status or CLOSED_BY_READER
+    elif output_failure and not status:
+        status = _report(f"error: cannot write to standard output: {output_failure}", INVALID)
+    _flush(sys.stderr)
     sys.exit(status)
+
+
+def _report(line: str, status: int) -> int:
+    """Print a line on standard error, if that can be written to, and return the status."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+    return status
+
+
+# ---- standard streams ------------------------------------------------------------------------------------------------
+
+
+class ClosedOutput(io.TextIOBase):
+    """Standard output where there is none. A long job is not stopped by a message, but the loss is told at its end.
+
+    Attributes:
+        is_lost: something was written.
+    """
+
+    is_lost = False
+
+    def write(self, text: str) -> int:
+        """Drop the text."""
+        self.is_lost = self.is_lost or bool(text)
+        return len(text)
+
+
+def _replace_closed_streams() -> None:
+    """Replace standard streams that are closed (`>&-`), which Python sets to None.
+
+    Their numbers are taken, too: the next file that is opened would get them, and with it what libraries print.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stdout is None:
+        os.set_inheritable(os.open(os.devnull, os.O_WRONLY), True)
+        sys.stdout = ClosedOutput()
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _flush(stream: TextIO) -> OSError | None:
+    """Write what a stream has buffered; return the error if that fails, which Python would exit with 120 for."""
+    try:
+        if isinstance(stream, ClosedOutput) and stream.is_lost:
+            raise OSError("it is closed. Redirect it to a file or to /dev/null.")
+        stream.flush()
+    except OSError as error:
+        if not isinstance(stream, ClosedOutput):  # let the rest go nowhere, or it fails once more at the exit
+            with Path(os.devnull).open("w") as devnull:
+                os.dup2(devnull.fileno(), stream.fileno())
+        return error
+    return None
 
 
 def check_launch(environment: Mapping[str, str]) -> None:
