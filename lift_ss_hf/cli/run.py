@@ -86,12 +86,19 @@ def _replace_closed_streams() -> None:
     Their numbers are taken, too: the next file that is opened would get them, and with it what libraries print.
     """
     if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+        sys.stdin = os.fdopen(_open_devnull(os.O_RDONLY))
     if sys.stdout is None:
-        os.set_inheritable(os.open(os.devnull, os.O_WRONLY), True)
+        _open_devnull(os.O_WRONLY)
         sys.stdout = ClosedOutput()
     if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        sys.stderr = os.fdopen(_open_devnull(os.O_WRONLY), "w")
+
+
+def _open_devnull(flags: int) -> int:
+    """Open the null device under the lowest free number, for child processes too."""
+    number = os.open(os.devnull, flags)
+    os.set_inheritable(number, True)
+    return number
 
 
 def _flush(stream: TextIO) -> OSError | None:
