@@ -226,6 +226,25 @@ def get_corpus(name: str) -> CataloguedCorpus:
     raise ValueError(f"unknown corpus {corpus!r}.{hint} Choose one of: {', '.join(sorted(catalogue))}.")
 
 
+def versions_of(name: str) -> dict[str, str]:
+    """Return the catalogued versions of a source file: the corpora that hold each, by checksum.
+
+    Args:
+        name: name of the file.
+
+    Example:
+        >>> sorted(versions_of("PISCES_30_train.txt").values())
+        ['pisces30', 'pisces30_2022']
+    """
+    versions: dict[str, str] = {}
+    for entry in load_catalogue().values():
+        for config in entry.configs.values():
+            for source in config.splits.values():
+                if source.name == name:
+                    versions.setdefault(source.checksum, entry.name)
+    return versions
+
+
 def crossed_tests(train: str, tests: Sequence[str]) -> list[str]:
     """Return the test corpora that share chains or homologues with a training corpus.
 

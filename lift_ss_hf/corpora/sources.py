@@ -15,7 +15,7 @@ import pooch
 import requests
 
 from ..models.atomic import replacing
-from .catalogue import SourceFile
+from .catalogue import SourceFile, versions_of
 from .chains import CorpusError
 
 DATA_DIR_VARIABLE = "LIFT_SS_DATA_DIR"
@@ -53,37 +53,49 @@ def find_source(source: SourceFile, data_dir: str | Path | None = None) -> Path:
 
     Args:
         source: the file's entry in the catalogue.
-        data_dir: a folder that holds it as `<folder of the origin>/<file name>` or `<file name>`.
+        data_dir: a folder that holds it as `<folder of the origin>/<file name>` or `<file name>`. Another catalogued
+            version of the file (PISCES_30_train.txt of 2022 and of 2023) is passed over.
 
     Raises:
         MissingSourceError: if the file is not available; the message lists the ways to get it.
         CorpusError: if a file of that name exists but does not have the pinned checksum.
     """
-    folders = source_folders(data_dir)
-    for folder in folders:
+    searched = []
+    for folder in source_folders(data_dir):
+        searched.append(str(folder))
         for path in (folder / source.origin.folder / source.name, folder / source.name):
-            if path.is_file():
-                _verify(path, source)
-                return path
+            if not path.is_file():
+                continue
+            if other := _other_version(path, source):
+                searched[-1] += f", where {path.relative_to(folder)} is that of {other}"
+                continue
+            _verify(path, source)
+            return path
     cached = download_dir() / f"{source.checksum.split(':')[1][:16]}-{source.name}"
     if not cached.is_file() or _checksum(cached, source) != source.checksum:  # missing, or damaged on disk
-        _download(source, cached, folders)
+        _download(source, cached, searched)
     return cached
 
 
-def _download(source: SourceFile, target: Path, folders: list[Path]) -> None:
+def _other_version(path: Path, source: SourceFile) -> str | None:
+    """Return the corpus that a file belongs to if it is another version of the source file, else None."""
+    others = {checksum: name for checksum, name in versions_of(source.name).items() if checksum != source.checksum}
+    return others.get(_checksum(path, source)) if others else None
+
+
+def _download(source: SourceFile, target: Path, searched: list[str]) -> None:
     """Download a file with a progress bar; it is renamed only after verification."""
     if source.url is None:
-        raise MissingSourceError(_how_to_get(source, folders, "it has no download address"))
+        raise MissingSourceError(_how_to_get(source, searched, "it has no download address"))
     if datasets.config.HF_HUB_OFFLINE:
-        raise MissingSourceError(_how_to_get(source, folders, "offline mode is on"))
+        raise MissingSourceError(_how_to_get(source, searched, "offline mode is on"))
     # pooch.retrieve() knows no git blob ids, which are the checksums that the repositories give: verified here.
     fetch = pooch.HTTPDownloader(progressbar=True, chunk_size=CHUNK, timeout=TIMEOUT)
     with replacing(target) as part:
         try:
             fetch(source.url, str(part), None)
         except requests.RequestException as error:
-            raise MissingSourceError(_how_to_get(source, folders, f"download failed: {_reason(error)}")) from None
+            raise MissingSourceError(_how_to_get(source, searched, f"download failed: {_reason(error)}")) from None
         _verify(part, source, shown=source.url)
 
 
@@ -93,14 +105,14 @@ def _reason(error: requests.RequestException) -> object:
     return getattr(cause, "reason", None) or (cause.args[0] if cause.args else cause)
 
 
-def _how_to_get(source: SourceFile, folders: list[Path], problem: str) -> str:
-    searched = f"not in {', '.join(map(str, folders))}" if folders else "no source folder given"
+def _how_to_get(source: SourceFile, searched: list[str], problem: str) -> str:
+    where = f"not in {', '.join(searched)}" if searched else "no source folder given"
     ways = [f"name a folder that holds it (--source DIR, data_dir=, or {DATA_DIR_VARIABLE})"]
     if source.url is None:
         ways.append((source.instead or "").rstrip("."))
     else:
         ways.append(f"or download {source.url} into such a folder")
-    return f"{source.name} is not available ({searched}; {problem}). To get it: {'; '.join(ways)}."
+    return f"{source.name} is not available ({where}; {problem}). To get it: {'; '.join(ways)}."
 
 
 def _checksum(path: Path, source: SourceFile) -> str:

@@ -11,6 +11,8 @@ from lift_ss_hf.corpora.catalogue import crossed_tests, get_corpus, load_catalog
 from lift_ss_hf.corpora.columns import FORM_FEATURES
 from lift_ss_hf.corpora.loading import warn_if_crossed
 
+PISCES_2022 = [f"pisces{identity}_2022" for identity in (30, 35, 40, 45, 50)]
+PISCES = ["pisces25", *(name.removesuffix("_2022") for name in PISCES_2022), *PISCES_2022]
 SEVEN_TESTS = ["casp12", "casp13", "casp14", "cb433", "cb634", "test2016", "test2018"]
 
 
@@ -18,14 +20,14 @@ def test_every_corpus_of_lift_ss_is_there():
     splits = {name: set(entry.configs["default"].splits) for name, entry in load_catalogue().items()}
     for name in [*SEVEN_TESTS, "cb513"]:
         assert "test" in splits[name]
-    for name in ["pisces25", "pisces30", "pisces35", "pisces40", "pisces45", "pisces50", "cb634", "spot1d"]:
+    for name in [*PISCES, "cb634", "spot1d"]:
         assert {"train", "validation"} <= splits[name]
     assert splits["cullpdb6133"] == splits["promod3"] == {"train"}
     assert set(get_corpus("promod3:lt25id").config.splits) == {"train"}
 
 
 def test_every_file_is_pinned_and_has_a_way_to_get_it():
-    checksums = []
+    checksums: dict[str, str] = {}
     for entry in load_catalogue().values():
         assert entry.citation.startswith("@")
         for config in entry.configs.values():
@@ -33,14 +35,30 @@ def test_every_file_is_pinned_and_has_a_way_to_get_it():
                 assert re.fullmatch(r"git_blob:[0-9a-f]{40}|sha256:[0-9a-f]{64}", source.checksum), source.name
                 assert source.form in FORM_FEATURES
                 assert source.url or source.instead
-                checksums.append(source.checksum)
-    assert len(set(checksums)) == len(checksums)
+                assert checksums.setdefault(source.checksum, source.path) == source.path
+
+
+def test_the_pisces_corpora_are_the_references_pairs():
+    """Blob ids and commits from upstream's git history; which file validates from datasets/dataset.py at da0319f."""
+    validation = get_corpus("pisces25").config.splits["validation"]
+    for name in PISCES_2022:
+        now, then = (get_corpus(each).config.splits for each in (name.removesuffix("_2022"), name))
+        assert now["validation"] == validation
+        assert now["train"].name == then["train"].name
+        assert now["train"].checksum != then["train"].checksum
+        assert "/da0319f" in now["train"].url
+        assert "/9ce8846" in then["train"].url
+        assert "/9ce8846" in then["validation"].url
+        assert then["validation"].name == then["train"].name.replace("train", "valid")
+    old = {name: get_corpus(name).config.splits["train"].git_blob[:8] for name in PISCES_2022}
+    assert list(old.values()) == ["b779140b", "b18f4dd4", "daf9f3cf", "430d742f", "67b4df90"]
 
 
 @pytest.mark.parametrize(
     ("train", "crossed"),
     [
         ("pisces25", ["cb634", "test2016", "test2018"]),
+        ("pisces30_2022", ["cb634", "test2016", "test2018"]),
         ("cb634", ["casp12", "casp13", "casp14", "cb433", "test2016", "test2018"]),
         ("spot1d", ["casp12", "casp13", "casp14", "cb433", "cb634"]),
         ("promod3", SEVEN_TESTS),
@@ -64,6 +82,8 @@ def test_crossing_warns_in_one_line(caplog):
 def test_an_unknown_name_is_reported_with_suggestions():
     with pytest.raises(ValueError, match=r"unknown corpus 'CASP_12'\. Did you mean casp12\? Choose one of: casp12, "):
         get_corpus("CASP_12")
+    with pytest.raises(ValueError, match=r"unknown corpus 'PISCES_30_2022'\. Did you mean pisces30_2022\?"):
+        get_corpus("PISCES_30_2022")
     with pytest.raises(ValueError, match=r"promod3 has no configuration 'lt30id'\. Choose one of: default, lt25id"):
         get_corpus("promod3:lt30id")
 

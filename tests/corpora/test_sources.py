@@ -1,6 +1,7 @@
 """Source files: from a folder, the cache or a server on this machine; a failed download leaves nothing behind."""
 
 import http.server
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from corpus_files import TEXT, blob_id
 from lift_ss_hf.corpora.catalogue import get_corpus
 from lift_ss_hf.corpora.chains import CorpusError
 from lift_ss_hf.corpora.sources import MissingSourceError, download_dir, find_source
+
+OLD = TEXT.replace(b"MKV", b"MKI")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -87,6 +90,22 @@ def test_a_wrong_file_in_a_folder_is_an_error(source, server, tmp_path):
     ):
         find_source(source, tmp_path)
     assert server.requests == []
+
+
+def test_another_version_of_a_file_is_passed_over(source, server, tmp_path, monkeypatch):
+    """The training files of PISCES_30 to 50 have one name and two versions."""
+    monkeypatch.setattr("lift_ss_hf.corpora.sources.versions_of", lambda name: {f"git_blob:{blob_id(OLD)}": "p_2022"})
+    old, new = tmp_path / "lift_ss" / source.name, tmp_path / source.name
+    old.parent.mkdir()
+    old.write_bytes(OLD)
+    assert find_source(source, tmp_path).read_bytes() == TEXT  # downloaded
+    new.write_bytes(TEXT)
+    assert find_source(source, tmp_path) == new
+    new.unlink()
+    shutil.rmtree(download_dir())
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingSourceError, match=r"where lift_ss.PISCES_25_train\.txt is that of p_2022; offline mode"):
+        find_source(source, tmp_path)
 
 
 def test_a_truncated_download_leaves_nothing(source, server):
