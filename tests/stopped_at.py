@@ -1,6 +1,7 @@
 """Stop a function at each of its file operations in turn, in forked processes, by an interrupt or a kill."""
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -42,6 +43,33 @@ def stopped_everywhere(work: Callable[[], object], folder: Path, kill: bool) -> 
                 assert number > 5, "the hook sees nothing"
                 return
             yield number
+
+
+def check_replacing(old: Callable[[], object], new: Callable[[], object], folder: Path, kill: bool) -> None:
+    """Check that a folder is old or new wherever its writer is stopped, and that the next run leaves nothing else.
+
+    Args:
+        old: writes the folder.
+        new: replaces it, in each run by the same bytes.
+        folder: alone in its parent folder, which is emptied.
+        kill: as for `stopped_everywhere`.
+    """
+    parent, start = folder.parent, folder.parent.with_name("start")
+    new()
+    whole = tree(parent)
+    shutil.rmtree(parent)
+    old()
+    before = tree(parent)
+    assert before != whole
+    shutil.copytree(parent, start)
+    for _ in stopped_everywhere(new, parent, kill):
+        atomic.restore(folder)
+        assert {name: data for name, data in tree(parent).items() if name[0] != "."} in (before, whole)
+        new()
+        assert tree(parent) == whole
+        shutil.rmtree(parent)
+        shutil.copytree(start, parent)
+    assert tree(parent) == whole
 
 
 def _fork(work: Callable[[], object], folder: Path, kill: bool, number: int) -> int:
@@ -86,11 +114,11 @@ def _is_in(arguments: tuple, folder: Path) -> bool:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder, with their content; empty folders end with a slash."""
+    """Return the files of a folder, with their content; empty folders and links that lead nowhere end with a slash."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             found[str(path.relative_to(folder))] = path.read_bytes()
-        elif not any(path.iterdir()):
+        elif not path.is_dir() or not any(path.iterdir()):
             found[f"{path.relative_to(folder)}/"] = b""
     return found

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from corpus_files import example_catalogue, write_example_sources
 from scripts import ROOT, run_script
+from stopped_at import STOPS, check_replacing
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, read_chains, write_corpus
 from lift_ss_hf.corpora import catalogue as catalogue_module
@@ -198,6 +199,17 @@ def test_a_failed_write_leaves_the_old_corpus_whole(tmp_path):
         write_corpus(folder, [Split.of("train", broken)], FACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS
+
+
+@pytest.mark.process
+@STOPS
+def test_a_build_stopped_anywhere_is_completed_by_the_next(sources, tmp_path, kill):
+    def build():
+        done = run_script(SCRIPT, "my_corpus", "--source", sources, "--out", tmp_path / "out")
+        assert (done.returncode, done.stderr) == (0, "")
+
+    folder = tmp_path / "out" / "my_corpus"
+    check_replacing(lambda: write_corpus(folder, [Split.of("train", CHAINS[:1])], FACTS), build, folder, kill)
 
 
 def test_nothing_to_write_is_an_error(tmp_path):

@@ -8,6 +8,7 @@ import datasets
 import pytest
 from corpus_files import write_three_line
 from scripts import run_script
+from stopped_at import STOPS, check_replacing
 from tools import needs_mmseqs
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
@@ -188,6 +189,19 @@ def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_p
     assert refused.returncode == 2 and "give --exact-only" in refused.stderr and not (tmp_path / "clean").exists()
     exact = run_script(SCRIPT, train, "--tests", kin, "--write", tmp_path / "clean", "--exact-only")
     assert exact.returncode == 0 and "1 of 4 chains leak, 3 are left" in exact.stdout
+
+
+@pytest.mark.process
+@STOPS
+def test_command_line_stopped_anywhere_is_completed_by_the_next(files, tmp_path, kill):
+    train, kin, alien = files
+    folder = tmp_path / "work" / "clean"
+
+    def write(test):
+        done = run_script(SCRIPT, train, "--tests", test, "--exact-only", "--write", folder)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    check_replacing(lambda: write(alien), lambda: write(kin), folder, kill)
 
 
 @pytest.mark.parametrize(

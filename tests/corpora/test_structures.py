@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 import pytest
 from scripts import run_script
+from stopped_at import STOPS, check_replacing
 from tools import needs_mkdssp
 
 from lift_ss_hf.corpora.chains import CorpusError
@@ -280,3 +281,17 @@ def test_command_line_without_any_chain_writes_nothing(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "error: no chain with states in 1 files: nothing was written.\n"
     assert not (tmp_path / "mine").exists()
+
+
+@needs_mkdssp
+@STOPS
+def test_command_line_stopped_anywhere_is_completed_by_the_next(tmp_path, kill):
+    folder = tmp_path / "work" / "mine"
+
+    def write(min_residues):
+        done = run_script(
+            SCRIPT, STRUCTURES / "rnase_frag.pdb.gz", "--out", folder, "--min-residues", min_residues, "--jobs", 1
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    check_replacing(lambda: write(20), lambda: write(5), folder, kill)
