@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Report the chains that a training set shares with test sets, and optionally write the training set without them.
+"""Report the chains that a training set shares with validation and test sets; optionally write it without them.
 
-TRAIN and TEST are names of the catalogue (casp12, promod3:lt25id, ...), folders of built corpora, or files (three
-lines per chain, or parquet). Exact duplicates are always counted; homologues are searched with mmseqs.
+TRAIN, NAME and TEST are names of the catalogue (casp12, promod3:lt25id, ...), folders of built corpora, or files (three
+lines per chain, or parquet). TRAIN's own validation chains are counted unless --validation says otherwise. Exact
+duplicates are always counted; homologues are searched with mmseqs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from lift_ss_hf.cli.run import run
@@ -21,6 +23,7 @@ from lift_ss_hf.corpora.leakage import (
     Leakage,
     SearchSettings,
     exact_duplicates,
+    has_own_validation,
     homologues,
     leakage_table,
     load_chains,
@@ -38,7 +41,13 @@ def parse() -> argparse.Namespace:
         epilog="Exit status: 0 done, 1 homologues were not searched because mmseqs is missing, 2 invalid input.",
     )
     parser.add_argument("train", metavar="TRAIN", help="the training set")
-    parser.add_argument("--tests", metavar="TEST", nargs="+", required=True, help="the test sets")
+    parser.add_argument("--tests", metavar="TEST", nargs="+", default=[], help="the test sets")
+    parser.add_argument(
+        "--validation",
+        metavar="NAME",
+        nargs="+",
+        help="the validation sets (default: TRAIN, if it has validation chains); none: count none",
+    )
     parser.add_argument("--source", metavar="DIR", help="folder of the source files (default: LIFT_SS_DATA_DIR)")
     parser.add_argument("--split", default="train", help="split of TRAIN, if it has several (default: train)")
     parser.add_argument("--test-split", default="test", help="split of the tests, if they have several (default: test)")
@@ -76,12 +85,12 @@ def main() -> int:
     args = parse()
     settings = SearchSettings(args.sensitivity, args.max_evalue, args.min_aligned, args.min_identity, args.threads)
     # All names first: an unknown one is reported before anything is loaded.
-    corpus, test_corpora = resolve_corpus(args.train), {name: resolve_corpus(name) for name in args.tests}
+    corpus, others = resolve_corpus(args.train), held_out(args)
     train = load_chains(corpus, args.split, args.source)
     sequences = [chain.sequence for chain in train]
     tests = {
-        name: [chain.sequence for chain in load_chains(test, args.test_split, args.source)]
-        for name, test in test_corpora.items()
+        shown: [chain.sequence for chain in load_chains(other, split, args.source)]
+        for shown, (other, split) in others.items()
     }
     searched: dict[str, Homologues] = {}
     status = 0
@@ -105,13 +114,35 @@ def main() -> int:
         if not kept:
             raise CorpusError(f"{args.train}: no chains are left, nothing was written.")
         split = Split.of("train", kept)
-        write_corpus(args.write, [split], card_facts(args, corpus, settings, len(kept), len(train)))
+        write_corpus(args.write, [split], card_facts(args, others, corpus, settings, len(kept), len(train)))
         print(f"wrote {args.write}: {len(kept):,} chains, {split.counts.residues:,} residues")
     return status
 
 
+def held_out(args: argparse.Namespace) -> dict[str, tuple[CataloguedCorpus | Path, str]]:
+    """Return the validation and test sets by the name to show, each with its split.
+
+    Raises:
+        ValueError: if a name is unknown, or there is neither a validation nor a test set.
+    """
+    validation = args.validation
+    if validation is None:
+        own = args.split != "validation" and has_own_validation(resolve_corpus(args.train))
+        validation = [args.train] if own else []
+    sets = {f"{name} (validation)": (resolve_corpus(name), "validation") for name in validation if name != "none"}
+    sets |= {name: (resolve_corpus(name), args.test_split) for name in args.tests}
+    if not sets:
+        raise ValueError(f"{args.train}: nothing to compare it with. Name test sets (--tests) or --validation sets.")
+    return sets
+
+
 def card_facts(
-    args: argparse.Namespace, corpus: CataloguedCorpus | Path, settings: SearchSettings, num_kept: int, num_before: int
+    args: argparse.Namespace,
+    others: Iterable[str],
+    corpus: CataloguedCorpus | Path,
+    settings: SearchSettings,
+    num_kept: int,
+    num_before: int,
 ) -> CardFacts:
     """Return what the dataset card says about a filtered training set."""
     removed = "exact duplicates of their chains"
@@ -121,11 +152,11 @@ def card_facts(
             f"least {settings.min_aligned} aligned residues, at least {100 * settings.min_identity:g} % identity)"
         )
     return CardFacts(
-        title=f"{args.train} without chains of the test sets",
+        title=f"{args.train} without chains of validation and test sets",
         summary=f"{num_kept:,} of the {num_before:,} chains of {args.train}.",
         made_by="python dataset_scripts/leakage.py",
         sources=[f"{args.train}, split {args.split}"],
-        trains_for=f"Filtered for use with: {', '.join(args.tests)}. Removed: {removed}.",
+        trains_for=f"Filtered for use with: {', '.join(others)}. Removed: {removed}.",
         **({"license": "unknown"} if isinstance(corpus, Path) else origin_facts(corpus.entry)),
     )
 

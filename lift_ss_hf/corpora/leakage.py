@@ -1,4 +1,4 @@
-"""Find the chains that a training set shares with test sets: exact duplicates, and homologues with mmseqs2."""
+"""Find the chains that a training set shares with other sets: exact duplicates, and homologues with mmseqs2."""
 
 from __future__ import annotations
 
@@ -163,14 +163,23 @@ def load_chains(corpus: CataloguedCorpus | Path, split: str, data_dir: str | Pat
     ]
 
 
+def has_own_validation(corpus: CataloguedCorpus | Path) -> bool:
+    """Return True if a training corpus comes with validation chains; a file has no splits.
+
+    Args:
+        corpus: what `resolve_corpus` returns for a name.
+    """
+    return not (isinstance(corpus, Path) and corpus.is_file()) and "validation" in split_names(corpus)
+
+
 @dataclass(frozen=True)
 class Leakage:
-    """The chains that a training set shares with one test set.
+    """The chains that a training set shares with one validation or test set.
 
     Attributes:
-        name: name of the test set.
-        num_chains: number of test chains.
-        duplicates: 0-based indices of test chains whose sequence is in the training set.
+        name: name of the set.
+        num_chains: number of its chains.
+        duplicates: 0-based indices of its chains whose sequence is in the training set.
         homologues: homologous chains; None if they were not searched.
     """
 
@@ -181,9 +190,9 @@ class Leakage:
 
 
 def leakage_table(found: Sequence[Leakage]) -> str:
-    """Return a Markdown table with one row per test set."""
+    """Return a Markdown table with one row per validation or test set."""
     lines = [
-        "| test | chains | exact duplicates | training chains with a homologue | test chains with a homologue "
+        "| set | chains | exact duplicates | training chains with a homologue | its chains with a homologue "
         "| highest identity |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]

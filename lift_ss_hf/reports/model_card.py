@@ -181,10 +181,13 @@ def _training(
         if split in corpora:
             names = ", ".join(map(_public_name, _corpora(recipe, split))) or "held-out training chains"
             facts = corpora[split]
-            lines.append(
+            line = (
                 f"- {split}: {names}: {facts['chains']:,} chains, {facts['residues']:,} residues, sha256 of sequences "
                 f"and states `{facts['sha256_of_sequences_and_states']}`"
             )
+            if split == "validation" and "validation" in metrics:
+                line += f"; {metrics['validation']['duplicates_in_training']:,} of the chains are in training"
+            lines.append(line)
     lines.append(f"- command: `{measured['command']}`, seed {recipe.get('seed')}")
     balance = f", balanced by {config['balance']} frequency" if config.get("balance") else ""
     masked = f"; {100 * recipe['mask_fraction']:g} % of the residues masked" if recipe.get("mask_fraction") else ""

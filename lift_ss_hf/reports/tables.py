@@ -135,19 +135,24 @@ def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callabl
     return _table(header, rows, "llr" + "l" * len(titles) + "r")
 
 
-def learnt_markdown(learnt: Mapping[str, Mapping[str, float]]) -> str:
+def learnt_markdown(learnt: Mapping[str, Mapping[str, float]], validation: Mapping[str, int]) -> str:
     """Return the section that compares a trained model with a constant prediction and with the untrained model.
 
     Args:
         learnt: validation accuracies `majority`, `untrained` and `trained` [fraction] by alphabet.
+        validation: number of validation chains, `num_chains`, and of those that are training chains too,
+            `duplicates_in_training`.
 
     Example:
-        >>> print(learnt_markdown({"q9": {"majority": 0.31, "untrained": 0.12, "trained": 0.58}}))
+        >>> learnt = {"q9": {"majority": 0.31, "untrained": 0.12, "trained": 0.58}}
+        >>> print(learnt_markdown(learnt, {"num_chains": 512, "duplicates_in_training": 3}))
         ## What was learnt (validation chains)
         <BLANKLINE>
         | accuracy | most common state | before training | after training |
         | --- | ---: | ---: | ---: |
         | Q9 | 31.0 | 12.0 | 58.0 |
+        <BLANKLINE>
+        In training: 3 of the 512 validation chains.
         <BLANKLINE>
     """
     rows = [
@@ -155,7 +160,8 @@ def learnt_markdown(learnt: Mapping[str, Mapping[str, float]]) -> str:
         for alphabet, row in learnt.items()
     ]
     table = _table(["accuracy", "most common state", "before training", "after training"], rows, "lrrr")
-    return f"## What was learnt (validation chains)\n\n{table}\n"
+    leaked = f"In training: {_duplicates(validation)} of the {validation['num_chains']:,} validation chains."
+    return f"## What was learnt (validation chains)\n\n{table}\n\n{leaked}\n"
 
 
 def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

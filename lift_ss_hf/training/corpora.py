@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from ..corpora.leakage import exact_duplicates
 from ..corpora.loading import warn_if_crossed
 from ..evaluation.corpora import common_num_states, load_corpora
 from ..metrics.labels import encode_references
@@ -43,6 +44,11 @@ class TrainingCorpora:
         """Labels of the validation chains, for `evaluation.predictions`."""
         return encode_references(self.validation["states"])
 
+    @cached_property
+    def num_leaked(self) -> int:
+        """Number of validation chains whose exact sequence is a training chain."""
+        return len(exact_duplicates(self.validation["sequence"], self.train["sequence"]))
+
 
 def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
     """Load the training and the validation chains.
@@ -54,6 +60,20 @@ def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
     for name in arguments.train:
         warn_if_crossed(name, arguments.tests)
     _check_fractions(arguments)
+    corpora = _split(arguments)
+    if corpora.num_leaked:
+        logger.warning(
+            "%d of %d validation chains are training chains too, so the best epoch is chosen, and confidences are "
+            "calibrated, on chains that the model has seen. To train without them and their homologues: python "
+            "dataset_scripts/leakage.py TRAIN --validation NAME --write DIR.",
+            corpora.num_leaked,
+            len(corpora.validation),
+        )
+    return corpora
+
+
+def _split(arguments: CorpusArguments) -> TrainingCorpora:
+    """Load the training and the validation chains, or hold out some of the former as the latter."""
     train, num_states = _load(arguments.train, "train", arguments.source)
     if arguments.max_train_residues:
         keep = [i for i, length in enumerate(train["num_residues"]) if length <= arguments.max_train_residues]

@@ -58,7 +58,8 @@ def run_training(
 
     Returns:
         The results of `evaluate_corpora`; and `calibration` (see `evaluation.calibration.calibrate`),
-        `training_seconds`, and `learnt`, the validation accuracies before and after training by alphabet.
+        `training_seconds`, `validation`, the numbers of validation chains and of those that are training chains too,
+        and `learnt`, the validation accuracies before and after training by alphabet.
 
     Raises:
         ValueError: if the job cannot be run; before training wherever that can be known.
@@ -104,7 +105,8 @@ def _run(
         model_name=out.name,
     )
     learnt = _learnt(corpora, predictions, untrained)
-    results |= {"calibration": calibration, "training_seconds": seconds, "learnt": learnt}
+    validation = {"num_chains": len(corpora.validation), "duplicates_in_training": corpora.num_leaked}
+    results |= {"calibration": calibration, "training_seconds": seconds, "validation": validation, "learnt": learnt}
     if PartialState().is_main_process:
         _write_reports(out, results)
         if repository is not None:
@@ -339,7 +341,7 @@ def _write_reports(out: Path, results: Mapping[str, Any]) -> None:
     write_json(out / "metrics.json", results)
     evaluation = (out / "results.md").read_text("utf-8")
     with replacing(out / "results.md") as path:
-        path.write_text(f"{evaluation}\n{learnt_markdown(results['learnt'])}", "utf-8")
+        path.write_text(f"{evaluation}\n{learnt_markdown(results['learnt'], results['validation'])}", "utf-8")
     write_card(out)
 
 

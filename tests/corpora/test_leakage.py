@@ -179,6 +179,36 @@ def test_command_line_reports_and_writes_what_does_not_leak(files, tmp_path):
     assert "at least 30 aligned residues, at least 25 % identity" in (tmp_path / "clean" / "README.md").read_text()
 
 
+def splits_of(folder, **splits):
+    """A built corpus of these splits."""
+    write_corpus(folder, [Split.of(name, chains) for name, chains in splits.items()], CardFacts("A", "B.", "unknown"))
+    return folder
+
+
+def test_command_line_counts_validation_chains_as_it_does_tests(tmp_path):
+    cro, kinase, _, piece = TRAIN
+    train = splits_of(tmp_path / "mine", train=TRAIN, validation=[cro, Chain("a", "W" * 40, "L" * 40)])
+    other = write_three_line([piece], tmp_path / "other.txt")
+    test = write_three_line([kinase], tmp_path / "test.txt")
+
+    def counted(*arguments):
+        done = run_script(SCRIPT, train, "--exact-only", *arguments)
+        assert done.returncode == 0, done.stderr
+        return [row[:3] for row in rows(done.stdout)[2:]], done.stdout
+
+    assert counted()[0] == [[f"{train} (validation)", "2", "1"]]
+    clean = tmp_path / "clean"
+    table, out = counted("--tests", test, "--validation", train, other, "--write", clean)
+    assert table == [[f"{train} (validation)", "2", "1"], [f"{other} (validation)", "1", "1"], [str(test), "1", "1"]]
+    assert "3 of 4 chains leak, 1 are left" in out
+    assert (
+        f"Filtered for use with: {train} (validation), {other} (validation), {test}."
+        in (clean / "README.md").read_text()
+    )
+    assert counted("--tests", test, "--validation", "none")[0] == [[str(test), "1", "1"]]
+    assert counted("--tests", test, "--split", "validation")[0] == [[str(test), "1", "0"]]  # not against itself
+
+
 def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     train, kin, _ = files
@@ -210,6 +240,9 @@ def test_command_line_stopped_anywhere_is_completed_by_the_next(files, tmp_path,
         (["nowhere.txt", "--tests", "casp12"], "nowhere.txt"),
         (["casp12", "--tests", "casp99"], "unknown corpus 'casp99'"),  # reported before CASP12 is loaded
         (["sample", "--tests", "sample", "--min-identity", "25"], "min_identity is 25"),
+        (["sample", "--validation", "casp99"], "unknown corpus 'casp99'"),
+        (["sample", "--validation", "none"], "sample: nothing to compare it with. Name test sets (--tests)"),
+        (["cullpdb6133"], "cullpdb6133: nothing to compare it with"),
     ],
 )
 def test_command_line_refuses_bad_input_in_one_line(arguments, message, monkeypatch):

@@ -69,7 +69,9 @@ def test_a_score_without_a_value_is_a_dash():
 
 def test_what_was_learnt_has_a_row_for_each_alphabet():
     learnt = {"q3_lift_ss": {"majority": 0.4, "untrained": 0.3, "trained": 0.7}}
-    assert rows(learnt_markdown(learnt))[2] == ["Q3 (P→H)", "40.0", "30.0", "70.0"]
+    text = learnt_markdown(learnt, {"num_chains": 1_234, "duplicates_in_training": 5})
+    assert rows(text)[2] == ["Q3 (P→H)", "40.0", "30.0", "70.0"]
+    assert "In training: 5 of the 1,234 validation chains." in text
 
 
 def test_a_sweep_shows_mean_and_spread_over_seeds():

@@ -77,6 +77,8 @@ def test_the_run_directory_holds_everything(run, data):
     assert len(corpora["train"]["sha256_of_sequences_and_states"]) == 64
     assert not list((out / "model").glob("*.bin"))  # no pickle beside a model
     assert "What was learnt" in (out / "results.md").read_text()
+    assert results["validation"] == {"num_chains": 10, "duplicates_in_training": 0}
+    assert "In training: 0 of the 10 validation chains." in (out / "results.md").read_text()
 
 
 def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
@@ -88,6 +90,7 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(run, data):
     assert measured[Path(name).name, "Q3 accuracy (P is coil)"] == result["scores"]["q3"]["q3"]
     assert len(measured) == 2 * len(result["scores"])
     text = str(card)
+    assert "; 0 of the chains are in training" in text
     corpora = json.loads((out / "corpora.json").read_text())
     assert corpora["train"]["sha256_of_sequences_and_states"] in text
     assert str(data) not in text
@@ -334,6 +337,16 @@ def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
     arguments.validation_fraction = 0.0
     with pytest.raises(RecipeError, match="no validation chains"):
         load_training_corpora(arguments)
+
+
+def test_validation_chains_that_are_training_chains_are_counted_with_a_warning(data, tmp_path, caplog):
+    leaked = write_three_line([*make_chains(3, 0), *make_chains(4, 9)], tmp_path / "leaked.txt")
+    corpora = load_training_corpora(CorpusArguments(train=[str(data / "train.txt")], validation=[str(leaked)]))
+    assert corpora.num_leaked == 3
+    assert "3 of 7 validation chains are training chains too" in caplog.text
+    caplog.clear()
+    load_training_corpora(CorpusArguments(train=[str(data / "train.txt")], validation=[str(data / "validation.txt")]))
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("use", ["train", "validation", "tests"])
