@@ -9,6 +9,7 @@ from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.evaluation.corpora import DEFAULT_SETTINGS, EvaluationSettings, evaluate_saved
 from lift_ss_hf.models.backbones import BUNDLED
+from lift_ss_hf.reports.tables import SCORE_TABLES
 
 
 def parse() -> argparse.Namespace:
@@ -40,6 +41,13 @@ def parse() -> argparse.Namespace:
         default=DEFAULT_SETTINGS.max_tokens,
         help="tokens per batch (default: %(default)s, fastest on a CPU; raise it on a GPU)",
     )
+    parser.add_argument(
+        "--columns",
+        choices=sorted(SCORE_TABLES),
+        default=DEFAULT_SETTINGS.columns,
+        help="layout of each corpus's scores; lift_ss: the reference implementation's columns in its order "
+        "(default: %(default)s)",
+    )
     return parser.parse_args()
 
 
@@ -48,7 +56,7 @@ def main() -> None:
     args = parse()
     for name in args.corpora:
         resolve_corpus(name)
-    settings = EvaluationSettings(args.split, args.bootstrap, args.max_tokens)
+    settings = EvaluationSettings(args.split, args.bootstrap, args.max_tokens, args.columns)
     table = evaluate_saved(
         args.models, args.corpora, settings, out=args.out, source=args.source, backbone=args.backbone
     )

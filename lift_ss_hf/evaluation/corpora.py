@@ -25,7 +25,7 @@ from ..prediction.ensemble import Ensemble
 from ..prediction.predictor import MAX_TOKENS
 from ..reports import figures as plots
 from ..reports.provenance import count_duplicates, environment, load_training_chains, write_json
-from ..reports.tables import ALPHABET_TITLES, results_markdown
+from ..reports.tables import ALPHABET_TITLES, SCORE_TABLES, STANDARD_COLUMNS, results_markdown
 from .predictions import Predictions, majority_accuracy, predict, score_predictions
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,20 @@ class EvaluationSettings:
         split: the split of each corpus; a file with one split serves as any.
         bootstrap: resamples of the chains for 95 % intervals; 0 for none.
         max_tokens: size of a batch [tokens].
+        columns: layout of the scores in `results.md`: `standard`, or `lift_ss` for the reference's columns and order.
+
+    Raises:
+        ValueError: if there is no such layout.
     """
 
     split: str = "test"
     bootstrap: int = 1000
     max_tokens: int = MAX_TOKENS
+    columns: str = STANDARD_COLUMNS
+
+    def __post_init__(self):
+        if self.columns not in SCORE_TABLES:
+            raise ValueError(f"unknown columns {self.columns!r}. Choose one of: {', '.join(sorted(SCORE_TABLES))}.")
 
 
 DEFAULT_SETTINGS = EvaluationSettings()
@@ -106,7 +115,7 @@ def evaluate_corpora(
         model: a secondary structure model or an ensemble.
         tokenizer: its `ResidueTokenizer`.
         corpora: loaded corpora by name; see `load_corpora`.
-        settings: split, bootstrap and batch size.
+        settings: split, bootstrap, batch size and layout.
         out: folder to write to, on the main process; None writes nothing.
         training_chains: hashes of the training sequences, to count exact duplicates; None if unknown.
         model_name: for the heading.
@@ -135,7 +144,7 @@ def evaluate_corpora(
     if folder is not None:
         write_json(folder / "metrics.json", results)
         with replacing(folder / "results.md") as part:
-            part.write_text(results_markdown(results), "utf-8")
+            part.write_text(results_markdown(results, settings.columns), "utf-8")
     return results
 
 
@@ -167,7 +176,7 @@ def evaluate_saved(
     Args:
         models: Hub ids or folders, or `bundled`; several models must share one backbone.
         corpora: names from the catalogue, or paths.
-        settings: split, bootstrap and batch size.
+        settings: split, bootstrap, batch size and layout.
         out: folder to write to; None writes nothing.
         source: folder with the source files of the corpora.
         backbone: location of the backbone, if it differs from the one in the model's configuration.
@@ -195,7 +204,7 @@ def evaluate_saved(
         training_chains=np.unique(np.concatenate(known)) if len(known) == len(folders) else None,
         model_name=" + ".join(Path(model).name for model in models),
     )
-    return results_markdown(results)
+    return results_markdown(results, settings.columns)
 
 
 def _draw(

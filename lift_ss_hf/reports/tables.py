@@ -25,16 +25,18 @@ STATE_SCORES: Mapping[str, str] = {
     "mcc": "MCC",
     "sov99": "SOV'99",
 }
+F1_COLUMNS: Mapping[str, str] = {"macro_f1": "F1", "macro_f1_predicted": "F1 (LIFT_SS)"}
+STANDARD_COLUMNS = "standard"
 
 
-def percent(value: float | None) -> str:
-    """Format a fraction as a percentage with one decimal, and None as a dash.
+def percent(value: float | None, decimals: int = 1) -> str:
+    """Format a fraction as a percentage, and None as a dash.
 
     Example:
-        >>> percent(0.7734), percent(None)
-        ('77.3', '–')
+        >>> percent(0.7734), percent(0.7734, decimals=2), percent(None)
+        ('77.3', '77.34', '–')
     """
-    return MISSING if value is None else f"{100 * value:.1f}"
+    return MISSING if value is None else f"{100 * value:.{decimals}f}"
 
 
 def percent_with_interval(scores: Mapping[str, Any], name: str) -> str:
@@ -56,27 +58,31 @@ def percent_with_interval(scores: Mapping[str, Any], name: str) -> str:
     return percent(value) + interval
 
 
-def results_markdown(results: Mapping[str, Any]) -> str:
-    """Return `results.md`: one table of all corpora, then a table of the states for each corpus.
+def results_markdown(results: Mapping[str, Any], columns: str = STANDARD_COLUMNS) -> str:
+    """Return `results.md`: one table of all corpora, then for each corpus its scores and those of its states.
 
     Args:
         results: what `evaluate_corpora` returns, or the content of `metrics.json`.
+        columns: how to lay out the scores of a corpus, a name of `SCORE_TABLES`.
     """
     measured = results["environment"]
     lines = [
         f"# Results{' of ' + results['model'] if results['model'] else ''}",
         "",
-        "Accuracies and SOV'99 (compatible mode) in percent, with 95 % intervals from resampling chains.",
+        "Accuracies, F1 and SOV'99 (compatible mode) in percent, with 95 % intervals from resampling chains.",
         "",
         _corpora_table(results["corpora"]),
         "",
         '"In training" counts the test chains whose exact sequence the model was trained on. For Q8 and Q3 the '
         "probabilities of the states that reduce to the same state are summed, and the most probable state is scored; "
-        "the confusion matrix is over the model's own states.",
+        "the confusion matrix is over the model's own states. In the tables of scores, Q of a state is its recall; F1 "
+        "is the mean over all states that occur, and F1 (LIFT_SS), as in the reference implementation, over those that "
+        "were predicted.",
         "",
     ]
     for name, result in results["corpora"].items():
         alphabet, scores = next(iter(result["scores"].items()))
+        lines += [f"## {name}: scores", "", SCORE_TABLES[columns](result["scores"]), ""]
         lines += [f"## {name}: states ({ALPHABET_TITLES[alphabet]})", "", _states_table(scores), ""]
     lines += [
         f"Measured with lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
@@ -99,6 +105,67 @@ def _corpora_table(corpora: Mapping[str, Mapping[str, Any]]) -> str:
         majority = percent(result["majority"].get("q3"))
         rows.append([name, chains, residues, *accuracies, *overlaps, majority, _duplicates(result), speed])
     return _table([*header, "majority Q3", "in training", "residues/s"], rows, "lrr" + 6 * "l" + "rrr")
+
+
+def scores_table(scores_by_alphabet: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of all scores of a corpus to two decimals: Q and SOV'99 of each alphabet and of each state.
+
+    Args:
+        scores_by_alphabet: results of `metrics.scoring.score`.
+
+    Example:
+        >>> from lift_ss_hf.metrics.scoring import score
+        >>> print(scores_table({"q3": score(references=["HHHHHHEE"], predictions=["HHHLHHEE"], states="q3")}))
+        | score | all | C | E | H | F1 | F1 (LIFT_SS) |
+        | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+        | Q3 (P→C) | 87.50 | – | 100.00 | 83.33 | 63.64 | 63.64 |
+        | SOV'99 of Q3 (P→C) | 64.29 | – | 100.00 | 58.33 | – | – |
+    """
+    letters = list(dict.fromkeys(letter for scores in scores_by_alphabet.values() for letter in scores["letters"]))
+    rows = []
+    for alphabet, scores in scores_by_alphabet.items():
+        for title, score, by_state, others in (
+            (ALPHABET_TITLES[alphabet], alphabet, "recall", F1_COLUMNS),
+            (f"SOV'99 of {ALPHABET_TITLES[alphabet]}", "sov99", "sov99", (None, None)),
+        ):
+            keys = [score, *(f"{by_state}_{letter}" for letter in letters), *others]
+            rows.append([title, *(percent(scores.get(str(key)), decimals=2) for key in keys)])
+    return _table(["score", "all", *letters, *F1_COLUMNS.values()], rows, "l" + "r" * (len(letters) + 3))
+
+
+def lift_ss_tables(scores_by_alphabet: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table for each alphabet with the columns and the order of the reference implementation.
+
+    Its order is that of the labels for Q, and that of the letters for SOV. For a state that does not occur it prints a
+    Q of 0.00 and no SOV; here both are a dash.
+
+    Args:
+        scores_by_alphabet: results of `metrics.scoring.score`.
+
+    Example:
+        >>> from lift_ss_hf.metrics.scoring import score
+        >>> print(lift_ss_tables({"q3_lift_ss": score(references=["HHEE"], predictions=["HHEL"], states="q3_lift_ss")}))
+        Q3 (P→H):
+        <BLANKLINE>
+        | Q_C | Q_E | Q_H | Q3 | F1-Score | SOV_C | SOV_E | SOV_H | SOV |
+        | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+        | – | 50.00 | 100.00 | 75.00 | 55.56 | – | 50.00 | 100.00 | 75.00 |
+    """
+    tables = []
+    for alphabet, scores in scores_by_alphabet.items():
+        keys = {f"Q_{letter}": f"recall_{letter}" for letter in scores["letters"]}
+        keys |= {alphabet[:2].upper(): alphabet, "F1-Score": "macro_f1_predicted"}
+        keys |= {f"SOV_{letter}": f"sov99_{letter}" for letter in sorted(scores["letters"])} | {"SOV": "sov99"}
+        row = [percent(scores[key], decimals=2) for key in keys.values()]
+        tables.append(f"{ALPHABET_TITLES[alphabet]}:\n\n{_table(list(keys), [row], 'r' * len(row))}")
+    return "\n\n".join(tables)
+
+
+# How `results.md` lays out the scores of a corpus, by the name that `--columns` takes.
+SCORE_TABLES: Mapping[str, Callable[[Mapping[str, Mapping[str, Any]]], str]] = {
+    STANDARD_COLUMNS: scores_table,
+    "lift_ss": lift_ss_tables,
+}
 
 
 def _states_table(scores: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from ..batches.cached_chains import PrefixCacheSettings
 from ..models.backbones import BUNDLED
 from ..models.configuration import LIFT_SS_CHANNELS
+from ..reports.tables import SCORE_TABLES, STANDARD_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +135,14 @@ class CorpusArguments:
     )
     bootstrap: int = field(
         default=1000, metadata={"help": "number of bootstrap resamples of the chains for 95 percent intervals"}
+    )
+    columns: str = field(
+        default=STANDARD_COLUMNS,
+        metadata={
+            "choices": sorted(SCORE_TABLES),
+            "help": "layout of each test's scores in results.md; lift_ss: the reference implementation's columns, in "
+            "its order",
+        },
     )
 
 

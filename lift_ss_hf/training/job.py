@@ -99,7 +99,11 @@ def _run(
         trained,
         tokenizer,
         tests,
-        EvaluationSettings(bootstrap=corpus_arguments.bootstrap, max_tokens=training.max_tokens_per_batch),
+        EvaluationSettings(
+            bootstrap=corpus_arguments.bootstrap,
+            max_tokens=training.max_tokens_per_batch,
+            columns=corpus_arguments.columns,
+        ),
         out=out,
         training_chains=sequence_hashes(corpora.train["sequence"]),
         model_name=out.name,

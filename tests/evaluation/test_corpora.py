@@ -82,6 +82,17 @@ def test_a_saved_model_is_evaluated_to_table_json_and_figures(folder, tmp_path):
     assert (tmp_path / "results.md").read_text() == table
 
 
+def test_columns_of_the_reference_are_printed_and_written(folder, tmp_path):
+    arguments = (folder / "model", "--corpora", folder / "test.txt", "--bootstrap", 0, "--out", tmp_path)
+    done = run_script("recipes/evaluate.py", *arguments, "--columns", "lift_ss")
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "results.md").read_text()
+    assert written in done.stdout
+    assert "| Q_L | Q_B | Q_E | Q_G | Q_I | Q_H | Q_S | Q_T | Q_P | Q9 | F1-Score | SOV_B |" in written
+    with pytest.raises(ValueError, match=r"unknown columns 'paper'\. Choose one of: lift_ss, standard\."):
+        EvaluationSettings(columns="paper")
+
+
 @pytest.mark.parametrize(
     ("model", "corpus", "message"),
     [

@@ -1,5 +1,7 @@
 """The tables: what they show is what was measured."""
 
+import pytest
+
 from lift_ss_hf.metrics.scoring import score
 from lift_ss_hf.reports.tables import (
     card_markdown,
@@ -53,6 +55,50 @@ def test_results_have_a_row_for_each_corpus_and_each_state():
     assert "## cb513: states (Q8)" in text
     assert next(row for row in rows(text) if row[0] == "E")[:4] == ["E", "4", "75.0", "100.0"]
     assert next(row for row in rows(text) if row[0] == "G") == ["G", "0", "–", "–", "–", "–", "–"]
+
+
+def scores_of(text, corpus):
+    """The tables below the heading of a corpus's scores, as rows."""
+    return rows(text.split(f"## {corpus}: scores")[1].split("\n## ")[0])
+
+
+REFERENCES, PREDICTIONS = ["LLLEEEHHHHXXPPTT", "HHGGLLBB"], ["LLEEEEHHHHHHLLTS", "HHHHLLLL"]
+
+
+@pytest.mark.parametrize("states", ["q9", "q8"])
+def test_one_table_of_a_corpus_has_all_scores(states):
+    names = {"q9": ["q9", "q8", "q3", "q3_lift_ss"], "q8": ["q8", "q3", "q3_lift_ss"]}[states]
+    scores = {name: score(references=REFERENCES, predictions=PREDICTIONS, states=name) for name in names}
+    results = {"model": "", "environment": ENVIRONMENT, "corpora": {"mine": evaluated("q8") | {"scores": scores}}}
+    header, _, *table = scores_of(results_markdown(results), "mine")
+    letters = "LBEGIHSTP" if states == "q9" else "LBEGIHST"
+    assert header == ["score", "all", *letters, "C", "F1", "F1 (LIFT_SS)"]
+    assert len(table) == 2 * len(names)
+    titles = {"q9": "Q9", "q8": "Q8", "q3": "Q3 (P→C)", "q3_lift_ss": "Q3 (P→H)"}
+    for name, accuracy, sov in zip(names, table[::2], table[1::2], strict=True):
+        found = scores[name]
+        assert (accuracy[0], sov[0]) == (titles[name], f"SOV'99 of {titles[name]}")
+        assert (accuracy[1], sov[1]) == (f"{100 * found[name]:.2f}", f"{100 * found['sov99']:.2f}")
+        assert accuracy[-2:] == [f"{100 * found[key]:.2f}" for key in ("macro_f1", "macro_f1_predicted")]
+        for row, key in ((accuracy, "recall"), (sov, "sov99")):
+            for letter, cell in zip(header[2:-2], row[2:-2], strict=True):
+                value = found.get(f"{key}_{letter}")
+                assert cell == ("–" if value is None else f"{100 * value:.2f}")
+
+
+def test_the_columns_of_the_reference_have_its_order_and_its_f1():
+    """The headers of the two sheets that the reference writes for nine and for three states."""
+    scores = {name: score(references=REFERENCES, predictions=PREDICTIONS, states=name) for name in ("q9", "q3_lift_ss")}
+    results = {"model": "", "environment": ENVIRONMENT, "corpora": {"mine": evaluated("q9") | {"scores": scores}}}
+    nine, _, first, three, _, second = scores_of(results_markdown(results, "lift_ss"), "mine")
+    assert nine == [*(f"Q_{s}" for s in "LBEGIHSTP"), "Q9", "F1-Score", *(f"SOV_{s}" for s in "BEGHILPST"), "SOV"]
+    assert three == ["Q_C", "Q_E", "Q_H", "Q3", "F1-Score", "SOV_C", "SOV_E", "SOV_H", "SOV"]
+    assert dict(zip(nine, first, strict=True))["F1-Score"] == f"{100 * scores['q9']['macro_f1_predicted']:.2f}"
+    assert scores["q9"]["macro_f1_predicted"] > scores["q9"]["macro_f1"]  # B, G and P are never predicted
+    found = dict(zip(three, second, strict=True))
+    assert found["Q3"] == f"{100 * scores['q3_lift_ss']['q3_lift_ss']:.2f}"
+    assert found["SOV_E"] == f"{100 * scores['q3_lift_ss']['sov99_E']:.2f}"
+    assert found["Q_H"] == f"{100 * scores['q3_lift_ss']['recall_H']:.2f}"
 
 
 def test_a_card_has_columns_for_what_was_scored():

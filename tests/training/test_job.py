@@ -42,7 +42,7 @@ MASKED = ("--mask_fraction", "0.05")
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
-    return out, train(data, out, *MASKED)
+    return out, train(data, out, *MASKED, "--columns", "lift_ss")
 
 
 def scores(results):
@@ -77,6 +77,7 @@ def test_the_run_directory_holds_everything(run, data):
     assert len(corpora["train"]["sha256_of_sequences_and_states"]) == 64
     assert not list((out / "model").glob("*.bin"))  # no pickle beside a model
     assert "What was learnt" in (out / "results.md").read_text()
+    assert "| Q_L | Q_B | Q_E |" in (out / "results.md").read_text()
     assert results["validation"] == {"num_chains": 10, "duplicates_in_training": 0}
     assert "In training: 0 of the 10 validation chains." in (out / "results.md").read_text()
 

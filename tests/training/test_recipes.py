@@ -39,6 +39,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
         ("learning_rat: 1", r"recipe\.yaml: unknown argument 'learning_rat'\. Did you mean 'learning_rate'\?"),
         ("- a\n- b", r"recipe\.yaml: expected `name: value` lines, found list"),
         ("a: [1", r"recipe\.yaml: not YAML"),
+        ("columns: paper", r"argument --columns: invalid choice: 'paper' \(choose from 'lift_ss', 'standard'\)"),
         ("seed: many", r"argument --seed: invalid int value: 'many'"),
     ],
 )
