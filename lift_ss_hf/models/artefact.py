@@ -23,7 +23,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 from .atomic import replacing
 from .backbones import BackboneError, BackboneFamily, PickleError, fingerprint, locate, read_config_file
 from .configuration import SecondaryStructureConfig
-from .safety import pickle_hint, shortened
+from .safety import pickle_hint, read_shapes, shortened
 
 # Run by `pipeline(model=..., trust_remote_code=True)`.
 CUSTOM_PIPELINES = {
@@ -81,17 +81,18 @@ def read_weights(name: str | os.PathLike, **hub_options: Any) -> dict[str, torch
     """Read `model.safetensors` of a folder or a Hub repository.
 
     Raises:
-        ValueError: if there is none, or it is damaged.
+        ValueError: if there is none, it is damaged, or a weight has a type that none can have.
     """
     try:
-        path = cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options)
+        path = str(cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options))
     except (OSError, HFValidationError) as error:
         raise ValueError(
             f"there is no {SAFE_WEIGHTS_NAME} in {name}. Expected a folder or repository written by save_pretrained. "
             f"{pickle_hint(name)}"
         ) from error
     try:
-        return load_file(str(path))
+        read_shapes(path, name)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}). Download or write it again.") from error
 

@@ -128,9 +128,10 @@ class BackboneFamily:
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         fixed = {"dtype": loading_dtype, "output_loading_info": True, "use_safetensors": True, **self.build_options}
         fixed["trust_remote_code"] = False
+        config_class: Any = self.model_class.config_class
         hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
         try:
-            check_checkpoint(locate(name), **hub)
+            check_checkpoint(locate(name), config_class, **hub)
             with whole_weights():
                 backbone, report = self.model_class.from_pretrained(locate(name), **fixed, **options)
         except (OSError, HFValidationError) as error:

@@ -57,6 +57,9 @@ WHOLE_OR_NULL = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id"
 LARGEST_INTEGER = (1 << 63) - 1
 MOST_NESTED = 32  # levels of a JSON file
 MOST_BYTES = 1 << 26  # of a JSON file
+MOST_SHARDS = 1000  # files of weights
+FLOATS = ("BF16", "F16", "F32", "F64")  # types of weights, as safetensors calls them
+INTEGERS = ("position_ids", "token_type_ids")  # endings of the buffers of transformers that are integers
 
 
 # ---- JSON --------------------------------------------------------------------------------------------------------
@@ -222,13 +225,13 @@ def num_parameters(config: Mapping[str, Any]) -> float:
     """Estimate the parameters of an encoder from its configuration."""
 
     def number(*names: str) -> float:
-        found = [config[name] for name in names if isinstance(config.get(name), (int, float))]
-        return float(found[0]) if found else 0.0
+        """Return the largest: a configuration may hold names of another family's, which count for nothing."""
+        return float(max((config[name] for name in names if isinstance(config.get(name), (int, float))), default=0))
 
     width, wide = number("hidden_size", "d_model"), number("intermediate_size", "d_ff")
-    inner = max(width, number("num_heads") * number("d_kv"))
+    inner = max(width, number("num_heads", "num_attention_heads") * number("d_kv"))
     blocks = number("num_hidden_layers", "num_layers")
-    buckets = number("relative_attention_num_buckets") * number("num_heads")
+    buckets = number("relative_attention_num_buckets") * number("num_heads", "num_attention_heads")
     per_block = width * (4 * inner + 2 * wide)
     return blocks * per_block + width * (number("vocab_size") + number("max_position_embeddings")) + buckets
 
@@ -258,45 +261,86 @@ def building(where: str | os.PathLike) -> Iterator[None]:
 # ---- weights -----------------------------------------------------------------------------------------------------
 
 
-def check_checkpoint(name: str | os.PathLike, **hub_options: Any) -> None:
-    """Check the configuration of a checkpoint, that its weights are as large, and their index if there is one.
+def check_checkpoint(name: str | os.PathLike, config_class: type[PretrainedConfig], **hub_options: Any) -> None:
+    """Check the configuration of a checkpoint, the index of its weights if there is one, their types and number.
 
     Args:
         name: Hub id or folder.
+        config_class: of transformers, whose defaults hold for what the configuration leaves out.
         hub_options: revision, cache_dir, token, ...
 
     Raises:
-        ValueError: if `check_config_content` refuses the configuration, the configuration describes a far larger model
-            than the weights are, or an index names files other than those beside it.
+        ValueError: if `check_config_content` or `check_config_values` refuses the configuration, it describes a far
+            larger model than the weights are, an index names files other than those beside it, or weights have a type
+            that none can have.
     """
-    missing_is_fine = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
+    no_error = {"_raise_exceptions_for_connection_errors": False}
     try:
         content = read_json_object(name, CONFIG_NAME, **hub_options)
         # transformers follows it, if PEFT is installed, to the weights of another checkpoint
         adapter = read_json_object(name, ADAPTER_CONFIG_NAME, **hub_options) if is_peft_available() else None
-        index, weights = (
-            cached_file(os.fspath(name), file, **missing_is_fine, **{**hub_options, "force_download": False})
-            for file in (SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME)
-        )
+        hub_options = {**hub_options, **no_error, "force_download": False}
+        index = read_json_object(name, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
+        shards = [] if index is None else _check_index(index, f"the {SAFE_WEIGHTS_INDEX_NAME} of {str(name)!r}")
+        hub_options["_raise_exceptions_for_missing_entries"] = False
+        weights = cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options)
+        found = [weights] if weights else [cached_file(os.fspath(name), shard, **hub_options) for shard in shards]
     except (OSError, HFValidationError):
         return  # the loader of the weights reports the error
     if content is None:
         return
-    check_config_content(content, repr(str(name)))
+    where = repr(str(name))
+    check_config_content(content, where)
+    check_config_values(content, config_class, where)
     if adapter is not None:
+        raise ValueError(f"{where} has an {ADAPTER_CONFIG_NAME}: it is a PEFT adapter. Merge it into its model first.")
+    files = [file for file in found if file is not None]
+    if files and len(files) == len(found):
+        with building(where):
+            described = num_parameters(config_class.from_dict(content).to_dict())
+        shapes: list[list[int]] = [shape for file in files for shape in read_shapes(file, name).values()]
+        check_size(described, sum(map(math.prod, shapes)), name)
+
+
+def _check_index(index: Mapping[str, Any], where: str) -> list[str]:
+    """Return the names of the files that an index of weights names, if all of them are beside it."""
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, Mapping) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{where} is damaged: not an index of weights. Download its files again.")
+    files = sorted(set(weight_map.values()))
+    if len(files) > MOST_SHARDS:
+        raise ValueError(f"{where} names {len(files):,} files. Expected at most {MOST_SHARDS:,}.")
+    for file in files:
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise ValueError(f"{where} names {shortened(file)}. Expected safetensors files beside it.")
+    return files
+
+
+def read_shapes(path: str | os.PathLike, name: object) -> dict[str, list[int]]:
+    """Return the shapes of the weights in a safetensors file, from its header.
+
+    Args:
+        path: the file.
+        name: of the model, for error messages.
+
+    Raises:
+        SafetensorError: if the header is damaged, or the file is cut.
+        ValueError: if the type of a weight is not a floating-point number of 16 bits or more.
+    """
+    with safe_open(path, "pt") as file:
+        slices = {key: file.get_slice(key) for key in [*file.keys()]}
+    for key, part in slices.items():
+        _check_type(key, part.get_dtype(), name)
+    return {key: part.get_shape() for key, part in slices.items()}
+
+
+def _check_type(key: str, dtype: str, name: object) -> None:
+    is_index = dtype[0] in "IU" and key.endswith(INTEGERS)
+    if dtype not in FLOATS and not is_index:
         raise ValueError(
-            f"{str(name)!r} has an {ADAPTER_CONFIG_NAME}: it is a PEFT adapter. Merge it into its model first."
+            f"the weights of {name} have a wrong type: {key} is {shortened(dtype)}. Expected floating-point numbers: "
+            f"{', '.join(FLOATS)}. Use another checkpoint."
         )
-    if index is not None:
-        _check_index(index)
-    if weights is not None:
-        with safe_open(weights, "pt") as file:
-            slices = {key: file.get_slice(key) for key in [*file.keys()]}
-        for key, part in slices.items():
-            if part.get_dtype().startswith("C"):  # transformers cannot read complex numbers
-                raise ValueError(f"the weights of {name} are damaged: {key} is complex. Download them again.")
-        found = sum(math.prod(part.get_shape()) for part in slices.values())
-        check_size(num_parameters(content), found, name)
 
 
 def check_size(described: float, found: float, name: object) -> None:
@@ -309,12 +353,8 @@ def check_size(described: float, found: float, name: object) -> None:
 
 
 def check_weights(weights: Mapping[str, torch.Tensor], name: object) -> None:
-    """Raise ValueError unless all weights are finite real numbers; integers are left to the caller."""
+    """Raise ValueError unless all weights are finite numbers; `read_shapes` has checked their types."""
     for key, tensor in weights.items():
-        if tensor.is_complex() or tensor.dtype == torch.bool:
-            raise ValueError(
-                f"the weights of {name} are damaged: {key} is {tensor.dtype}. Download or write them again."
-            )
         if tensor.is_floating_point() and tensor.numel():
             lowest, highest = tensor.detach().aminmax()  # NaN if one is NaN; no copy
             if not (torch.isfinite(lowest) and torch.isfinite(highest)):
@@ -338,16 +378,6 @@ def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
             "another checkpoint, or fp32."
         )
     return probabilities
-
-
-def _check_index(path: str) -> None:
-    try:
-        files = set(json.loads(Path(path).read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError(f"{path} is damaged: not an index of weights. Fetch its files again.") from None
-    for file in sorted(map(str, files)):
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise ValueError(f"{path} names {file!r}. Expected safetensors files beside it.")
 
 
 def pickle_hint(name: str | os.PathLike) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME, safe_globals
 from transformers.utils import WEIGHTS_NAME
 
-from ..models.safety import LARGEST_INTEGER, read_json_object
+from ..models.safety import LARGEST_INTEGER, read_json_object, read_shapes
 
 RANDOM_STATES = "rng_state*.pth"  # one, or one for each process
 DEEPSPEED_FOLDERS, DEEPSPEED_LATEST = "global_step*", "latest"
@@ -110,9 +110,8 @@ def _check_weights(checkpoint: Path) -> Counter[tuple[int, ...]]:
     files = sorted(checkpoint.glob("*.safetensors"))
     for path in files:
         try:
-            with safe_open(path, "pt") as file:  # opening compares the header with the file's size
-                shapes.update(tuple(file.get_slice(name).get_shape()) for name in [*file.keys()])
-        except (OSError, SafetensorError):
+            shapes.update(map(tuple, read_shapes(path, path.name).values()))
+        except (OSError, SafetensorError, ValueError):
             raise DamagedFileError(f"{path.name} is damaged") from None
     if (checkpoint / WEIGHTS_NAME).exists():
         raise DamagedFileError(f"{WEIGHTS_NAME} is a pickle, which is never loaded")

@@ -98,9 +98,31 @@ def test_an_index_that_leads_elsewhere_is_refused(saved, name):
     (saved / "backbone" / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="Expected safetensors files beside it"):
         SecondaryStructureModel.from_backbone(saved / "backbone")
-    (saved / "backbone" / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(ValueError, match="not an index of weights"):
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "is not a JSON object"),
+        ("{}", "not an index of weights"),
+        ('{"weight_map": [3]}', "not an index of weights"),
+        ('{"weight_map": {"a": {"b": "model.safetensors"}}}', "not an index of weights"),
+        ('{"weight_map": ' + '{"a": ' * 900 + "{}" + "}" * 901, "is nested more than 32 levels deep"),
+        ('{"weight_map": ' + "[" * 100_000, "is nested more than 32 levels deep"),
+        (json.dumps({"weight_map": {"a": "x" * (1 << 20)}}), "has more than 1,000,000 bytes"),
+        (json.dumps({"weight_map": {str(n): f"{n}.safetensors" for n in range(1001)}}), "names 1,001 files. Expected"),
+    ],
+    ids=range(8),
+)
+@pytest.mark.parametrize("has_shards", [False, True])
+def test_an_index_of_another_shape_is_refused(saved, monkeypatch, text, message, has_shards):
+    monkeypatch.setattr("lift_ss_hf.models.safety.MOST_BYTES", 1_000_000)
+    if has_shards:  # else the index is not read, and is refused all the same
+        (saved / "backbone" / "model.safetensors").rename(saved / "backbone" / "1.safetensors")
+    (saved / "backbone" / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as refused:
         SecondaryStructureModel.from_backbone(saved / "backbone")
+    assert len(str(refused.value)) < 300
 
 
 def test_a_peft_adapter_that_leads_to_another_backbone_is_refused(saved, monkeypatch):
@@ -267,11 +289,12 @@ def test_weights_that_are_not_finite_are_refused(saved, part, key, value):
         load(saved / part)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn])
 @pytest.mark.parametrize(("part", "key"), [("model", "head.encoder.projection.weight"), ("backbone", None)])
 def test_weights_of_a_wrong_type_are_refused(saved, part, key, dtype):
     change_weight(saved / part, key, lambda weight: weight.to(dtype))
-    with pytest.raises(ValueError, match=r"damaged|do not fit its configuration") as refused:
+    key = key or "encoder.layer.1.output.dense.weight"
+    with pytest.raises(ValueError, match=rf"weights of .* have a wrong type: {key} is .*Expected floating") as refused:
         load(saved / part)
     assert len(str(refused.value).splitlines()) == 1
 
@@ -332,7 +355,74 @@ def test_a_deeply_nested_file_is_one_line(saved):
         SecondaryStructureModel.from_pretrained(saved / "model")
 
 
-def test_a_backbone_far_larger_than_its_weights_is_refused(saved):
-    edit(saved / "backbone", vocab_size=1 << 20, hidden_size=8192)
+T5_SIZES = ("d_model", "d_ff", "d_kv", "num_heads")
+FAR_LARGER = [
+    ("esm", {"vocab_size": 1 << 20, "hidden_size": 8192}, ()),
+    ("esm", {"num_hidden_layers": 1000}, ("hidden_size", "intermediate_size", "num_attention_heads")),
+    ("bert", {"max_position_embeddings": 1 << 26}, ()),
+    ("t5", {"vocab_size": 1 << 20, "d_model": 8192}, ()),
+    ("t5", {"vocab_size": 1 << 20, "hidden_size": 8192}, ()),
+    ("t5", {"num_layers": 1000}, T5_SIZES),
+    ("t5", {"num_hidden_layers": 1000}, T5_SIZES),
+    ("t5", {"d_ff": 1 << 18, "intermediate_size": 1, "num_layers": 1000}, ()),
+    ("t5", {"d_kv": 1 << 14, "num_heads": 1 << 14}, ()),
+    ("t5", {"relative_attention_num_buckets": 1 << 26, "num_heads": 256}, ()),
+]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(("family", "changes", "left_out"), FAR_LARGER)
+def test_a_backbone_far_larger_than_its_weights_is_refused(tmp_path, monkeypatch, family, changes, left_out, sharded):
+    """What a configuration leaves out has a default, and counts too."""
+    save_tiny_backbone(tmp_path, family)
+    if sharded:
+        shard(tmp_path, family)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content = {key: value for key, value in content.items() if key not in left_out} | changes
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    model_class = get_family(family).model_class
+    monkeypatch.setattr(model_class, "__init__", lambda *_, **__: pytest.fail("it is built"))
     with pytest.raises(ValueError, match=r"describes .* parameters, but its weights are"):
-        SecondaryStructureModel.from_backbone(saved / "backbone")
+        SecondaryStructureModel.from_backbone(tmp_path, head="linear")
+
+
+def shard(folder, family):
+    """Save the backbone in a folder anew, in several files with an index."""
+    backbone = get_family(family).model_class.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    backbone.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+
+
+@pytest.mark.parametrize("family", ["esm", "t5"])
+def test_weights_in_several_files_load_and_are_all_checked(tmp_path, family):
+    save_tiny_backbone(tmp_path, family)
+    expected = SecondaryStructureModel.from_backbone(tmp_path, head="linear").config.backbone_fingerprint
+    shard(tmp_path, family)
+    assert SecondaryStructureModel.from_backbone(tmp_path, head="linear").config.backbone_fingerprint == expected
+    last = max(tmp_path.glob("model-*.safetensors"))
+    whole = load_file(last)
+    key = min(whole)
+    save_file({**whole, key: whole[key].to(torch.complex64)}, last, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"have a wrong type: {key} is 'C64'"):
+        SecondaryStructureModel.from_backbone(tmp_path, head="linear")
+    last.write_bytes(last.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="is damaged"):
+        SecondaryStructureModel.from_backbone(tmp_path, head="linear")
+    last.unlink()
+    with pytest.raises(ValueError, match="cannot fetch the backbone"):
+        SecondaryStructureModel.from_backbone(tmp_path, head="linear")
+
+
+def test_the_integers_among_the_buffers_of_old_checkpoints_are_no_error(saved):
+    weights = load_file(saved / "backbone" / "model.safetensors")
+    positions = {"embeddings.position_ids": torch.arange(1026)[None]}
+    save_file({**weights, **positions}, saved / "backbone" / "model.safetensors", metadata={"format": "pt"})
+    SecondaryStructureModel.from_backbone(saved / "backbone", head="linear")
+
+
+def test_the_backbone_of_a_model_is_checked_like_one_that_is_named(saved):
+    SecondaryStructureModel.from_backbone(saved / "backbone", head="linear").save_pretrained(saved / "small")
+    edit(saved / "backbone", num_attention_heads=0)
+    with pytest.raises(ValueError, match=r"num_attention_heads 0\. Expected a whole number of at least 1"):
+        SecondaryStructureModel.from_pretrained(saved / "small")
