@@ -3,18 +3,22 @@
 
 import json
 
-from transformers import TrainingArguments, set_seed
+from accelerate import PartialState
+from transformers import set_seed
 
 from lift_ss_hf.cli.run import run
+from lift_ss_hf.training.launch import LaunchedArguments
 from lift_ss_hf.training.pretraining import EncoderArguments, SequenceArguments, pretrain
 from lift_ss_hf.training.recipes import parse_recipe
 
 
 def main() -> None:
     """Parse the arguments, pretrain, and print the perplexities."""
-    shape, sequences, training = parse_recipe((EncoderArguments, SequenceArguments, TrainingArguments), __doc__ or "")
+    shape, sequences, training = parse_recipe((EncoderArguments, SequenceArguments, LaunchedArguments), __doc__ or "")
     set_seed(training.seed)
-    print(json.dumps(pretrain(shape, sequences, training), indent=2))
+    perplexities = pretrain(shape, sequences, training)
+    if PartialState().is_main_process:
+        print(json.dumps(perplexities, indent=2))
 
 
 if __name__ == "__main__":

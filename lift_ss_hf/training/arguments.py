@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import os
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar
 
 import torch
-from transformers import TrainingArguments
 
 from ..batches.cached_chains import PrefixCacheSettings
 from ..models.backbones import BUNDLED
 from ..models.configuration import LIFT_SS_CHANNELS
 from ..reports.tables import SCORE_TABLES, STANDARD_COLUMNS
-
-logger = logging.getLogger(__name__)
+from .launch import LaunchedArguments
 
 PREFIX_CACHE_OFF = "off"
-BUILD_TIME = 300  # [s] that compiling one of DeepSpeed's operators may take
-LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"  # set by `accelerate launch`, and by transformers.TrainingArguments
 
 
 def unless_none(value: str | None) -> str | None:
@@ -171,7 +161,7 @@ CHANGED_DEFAULTS = {
 
 
 @dataclass
-class RecipeTrainingArguments(TrainingArguments):
+class RecipeTrainingArguments(LaunchedArguments):
     """`transformers.TrainingArguments` with LIFT_SS's defaults; `CHANGED_DEFAULTS` gives the reason for each."""
 
     _argument_group_name = "training (transformers.TrainingArguments)"
@@ -227,22 +217,8 @@ class RecipeTrainingArguments(TrainingArguments):
         default=1, metadata={"help": "batches of max_tokens_per_batch per step; leave it 1"}
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
-    bf16: bool | None = field(  # type: ignore[assignment]  # a bool once initialised
-        default=None, metadata={"help": "use bf16 mixed precision; unset: as the launcher says (--mixed_precision)"}
-    )
-    fp16: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "use fp16 mixed precision; unset: as the launcher says"}
-    )
-    # What the last instance left in the launcher's variable, and what was there before.
-    _precision_left: ClassVar[tuple[str, str] | None] = None
 
     def __post_init__(self):
-        launched = self._set_precision()
-        # Without it and without an accelerator, the Trainer refuses bf16 and DeepSpeed looks for a GPU.
-        if not torch.accelerator.is_available():
-            self.use_cpu = True
-            if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # accelerate would silently use DDP
-                raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
         if self.prefix_cache_blocks is not None and self.prefix_cache_blocks < 1:
             raise ValueError(
                 f"prefix_cache_blocks is {self.prefix_cache_blocks}. Expected at least 1; leave it out to cache the "
@@ -261,37 +237,12 @@ class RecipeTrainingArguments(TrainingArguments):
             raise ValueError(
                 "dataloader_persistent_workers would repeat the first epoch's batches in every epoch. Leave it false."
             )
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-            _warn_of_abandoned_builds()
         chosen = self.metric_for_best_model
         if chosen is None and self.greater_is_better is None:
             self.greater_is_better = True  # of an accuracy
         super().__post_init__()
-        RecipeTrainingArguments._precision_left = os.environ[LAUNCHER_PRECISION], launched
         # transformers replaces None by the loss; ours is the accuracy of the model's states: see `for_trainer`.
         self.metric_for_best_model = chosen
-
-    def _set_precision(self) -> str:
-        """Take the launcher's precision where the recipe sets none, and return the launcher's.
-
-        Raises:
-            ValueError: if recipe and launcher contradict each other. A launcher that says `no` leaves it to the recipe,
-                as that is what it says without being asked.
-        """
-        launched = os.environ.get(LAUNCHER_PRECISION, "no").lower()
-        if self._precision_left is not None and self._precision_left[0] == launched:
-            launched = self._precision_left[1]
-        chosen = {"bf16": self.bf16, "fp16": self.fp16}
-        wanted = next((name for name, value in chosen.items() if value), None)
-        if launched in chosen and (chosen[launched] is False or wanted not in (None, launched)):
-            said = f"{wanted}: true" if wanted not in (None, launched) else f"{launched}: false"
-            raise ValueError(
-                f"the recipe says {said}, but the launcher says {launched} (mixed_precision in the --config_file of "
-                f"accelerate launch). Change the recipe, or launch with --mixed_precision {wanted or 'no'}."
-            )
-        self.bf16 = bool(self.bf16) or (wanted is None and launched == "bf16")
-        self.fp16 = bool(self.fp16) or (wanted is None and launched == "fp16")
-        return launched
 
     @property
     def stops_early(self) -> bool:
@@ -326,24 +277,3 @@ class RecipeTrainingArguments(TrainingArguments):
             max_tokens=self.max_tokens_per_batch,
             quiet=bool(self.disable_tqdm),
         )
-
-    @property
-    def _setup_devices(self) -> torch.device:
-        # accelerate calls the CPU of a distributed run `cpu:0`, to which torch.load cannot map when the run is resumed.
-        # Drop when transformers > 4.57 does not ask it to.
-        device = super()._setup_devices
-        return torch.device("cpu") if device.type == "cpu" else device
-
-
-def _warn_of_abandoned_builds() -> None:
-    # A process killed while it compiles leaves its lock, and torch waits for the lock without end and without a word.
-    from torch.utils.cpp_extension import get_default_build_root  # slow to import, and needed under DeepSpeed only
-
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in (*root.glob("*/lock"), *root.glob("*/*/lock")):
-        with contextlib.suppress(FileNotFoundError):  # released in between
-            if time.time() - lock.stat().st_mtime > BUILD_TIME:
-                logger.warning(
-                    "%s is old: DeepSpeed waits for it until the process that compiles there has ended. If no process "
-                    "does, one was killed while compiling: stop this run, remove the file and start again.", lock
-                )  # fmt: skip

@@ -7,7 +7,7 @@ in transformers 4.57 depend on the padding, because the embeddings' scale ignore
 
 from __future__ import annotations
 
-import copy
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
 from ..batches.collator import budget_batches
 from ..corpora.fasta import read_fasta
+from ..models.backbones import whole_weights
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
 from .callbacks import StopOnSigterm
@@ -113,6 +114,8 @@ class UnpaddedBatches(IterableDataset):
             unchanged [fraction].
         seed: seed of order, crops and masks.
         endless: for training, repeat with new order, crops and masks; otherwise iterate once, for validation.
+        rank: which of the processes this one is; they take the batches in turn.
+        num_processes: number of processes that share the batches.
     """
 
     def __init__(
@@ -123,11 +126,17 @@ class UnpaddedBatches(IterableDataset):
         mask_fraction: float,
         seed: int,
         endless: bool,
+        rank: int = 0,
+        num_processes: int = 1,
     ):
         self.sequences, self.max_residues, self.tokens_per_batch = sequences, max_residues, tokens_per_batch
         self.mask_fraction, self.seed, self.endless = mask_fraction, seed, endless
+        self.rank, self.num_processes = rank, num_processes
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return itertools.islice(self._passes(), self.rank, None, self.num_processes)
+
+    def _passes(self) -> Iterator[dict[str, torch.Tensor]]:
         epoch = 0
         while True:
             rng = np.random.default_rng((self.seed, epoch))
@@ -191,12 +200,13 @@ def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
     return EsmForMaskedLM(config)
 
 
-def save_backbone(model: EsmForMaskedLM, folder: str | Path) -> None:
-    """Save the encoder without its language model head, in half precision, with its tokenizer.
+def save_backbone(saved: str | Path, folder: str | Path) -> None:
+    """Save the encoder of a saved model without its language model head, in half precision, with its tokenizer.
 
     The contact head, which masked-language-model training does not change, is set to zeros.
     """
-    encoder = copy.deepcopy(model.esm).cpu().half()
+    with whole_weights():
+        encoder = EsmForMaskedLM.from_pretrained(saved).esm.half()
     for parameter in encoder.contact_head.parameters():
         torch.nn.init.zeros_(parameter)
     encoder.save_pretrained(folder)
@@ -230,10 +240,10 @@ def baseline_perplexities(train: Sequences, validation: Sequences) -> dict[str, 
 
 
 class PretrainingTrainer(Trainer):
-    """The stock Trainer over ready-made batches."""
+    """The stock Trainer over ready-made batches, which accelerate must not distribute: it would join them."""
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """Return a loader over the dataset's batches; accelerate distributes them among processes."""
+        """Return a loader over the dataset's batches."""
         return self._loader(self.train_dataset)
 
     def get_eval_dataloader(self, eval_dataset=None) -> torch.utils.data.DataLoader:
@@ -241,7 +251,7 @@ class PretrainingTrainer(Trainer):
         return self._loader(eval_dataset or self.eval_dataset)
 
     def _loader(self, batches: Any) -> torch.utils.data.DataLoader:
-        return self.accelerator.prepare(torch.utils.data.DataLoader(batches, batch_size=None))
+        return torch.utils.data.DataLoader(batches, batch_size=None)
 
 
 def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: TrainingArguments) -> dict[str, float]:
@@ -267,7 +277,8 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
     trainer = PretrainingTrainer(
         model=build_encoder(shape, sequences.max_residues),
         args=training,
-        train_dataset=UnpaddedBatches(train, *batching, endless=True),
+        train_dataset=UnpaddedBatches(train, *batching, True, training.process_index, training.world_size),
+        # each process takes all of them: the losses of batches of different sizes cannot be gathered
         eval_dataset=UnpaddedBatches(validation, *batching, endless=False),
     )
     logger.info("%d sequences, %d residues", len(train), len(train.tokens))
@@ -280,5 +291,5 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
         if trainer.is_world_process_zero():
             save_tokenizer(str(training.output_dir))
             if sequences.backbone_dir:
-                save_backbone(trainer.accelerator.unwrap_model(trainer.model), sequences.backbone_dir)
+                save_backbone(str(training.output_dir), sequences.backbone_dir)
     return {"model": math.exp(loss), **baseline_perplexities(train, validation)}

@@ -10,11 +10,14 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from forked_runs import launched_environment, run_forked
 from safetensors.torch import load_file
-from small_runs import ROOT
+from small_runs import RECIPE, ROOT, make_chains
 
-from lift_ss_hf.training import arguments
-from lift_ss_hf.training.arguments import LAUNCHER_PRECISION, RecipeTrainingArguments
+from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.training import launch
+from lift_ss_hf.training.arguments import RecipeTrainingArguments
+from lift_ss_hf.training.launch import LAUNCHER_PRECISION, LaunchedArguments
 
+PRETRAINING = ROOT / "recipes" / "pretrain_mlm.py"
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 EXPECTED = {
     "cpu", "cpu_ddp", "single_gpu", "ddp", "multi_node", "fsdp2",
@@ -71,10 +74,11 @@ def test_deepspeed_reads_each_of_its_own(stage):
 SMALL = ("--max_steps", "2", "--train_fraction", "0.1", "--bootstrap", "0", "--head", "linear", "--report_to", "none")
 
 
-@pytest.mark.process
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["cpu", "cpu_ddp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"])
-def test_a_cpu_runs_it_as_it_is_with_the_default_recipe(name, tmp_path):
+ON_A_CPU = pytest.mark.parametrize("name", ["cpu", "cpu_ddp", *(f"deepspeed_zero{stage}" for stage in "123")])
+
+
+def run_as_it_is(name, arguments, folder, script=RECIPE):
+    """Run a recipe under a configuration as it is, and return the configuration and the finished run."""
     if name.startswith("deepspeed"):
         pytest.importorskip("deepspeed", reason="DeepSpeed is an extra: DS_BUILD_OPS=0 pip install '.[deepspeed]'")
         if not shutil.which("g++"):
@@ -82,32 +86,57 @@ def test_a_cpu_runs_it_as_it_is_with_the_default_recipe(name, tmp_path):
     config = ROOT / "accelerate_configs" / f"{name}.yaml"
     written = yaml.safe_load(config.read_text())
     done = run_forked(
-        [*SMALL, "--output_dir", str(tmp_path / "run")], tmp_path / "log",
+        [*arguments, "--output_dir", str(folder / "run")], folder / "log", script=script,
         num_processes=written["num_processes"], environment=launched_environment("--config_file", str(config)),
-        patch=lambda rank: setattr(RecipeTrainingArguments, "_precision_left", None),  # of earlier tests
+        patch=lambda rank: setattr(LaunchedArguments, "_precision_left", None),  # of earlier tests
     )  # fmt: skip
     assert set(done.statuses) == {0}, done.stderr
+    return written, done
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@ON_A_CPU
+def test_a_cpu_runs_it_as_it_is_with_the_default_recipe(name, tmp_path):
+    written, _ = run_as_it_is(name, SMALL, tmp_path)
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert recipe["bf16"] == (written["mixed_precision"] == "bf16")
     weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(tensor.numel() for tensor in weights.values())
 
 
-@pytest.mark.parametrize(("age", "warnings"), [(0, 0), (arguments.BUILD_TIME + 1, 1)])
+@pytest.mark.process
+@pytest.mark.slow
+@ON_A_CPU
+def test_a_cpu_pretrains_under_it_as_it_is(name, tmp_path):
+    fasta, backbone = tmp_path / "proteins.fasta", tmp_path / "backbone"
+    fasta.write_text("".join(f">{chain.id}\n{chain.sequence}\n" for chain in make_chains(60, seed=0)))
+    sequences = ["--train_file", str(fasta), "--validation_file", str(fasta), "--backbone_dir", str(backbone)]
+    shape = ["--hidden_size", "16", "--num_hidden_layers", "2", "--num_attention_heads", "2"]
+    steps = ["--tokens_per_batch", "512", "--max_steps", "4", "--save_steps", "2", "--report_to", "none"]
+    _, done = run_as_it_is(name, [*sequences, *shape, *steps], tmp_path, script=PRETRAINING)
+    assert done.stdout.count('"unigram"') == 1  # the first process alone reports, and writes
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-4", backbone):
+        weights = load_file(folder / "model.safetensors")
+        assert weights and all(tensor.numel() for tensor in weights.values())
+    SecondaryStructureModel.from_backbone(backbone, head="linear")
+
+
+@pytest.mark.parametrize(("age", "warnings"), [(0, 0), (launch.BUILD_TIME + 1, 1)])
 def test_a_lock_that_a_killed_build_left_is_named(age, warnings, tmp_path, monkeypatch, caplog):
     lock = tmp_path / "py311_cpu" / "deepspeed_shm_comm" / "lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
     os.utime(lock, (time.time() - age,) * 2)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    arguments._warn_of_abandoned_builds()
+    launch._warn_of_abandoned_builds()
     assert [str(lock) in record.getMessage() for record in caplog.records] == [True] * warnings
 
 
 @pytest.fixture
 def launcher_says(monkeypatch):
     def say(precision):
-        monkeypatch.setattr(RecipeTrainingArguments, "_precision_left", None)
+        monkeypatch.setattr(LaunchedArguments, "_precision_left", None)
         monkeypatch.setenv(LAUNCHER_PRECISION, precision)
 
     return say

@@ -1,6 +1,7 @@
 """Pretraining: batches without padding, correct masks, baselines, and a tiny run that resumes."""
 
 import gzip
+import itertools
 import math
 import random
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked_runs import run_forked
+from forked_runs import launched_environment, run_forked
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, EsmForMaskedLM
 from transformers.models.esm.configuration_esm import get_default_vocab_list
@@ -83,6 +84,16 @@ def test_a_pass_repeats_with_its_seed(fasta):
     assert first(0).shape != first(1).shape or not torch.equal(first(0), first(1))
 
 
+def test_processes_take_the_batches_in_turn(fasta):
+    def first(number, *share):
+        return [*itertools.islice(UnpaddedBatches(Sequences(fasta), 64, 512, 0.15, 0, True, *share), number)]
+
+    alone, shared = first(20), [first(10, rank, 2) for rank in (0, 1)]
+    assert all(
+        torch.equal(batch["input_ids"], shared[place % 2][place // 2]["input_ids"]) for place, batch in enumerate(alone)
+    )
+
+
 def test_without_padding_a_chain_gives_the_same_alone_and_in_a_batch():
     # With <mask> and padding it does not, in transformers 4.57: this is why batches are cropped, not padded.
     torch.manual_seed(0)
@@ -135,6 +146,26 @@ def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
         assert torch.allclose(weights, torch_weights[name], atol=1e-6), name
     tokens = AutoTokenizer.from_pretrained(whole)("MKVA")["input_ids"]
     assert tokens == [CLS, *(VOCABULARY.index(letter) for letter in "MKVA"), EOS]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_bytes(fasta, tmp_path):
+    config = RECIPE.parents[1] / "accelerate_configs" / "cpu_ddp.yaml"
+
+    def run(out, *arguments):
+        command = ["--train_file", str(fasta), "--validation_file", str(fasta), "--hidden_size", "16"]
+        command += ["--num_hidden_layers", "2", "--num_attention_heads", "2", "--tokens_per_batch", "512"]
+        command += ["--save_steps", "3", "--report_to", "none", "--output_dir", str(out), *arguments]
+        environment = launched_environment("--config_file", str(config))
+        done = run_forked(command, tmp_path / "log", script=RECIPE, num_processes=2, environment=environment)
+        assert done.statuses == [0, 0], done.stderr
+        return (out / "model.safetensors").read_bytes()
+
+    whole = run(tmp_path / "whole", "--max_steps", "6", "--lr_scheduler_type", "constant")
+    run(tmp_path / "parts", "--max_steps", "3", "--lr_scheduler_type", "constant")
+    more = ("--max_steps", "6", "--lr_scheduler_type", "constant", "--resume_from_checkpoint", "last")
+    assert run(tmp_path / "parts", *more) == whole
 
 
 @pytest.mark.process
