@@ -241,15 +241,15 @@ def _check_room(store: PrefixStore, model: Any, num_blocks: int, lengths: Sequen
     remedy = _how_to_make_room(store.folder.parent, others)
     if taken + needed > limit_gb * 1e9:
         raise CannotCacheError(
-            f"it needs {needed / 1e9:.3f} GB in addition to the {taken / 1e9:.3f} GB in use, and the limit is "
-            f"{limit_gb:g} GB (--prefix_cache_gb){remedy}"
+            f"it needs {needed / 1e9:.3f} GB, {taken / 1e9:.3f} GB are in use, and the limit is {limit_gb:g} GB "
+            f"(--prefix_cache_gb){remedy}"
         )
     if needed > free:
         raise CannotCacheError(
             f"it needs {needed / 1e9:.3f} GB, and the disk of {store.folder} has {free / 1e9:.3f} GB left{remedy}"
         )
     if others:
-        logger.info("prefix cache: part of it is of other backbones or depths%s", remedy)
+        logger.info("prefix cache: other backbones or depths take a part of it%s", remedy)
 
 
 def _how_to_make_room(folder: Path, others: Sequence[tuple[Path, int]]) -> str:
@@ -257,7 +257,7 @@ def _how_to_make_room(folder: Path, others: Sequence[tuple[Path, int]]) -> str:
     if not others:
         return ""
     return (
-        f". {sum(size for _, size in others) / 1e9:.3f} GB in {folder} are of {len(others)} other backbones or depths "
+        f". In {folder}, {len(others)} other backbones or depths take {sum(size for _, size in others) / 1e9:.3f} GB "
         f"(see {ORIGIN_FILE} in each). Remove those that no run needs: "
         f"rm -r {' '.join(shlex.quote(str(path)) for path, _ in others)}"
     )

@@ -213,11 +213,10 @@ class SecondaryStructureConfig(PretrainedConfig):
         Raises:
             ValueError: if a model cannot be built from a value.
         """
-        own = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}
         for name in ("num_labels", "id2label", "label2id"):
             if name in kwargs:
                 raise ValueError(f"{name} follows from states. To train for other states, pass states=.")
-        changes = {name: kwargs.pop(name) for name in own & set(kwargs)}
+        changes = {name: kwargs.pop(name) for name in OWN_VALUES & set(kwargs)}
         content = {**config_dict, **changes}
         if "custom_pipelines" in content and not cls.__module__.startswith("transformers_modules."):
             content["custom_pipelines"] = KnownPipelines(content["custom_pipelines"])
@@ -346,3 +345,7 @@ class SecondaryStructureConfig(PretrainedConfig):
                 f"class_counts is {self.class_counts}. Expected {num_states} counts of 0 or more, "
                 f"in the order {get_alphabet(self.states).letters}."
             )
+
+
+# What it checks itself; the rest are values of PretrainedConfig.
+OWN_VALUES = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}

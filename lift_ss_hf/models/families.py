@@ -1,4 +1,4 @@
-"""The families of backbones that come with the package; `add_family` adds others.
+"""The families of backbones that come with the package; `register_family` adds others.
 
 The modules of the families import `modeling` and, through it, `backbones`, which imports this module only when a family
 is looked up.
@@ -21,15 +21,7 @@ MODEL_CLASSES: dict[str, type[Any]] = {
 
 
 def add_family(model_class: type[Any]) -> None:
-    """Add a family of backbones; `lift_ss_hf.register_family` also makes it known to transformers' Auto classes.
-
-    Args:
-        model_class: a subclass of `SecondaryStructureModel` with a `family` and a `config_class` of its own.
-
-    Raises:
-        TypeError: if it is not such a class.
-        ValueError: if another class is for backbones of this model type.
-    """
+    """Add a family of backbones, for `lift_ss_hf.register_family`, which has the arguments and errors."""
     known = SecondaryStructureModel
     if not (isinstance(model_class, type) and issubclass(model_class, known) and hasattr(model_class, "family")):
         raise TypeError(f"expected a subclass of {known.__name__} with a family, found {model_class!r}.")

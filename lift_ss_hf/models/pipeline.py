@@ -17,8 +17,6 @@ from .sequences import clean_sequence
 from .states import fold_index, get_alphabet, reduce_probabilities, temper_probabilities
 from .tokenization import ResidueTokenizer
 
-TASK = "protein-secondary-structure"
-
 
 class SecondaryStructurePipeline(Pipeline):
     """Predict the states of one sequence or of many; the model cuts long ones into windows.

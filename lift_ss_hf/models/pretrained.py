@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from .backbones import (
     read_backbone_config,
     read_config_file,
 )
-from .configuration import SecondaryStructureConfig
+from .configuration import OWN_VALUES, SecondaryStructureConfig
 from .safety import building, check_config_values, check_size, check_weights
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
@@ -36,7 +35,6 @@ IGNORED_OPTIONS = (
     *("from_tf", "low_cpu_mem_usage", "mirror", "output_loading_info", "resume_download"),
     *("trust_remote_code", "use_safetensors", "weights_only"),
 )
-OWN_VALUES = set(inspect.signature(SecondaryStructureConfig).parameters) - {"kwargs"}  # it checks them itself
 LEAVE_OUT = 2 / 3  # fraction of the blocks, from the bottom, without an adapter: LIFT_SS leaves out 16 of 24
 
 

@@ -347,7 +347,7 @@ def check_size(described: float, found: float, name: object) -> None:
     """Raise ValueError if a configuration describes far more parameters than there are weights."""
     if described > 4 * found + FREE_PARAMETERS:  # estimates are rough
         raise ValueError(
-            f"the config.json of {name} describes {described:.1e} parameters, but its weights are {found:.1e}. "
+            f"the config.json of {name} describes {described:.1e} parameters, but its weights have {found:.1e}. "
             "Download both again."
         )
 

@@ -57,9 +57,9 @@ def check_tokenizer_files(
     backend = read_json_object(name, TOKENIZER_FILE, **options)
     _check_tokenizer_config(config, where, has_backend=backend is not None)
     for file in OTHER_FILES:
-        for key, value in (read_json_object(name, file, **options) or {}).items():
+        for value in (read_json_object(name, file, **options) or {}).values():
             if isinstance(value, int):
-                _check_token_number(value, f"the {file} of {str(name)!r} has {shortened(key)} {shortened(value)}")
+                _check_id(value, f"the {file} of {str(name)!r}")
     if backend is not None:
         _check_backend(backend, f"the {TOKENIZER_FILE} of {str(name)!r}")
     return found
@@ -100,7 +100,7 @@ def _check_tokenizer_config(config: Mapping[str, Any], where: str, has_backend: 
         if expected:
             raise ValueError(f"{found}. Expected {expected}.")
     for number in config.get("added_tokens_decoder") or {}:
-        _check_token_number(int(number[:20]), f"{where} has the token {shortened(number)}")
+        _check_id(int(number[:20]), where)
 
 
 def _is_token(value: Any) -> bool:
@@ -111,21 +111,23 @@ def _is_token(value: Any) -> bool:
 
 
 def _check_backend(content: Mapping[str, Any], where: str) -> None:
-    """Check the numbers of the tokens of a `tokenizer.json`; the rest is read by a parser that checks it."""
-    for path, value in _numbers(content):
-        _check_token_number(value, f"{where} has {shortened(path)} {shortened(value)}")
+    """Check the ids of the tokens of a `tokenizer.json`; the rest is read by a parser that checks it."""
+    for number in _ids(content):
+        _check_id(number, where)
 
 
-def _numbers(content: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _ids(content: Mapping[str, Any]) -> Iterator[int]:
     for token in content.get("added_tokens") or []:
         if isinstance(token, Mapping) and isinstance(token.get("id"), int):
-            yield "a token with id", token["id"]
+            yield token["id"]
     model = content.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
     if isinstance(vocabulary, Mapping):
-        yield from ((str(token), number) for token, number in vocabulary.items() if isinstance(number, int))
+        yield from (number for number in vocabulary.values() if isinstance(number, int))
 
 
-def _check_token_number(number: int, found: str) -> None:
+def _check_id(number: int, where: str) -> None:
     if not 0 <= number < MOST_TOKENS:
-        raise ValueError(f"{found}. Expected the number of a token, from 0 to {MOST_TOKENS - 1:,}.")
+        raise ValueError(
+            f"{where} has a token with id {shortened(number)}. Expected ids from 0 to {MOST_TOKENS - 1:,}."
+        )

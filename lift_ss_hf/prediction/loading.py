@@ -17,7 +17,7 @@ from .predictor import MAX_TOKENS, Predictor, model_digest
 PRECISIONS = ("fp32", "bf16", "int8")
 # T5 in transformers 4.57 stores the attention scores of all pairs of residues: 0.5 GB for 32 heads at this length
 # [residues]. Packed rows on a CPU do not; GPU kernels store the bias of all pairs, if not the scores.
-LONGEST_T5_CHAIN = 2048
+MAX_QUADRATIC_RESIDUES = 2048
 GPU_MAX_TOKENS = 1 << 14  # not measured
 
 
@@ -61,7 +61,7 @@ def load_predictor(
     dtype = torch.bfloat16 if precision == "bf16" else None
     model = SecondaryStructureModel.from_pretrained(path, backbone=backbone, dtype=dtype).to(device)
     if holds_all_pairs(model) and model.config.max_residues is None:
-        model.config.max_residues = LONGEST_T5_CHAIN
+        model.config.max_residues = MAX_QUADRATIC_RESIDUES
         model.config.check()
     digest = None
     if device.type == "cpu" and precision != "bf16":

@@ -85,6 +85,6 @@ def test_the_pipeline_is_known_by_its_task_with_the_bundled_model_as_its_default
 
 def test_the_task_is_called_the_same_everywhere():
     from lift_ss_hf.hub import registration
-    from lift_ss_hf.models import artefact, pipeline
+    from lift_ss_hf.models import artefact
 
-    assert {pipeline.TASK, registration.TASK, *artefact.CUSTOM_PIPELINES} == {"protein-secondary-structure"}
+    assert {registration.TASK, *artefact.CUSTOM_PIPELINES} == {"protein-secondary-structure"}

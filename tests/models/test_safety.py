@@ -227,7 +227,7 @@ def edit_tokenizer(folder, **changes):
         ({"fast_tokenizer_files": ["../tokenizer.1.0.json"]}, "could read a file from elsewhere"),
         ({"gguf_file": "/tmp/x.gguf"}, "could read a file from elsewhere"),
         ({"init_inputs": ["/etc/passwd"]}, "could read a file from elsewhere"),
-        ({"added_tokens_decoder": {"1000000000": {"content": "<x>"}}}, "Expected the number of a token"),
+        ({"added_tokens_decoder": {"1000000000": {"content": "<x>"}}}, "has a token with id 1000000000. Expected ids"),
         ({"added_tokens_decoder": True}, "Expected numbers of tokens"),
         ({"pad_token": 7}, "'pad_token' 7. Expected a string"),
     ],
@@ -334,10 +334,10 @@ def test_probabilities_that_are_not_finite_never_leave_a_predictor(saved):
         (None, {"max_length": 10**40}, "Expected at most 9,223"),
         (None, {"adapter_options": {"reduction_factor": 2e-6}}, "parameters, more than its backbone"),
         (None, {"adapter": "prefix_tuning", "adapter_options": {"flat": False, "bottleneck_size": 10**7}}, "more than"),
-        (None, {"head": "dilated", "head_channels": 8192, "head_depth": 64}, "describes .* but its weights are"),
+        (None, {"head": "dilated", "head_channels": 8192, "head_depth": 64}, "describes .* but its weights have"),
         ("backbone_config", {"layer_norm_eps": -1}, "layer_norm_eps -1. Expected a number from 1e-20 to 1"),
         ("backbone_config", {"num_attention_heads": 0}, "num_attention_heads 0. Expected a whole number of at least 1"),
-        ("backbone_config", {"vocab_size": 1 << 20, "hidden_size": 8192}, "describes .* but its weights are"),
+        ("backbone_config", {"vocab_size": 1 << 20, "hidden_size": 8192}, "describes .* but its weights have"),
         ("backbone_config", {"pruned_heads": "x"}, "pruned_heads 'x'. Expected"),
         ("backbone_config", {"pad_token_id": "x"}, "pad_token_id 'x'. Expected a whole number"),
     ],
@@ -382,7 +382,7 @@ def test_a_backbone_far_larger_than_its_weights_is_refused(tmp_path, monkeypatch
     (tmp_path / "config.json").write_text(json.dumps(content))
     model_class = get_family(family).model_class
     monkeypatch.setattr(model_class, "__init__", lambda *_, **__: pytest.fail("it is built"))
-    with pytest.raises(ValueError, match=r"describes .* parameters, but its weights are"):
+    with pytest.raises(ValueError, match=r"describes .* parameters, but its weights have"):
         SecondaryStructureModel.from_backbone(tmp_path, head="linear")
 
 

@@ -12,7 +12,7 @@ from lift_ss_hf.models.t5 import T5Row
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction.cpu_kernels import Fp32Linear, Int8Linear, PrepackedLinear, prepack, quantise
 from lift_ss_hf.prediction.ensemble import Ensemble
-from lift_ss_hf.prediction.loading import LONGEST_T5_CHAIN, load_predictor
+from lift_ss_hf.prediction.loading import MAX_QUADRATIC_RESIDUES, load_predictor
 from lift_ss_hf.prediction.packing import can_be_packed
 from lift_ss_hf.prediction.predictor import Predictor, model_digest, plan_rows
 
@@ -154,7 +154,7 @@ def test_the_bias_of_t5_is_that_of_each_distance_and_takes_no_memory(backbones):
         assert bias.untyped_storage().nbytes() == 4 * stock.shape[0] * (2 * 700 - 1)
 
 
-@pytest.mark.parametrize(("adapter", "limit"), [("lora", None), ("prefix_tuning", LONGEST_T5_CHAIN)])
+@pytest.mark.parametrize(("adapter", "limit"), [("lora", None), ("prefix_tuning", MAX_QUADRATIC_RESIDUES)])
 def test_t5_is_cut_only_where_memory_would_grow_with_the_square(backbones, tmp_path, adapter, limit):
     model_over(backbones / "t5", adapter=adapter, top_blocks=2)[0].save_pretrained(tmp_path)
     predictor = load_predictor(str(tmp_path))
