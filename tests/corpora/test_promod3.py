@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -117,6 +118,22 @@ def test_an_error_while_writing_keeps_the_old_file(promod3, tmp_path):
     with pytest.raises(OSError, match="disk full"):
         promod3.write_corpus(chains(), out)
     assert [path.name for path in tmp_path.iterdir()] == ["chains.txt"] and out.read_text() == "old"
+
+
+@pytest.mark.process
+def test_the_next_run_leaves_nothing_of_a_killed_one(promod3, tmp_path):
+    def killed():
+        yield "1abc_A", "MKV", "LLL"
+        os._exit(9)
+
+    out = tmp_path / "chains.txt"
+    writer = multiprocessing.get_context("fork").Process(target=lambda: promod3.write_corpus(killed(), out))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == 9 and not out.exists() and len(list(tmp_path.iterdir())) == 1
+    promod3.write_corpus(iter([("2xyz_A", "AC", "EE")]), out)
+    assert [path.name for path in tmp_path.iterdir()] == ["chains.txt"]
+    assert out.read_text() == ">2xyz_A\nAC\nEE\n"
 
 
 @pytest.mark.process
