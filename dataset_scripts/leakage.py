@@ -127,7 +127,7 @@ def held_out(args: argparse.Namespace) -> dict[str, tuple[CataloguedCorpus | Pat
     """
     validation = args.validation
     if validation is None:
-        own = args.split != "validation" and has_own_validation(resolve_corpus(args.train))
+        own = args.split == "train" and has_own_validation(resolve_corpus(args.train))
         validation = [args.train] if own else []
     sets = {f"{name} (validation)": (resolve_corpus(name), "validation") for name in validation if name != "none"}
     sets |= {name: (resolve_corpus(name), args.test_split) for name in args.tests}
