@@ -24,7 +24,9 @@ def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", metavar="FASTA", help="sequences, plain, gzip or bzip2")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="output folder")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="output folder; an older one is replaced"
+    )
     parser.add_argument(
         "--identity",
         type=float,
