@@ -194,6 +194,7 @@ class Bench:
         blocks = self.backbone.config.num_hidden_layers
         top = round(blocks / 4)
         upper = self.regime(adapter="bottleneck", leave_out=list(range(blocks - top)))
+        on_output = self.regime(adapter="output_bottleneck", leave_out=list(range(blocks - top)))
         head_only = self.regime(adapter=None)
         has_peft = importlib.util.find_spec("peft") is not None
         self.row("full fine-tuning", self.regime(adapter=None, freeze=None))
@@ -204,6 +205,10 @@ class Bench:
         self.row(f"adapters in the top {top}, checkpointing", lambda: checkpointed(upper()), uncached=live)
         self.row(f"adapters in the top {top}, filling the cache", upper, "filling", live)
         quick = self.row(f"adapters in the top {top}, cached", upper, "cached", live)
+        name = f"output bottlenecks in the top {top}"
+        cheap = self.row(name, on_output)
+        self.row(f"{name}, filling the cache", on_output, "filling", cheap)
+        self.row(f"{name}, cached", on_output, "cached", cheap)
         alone = self.row("head only", head_only)
         self.row("head only, filling the cache", head_only, "filling", alone)
         self.row("head only, cached", head_only, "cached", alone)

@@ -2,7 +2,8 @@
 
 The adapters themselves come from the `adapters` library; here are the names, the widths that fit a backbone, and the
 workarounds. Hyper-parameters are those of LIFT_SS (Yang et al. 2023, bioRxiv 2023.03.22.530066) for the methods that it
-has, and the library's own otherwise (dora, noreft).
+has, checked against its reference implementation by benchmarks/reference_adapters.py, and the library's own otherwise
+(dora, noreft).
 """
 
 from __future__ import annotations
@@ -35,22 +36,23 @@ ADAPTER_NAME = "secondary_structure"  # in the names of the weights; a change is
 REDUCTION_FACTOR = 64  # hidden size over bottleneck, LIFT_SS
 PHM_DIM = 4  # hypercomplex dimension of the compacters, the adapters library's default
 
-_BOTTLENECK = {"ln_before": True, "non_linearity": "relu"}
-_COMPACTER = {**_BOTTLENECK, "phm_layer": True, "phm_dim": PHM_DIM}
-# The library's parallel initialisation ("mam_adapter") reads a weight that compacters do not have.
-_PARALLEL_COMPACTER = {**_COMPACTER, "init_weights": "bert"}
+# LIFT_SS's bottlenecks read the output of a half block before the residual is added to it.
+_BOTTLENECK = {"original_ln_before": False, "ln_before": True, "non_linearity": "relu"}
+_PARALLEL = {"ln_before": True, "non_linearity": "relu", "scaling": 1.0, "init_weights": "bert"}
+_HYPERCOMPLEX = {"phm_layer": True, "phm_dim": PHM_DIM}
 _PREFIX = {"flat": True, "prefix_length": 16}
 _GATED = {"use_gating": True}
 
-# Options that move a bottleneck, its input or its residual away from the end of its block
-BOTTLENECK_POSITION = {
-    "mh_adapter",
-    "output_adapter",
-    "is_parallel",
-    "residual_before_ln",
-    "adapter_residual_before_ln",
-    "original_ln_before",
-    "original_ln_after",
+# With these a sequential bottleneck is y + f(y) of its block's output y, where the backbone norms before each half of a
+# block, as ESM and T5 do.
+ON_BLOCK_OUTPUT = {
+    "mh_adapter": False,
+    "output_adapter": True,
+    "is_parallel": False,
+    "original_ln_before": True,
+    "original_ln_after": True,
+    "residual_before_ln": True,
+    "adapter_residual_before_ln": False,
 }
 
 SIZES = ("bottleneck_size", "phm_dim", "phm_rank", "prefix_length", "r")
@@ -66,14 +68,11 @@ class AdapterMethod:
         components: pairs of a configuration class of `adapters` and what differs from its defaults.
         mergeable: it can be merged into the backbone's weights.
         acts_per_token: its effect on a token depends on that token only, so that chains can share a row.
-        acts_on_block_output: with its own options it is y + f(y) of its block's output y, if the backbone norms before
-            each half of a block, as ESM and T5 do.
     """
 
     components: Sequence[tuple[type, Mapping[str, Any]]]
     mergeable: bool = False
     acts_per_token: bool = True
-    acts_on_block_output: bool = False
 
     def options(self) -> set[str]:
         """Return the names of the hyper-parameters that can be set; `leave_out` has its own argument."""
@@ -92,14 +91,16 @@ class AdapterMethod:
 
 
 ADAPTERS: Mapping[str, AdapterMethod] = {
-    "bottleneck": AdapterMethod([(SeqBnConfig, _BOTTLENECK)], acts_on_block_output=True),
+    "bottleneck": AdapterMethod([(SeqBnConfig, _BOTTLENECK)]),
     "bottleneck_attention": AdapterMethod(
         [(SeqBnConfig, {**_BOTTLENECK, "mh_adapter": True, "output_adapter": False})]
     ),
     "bottleneck_both": AdapterMethod([(SeqBnConfig, {**_BOTTLENECK, "mh_adapter": True, "output_adapter": True})]),
-    "parallel_bottleneck": AdapterMethod([(ParBnConfig, _BOTTLENECK)]),
-    "compacter": AdapterMethod([(SeqBnConfig, _COMPACTER)], acts_on_block_output=True),
-    "parallel_compacter": AdapterMethod([(ParBnConfig, _PARALLEL_COMPACTER)]),
+    # Not LIFT_SS's: it reads the sum of half block and residual, so that its lowest block can be cached too.
+    "output_bottleneck": AdapterMethod([(SeqBnConfig, {**_BOTTLENECK, "original_ln_before": True})]),
+    "parallel_bottleneck": AdapterMethod([(ParBnConfig, _PARALLEL)]),
+    "compacter": AdapterMethod([(SeqBnConfig, {**_BOTTLENECK, **_HYPERCOMPLEX})]),
+    "parallel_compacter": AdapterMethod([(ParBnConfig, {**_PARALLEL, **_HYPERCOMPLEX})]),
     "lora": AdapterMethod([(LoRAConfig, {"r": 1, "alpha": 1})], mergeable=True),
     "lora_ff": AdapterMethod(
         [(LoRAConfig, {"r": 1, "alpha": 1, "selfattn_lora": False, "intermediate_lora": True, "output_lora": True})],
@@ -108,12 +109,14 @@ ADAPTERS: Mapping[str, AdapterMethod] = {
     "ia3": AdapterMethod([(IA3Config, {})], mergeable=True),
     # Prefixes and gates belong to one chain.
     "prefix_tuning": AdapterMethod([(PrefixTuningConfig, _PREFIX)], acts_per_token=False),
-    "mam": AdapterMethod([(PrefixTuningConfig, _PREFIX), (ParBnConfig, _PARALLEL_COMPACTER)], acts_per_token=False),
+    "mam": AdapterMethod(
+        [(PrefixTuningConfig, _PREFIX), (ParBnConfig, {**_PARALLEL, **_HYPERCOMPLEX})], acts_per_token=False
+    ),
     "unipelt": AdapterMethod(
         [
             (LoRAConfig, {"r": 1, "alpha": 1, **_GATED}),
             (PrefixTuningConfig, {**_PREFIX, **_GATED}),
-            (ParBnConfig, {**_PARALLEL_COMPACTER, **_GATED}),
+            (ParBnConfig, {**_PARALLEL, **_HYPERCOMPLEX, **_GATED}),
         ],
         acts_per_token=False,
     ),
@@ -121,6 +124,19 @@ ADAPTERS: Mapping[str, AdapterMethod] = {
     # Acts on the first tokens of a chain only. LoReFT and DiReFT are left out: the diagonal of torch's orthogonal
     # parametrisation must stay exactly -1 or 1, and the first step with weight decay makes their projection zero.
     "noreft": AdapterMethod([(NoReftConfig, {})], acts_per_token=False),
+}
+
+# What differed in models of format version 1.
+_READ_OUTPUT, _SCALED = {"original_ln_before": True}, {"scaling": 4.0}
+FORMAT_1: Mapping[str, Mapping[str, Any]] = {
+    "bottleneck": _READ_OUTPUT,
+    "bottleneck_attention": _READ_OUTPUT,
+    "bottleneck_both": _READ_OUTPUT,
+    "compacter": _READ_OUTPUT,
+    "parallel_bottleneck": {**_SCALED, "init_weights": "mam_adapter"},
+    "parallel_compacter": _SCALED,
+    "mam": _SCALED,
+    "unipelt": _SCALED,
 }
 
 
@@ -226,16 +242,15 @@ def most_parameters(name: str, options: Mapping[str, Any], backbone: Mapping[str
     inner = max(hidden, size("num_heads") * size("d_kv"))
     total = 0.0
     for component, settings in ADAPTERS[name].components:
-        defaults = {field.name: field.default for field in dataclasses.fields(component)}
-        chosen = {**defaults, **settings, **{key: value for key, value in options.items() if key in defaults}}
-        if "reduction_factor" in defaults:
+        chosen = _chosen(component, settings, options)
+        if "reduction_factor" in chosen:
             width = hidden // _reduction_factor(name, options, int(hidden))
             total += num_blocks * 2 * 2 * (hidden + 1) * width  # down and up, after attention and feed-forward
-        elif "prefix_length" in defaults:
+        elif "prefix_length" in chosen:
             length, bottleneck = chosen["prefix_length"], chosen["bottleneck_size"]
             keys = 2 * inner * num_blocks
             total += length * keys if chosen["flat"] else length * hidden + bottleneck * (hidden + keys)
-        elif "r" in defaults:
+        elif "r" in chosen:
             total += num_blocks * chosen["r"] * (4 * (hidden + inner) + 2 * (hidden + wide) + 2 * hidden)
     return total
 
@@ -250,8 +265,23 @@ def prefix_length(name: str | None, options: Mapping[str, Any]) -> int:
 
 
 def acts_on_block_output(name: str | None, options: Mapping[str, Any]) -> bool:
-    """Return True if an adapter needs only its block's output; see `AdapterMethod.acts_on_block_output`."""
-    return name is not None and ADAPTERS[name].acts_on_block_output and not BOTTLENECK_POSITION & set(options)
+    """Return True if an adapter needs only its block's output; see `ON_BLOCK_OUTPUT`.
+
+    Example:
+        >>> acts_on_block_output("bottleneck", {}), acts_on_block_output("output_bottleneck", {"reduction_factor": 2})
+        (False, True)
+    """
+    components = ADAPTERS[name].components if name is not None else ()
+    if len(components) != 1 or components[0][0] is not SeqBnConfig:
+        return False
+    chosen = _chosen(*components[0], options)
+    return all(chosen[option] == value for option, value in ON_BLOCK_OUTPUT.items())
+
+
+def _chosen(component: type, settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all hyper-parameters of one component of an adapter: the library's, ours over them, and `options`."""
+    defaults = {field.name: field.default for field in dataclasses.fields(component)}
+    return {**defaults, **settings, **{key: value for key, value in options.items() if key in defaults}}
 
 
 def add_adapter(

@@ -200,7 +200,7 @@ class BackboneFamily:
         return backbone.embeddings(input_ids=input_ids)
 
     def attention_inputs(
-        self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int
+        self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int, prefix_shift: bool = False
     ) -> tuple[torch.Tensor, ...]:
         """Compute, once for all blocks, what each block needs besides its input.
 
@@ -208,6 +208,7 @@ class BackboneFamily:
             backbone: the backbone.
             attention_mask: (batch, tokens) int64, 1 = keep.
             prefix_length: keys that prefix tuning puts before those of the tokens.
+            prefix_shift: count them in the distances between tokens.
         """
         return (backbone.get_extended_attention_mask(attention_mask, attention_mask.shape[:2]),)
 

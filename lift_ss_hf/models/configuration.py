@@ -13,16 +13,18 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from .adapter_methods import check_adapter, is_number, most_parameters
+from .adapter_methods import FORMAT_1, check_adapter, is_number, most_parameters, prefix_length
 from .safety import FREE_PARAMETERS, num_parameters
 from .states import ALPHABETS, get_alphabet
 from .windows import plan_windows
 
-FORMAT_VERSION = 1  # increase it if older versions cannot read the new files
+FORMAT_VERSION = 2  # increase it if older versions cannot read the new files, or would read them otherwise
 
 HEADS = ("lift_ss", "dilated", "linear")
 LOSSES = ("centroid", "cross_entropy", "ldam")
 BLOCK_MIXES = ("concat", "mean")
+CENTROID_INITS = ("normal", "reference")
+BACKBONE_DROPOUTS = ("frozen_eval", "reference")
 BALANCES = {"inverse": 1.0, "inverse_sqrt": 0.5}  # power of the frequency
 RANGES = {"loss_scale": (1e-3, 1e4), "calibration_temperature": (1e-2, 1e2)}  # calibration finds 0.05 to 20
 LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
@@ -66,6 +68,10 @@ class SecondaryStructureConfig(PretrainedConfig):
         adapter: a key of `adapter_methods.ADAPTERS`, or None for feature extraction and full fine-tuning.
         adapter_options: hyper-parameters that differ from the named adapter's.
         leave_out: numbers of the blocks without an adapter, from 0 at the bottom.
+        prefix_shift: let an adapter's prefix shift the distances between residues, as adapter-transformers does, which
+            LIFT_SS uses. T5 only: the other families have no such distances.
+        backbone_dropout: where the backbone has dropout in training. `frozen_eval`: only in and above the lowest block
+            that training changes; `reference`: everywhere, as LIFT_SS, so that nothing can be cached.
         freeze: `all` (the backbone keeps its weights), None (nothing is frozen), or n: the lowest n blocks and the
             embeddings are frozen. With an adapter only `all`.
         block_mix: what the head sees instead of the last block's output: `mean`, a learned mean of all blocks', or
@@ -75,6 +81,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         head_depth: its number of inceptions, or of rounds of dilations.
         head_dropout: its dropout [fraction].
         embedding_size: size of the head's output if centroids classify it, and of a convolutional head's.
+        centroid_init: how centroids start. `normal`: each number from a standard normal distribution; `reference`: the
+            numbers of all states for one dimension then scaled to length one, as LIFT_SS.
         loss: `centroid` (normalised softmax), `ldam` (the same with margins) or `cross_entropy`.
         loss_scale: tau, the factor of the similarities.
         balance: give rare states more weight in the loss: `inverse` (to their frequency: all states weigh the same in
@@ -87,7 +95,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         calibration_temperature: divides the logits before probabilities are reported (transformers overwrites an
             attribute called `temperature`, which is a generation parameter there).
         includes_backbone: the saved artefact has the backbone's weights too.
-        format_version: of the artefact.
+        format_version: of the artefact. Of version 1, the presets differed; its options are filled in.
 
     Raises:
         ValueError: if a model cannot be built from a value; the message says what to choose instead.
@@ -106,6 +114,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         adapter: str | None = "bottleneck",
         adapter_options: dict[str, Any] | None = None,
         leave_out: Collection[int] = (),
+        prefix_shift: bool = False,
+        backbone_dropout: str = "frozen_eval",
         freeze: str | int | None = "all",
         block_mix: str | None = None,
         head: str = "lift_ss",
@@ -113,6 +123,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         head_depth: int = 2,
         head_dropout: float = 0.2,
         embedding_size: int = LIFT_SS_EMBEDDING,
+        centroid_init: str = "normal",
         loss: str = "centroid",
         loss_scale: float = LIFT_SS_SCALE,
         balance: str | None = None,
@@ -135,6 +146,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.adapter = adapter
         self.adapter_options = {} if adapter_options is None else adapter_options
         self.leave_out: Sequence[int] = leave_out  # type: ignore[assignment]  # a list once checked
+        self.prefix_shift = prefix_shift
+        self.backbone_dropout = backbone_dropout
         self.freeze = freeze
         self.block_mix = block_mix
         self.head = head
@@ -142,6 +155,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.head_depth = head_depth
         self.head_dropout = head_dropout
         self.embedding_size = embedding_size
+        self.centroid_init = centroid_init
         self.loss = loss
         self.loss_scale = loss_scale
         self.balance = balance
@@ -237,9 +251,14 @@ class SecondaryStructureConfig(PretrainedConfig):
                 f"this model has format version {self.format_version}, but this package reads up to {FORMAT_VERSION}. "
                 "Upgrade lift_ss_hf to load it."
             )
+        if self.format_version == 1:
+            self.adapter_options = {**FORMAT_1.get(str(self.adapter), {}), **self.adapter_options}
+            self.format_version = FORMAT_VERSION
         check_choice("head", self.head, HEADS)
         check_choice("loss", self.loss, LOSSES)
         check_choice("alphabet", self.states, ALPHABETS)
+        check_choice("centroid_init", self.centroid_init, CENTROID_INITS)
+        check_choice("backbone_dropout", self.backbone_dropout, BACKBONE_DROPOUTS)
         if self.balance is not None:
             check_choice("balance", self.balance, BALANCES)
         if self.block_mix is not None:
@@ -249,6 +268,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         if self.adapter is not None:
             check_adapter(self.adapter, self.adapter_options, self.hidden_size)
             self._check_adapter_size(self.adapter)
+            self._check_prefix_shift()
         elif self.adapter_options:
             raise ValueError("adapter_options were given without an adapter. Name the adapter, or drop them.")
 
@@ -263,6 +283,12 @@ class SecondaryStructureConfig(PretrainedConfig):
                 f"its backbone. Expected at most {allowed:.1e}: choose a smaller size."
             )
 
+    def _check_prefix_shift(self) -> None:
+        if self.prefix_shift and not prefix_length(self.adapter, self.adapter_options):
+            raise ValueError(f"prefix_shift was given, but adapter {self.adapter!r} has no prefix. Leave it out.")
+        if self.prefix_shift and not hasattr(self.backbone_config, "relative_attention_num_buckets"):
+            raise ValueError("prefix_shift was given, but only T5 backbones have distances to shift. Leave it out.")
+
     def _check_types(self) -> None:
         """Check types: a configuration may come from any file."""
         given = [name for name in ("max_residues", "window_overlap") if getattr(self, name) is not None]
@@ -270,7 +296,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         for names, kind, holds in (
             (whole, "a whole number", _is_whole),
             (("head_dropout", "loss_scale", "calibration_temperature"), "a number", is_number),
-            (("includes_backbone",), "true or false", lambda value: isinstance(value, bool)),
+            (("includes_backbone", "prefix_shift"), "true or false", lambda value: isinstance(value, bool)),
             (("adapter_options",), "a dictionary", lambda value: isinstance(value, Mapping)),
             (("leave_out",), "numbers of blocks", lambda value: _is_list(value) and all(map(_is_whole, value))),
         ):

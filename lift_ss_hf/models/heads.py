@@ -212,9 +212,10 @@ def unit_vectors(values: torch.Tensor) -> torch.Tensor:
 class CentroidClassifier(nn.Module):
     """One centroid per state; the logits are scaled cosines."""
 
-    def __init__(self, size: int, num_states: int, scale: float):
+    def __init__(self, size: int, num_states: int, scale: float, init: str = "normal"):
         super().__init__()
-        self.centroids = nn.Parameter(torch.randn(num_states, size))
+        centroids = torch.randn(num_states, size)
+        self.centroids = nn.Parameter(F.normalize(centroids, dim=0) if init == "reference" else centroids)
         self.scale = scale
 
     def forward(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -240,7 +241,7 @@ class StateHead(nn.Module):
                 config.head_input_size, config.head_channels, config.head_depth, size, config.head_dropout
             )
         if config.uses_centroids:
-            self.classifier: nn.Module = CentroidClassifier(size, num_states, config.loss_scale)
+            self.classifier: nn.Module = CentroidClassifier(size, num_states, config.loss_scale, config.centroid_init)
         elif is_direct:
             self.classifier = nn.Identity()
         else:

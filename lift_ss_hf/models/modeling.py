@@ -14,8 +14,8 @@ tells residues from special tokens and padding. The hidden states are computed i
 that training does not change, and `run_trained_blocks`, from there to the top.
 
 Frozen blocks below the lowest trained one run in evaluation mode (no dropout) and without gradients even while the
-model trains: nothing below is learned, and their output can be cached. A bottleneck after the feed-forward part of ESM
-and T5 acts on its block's output alone, so there the lowest block with an adapter is itself one of the frozen ones.
+model trains: nothing below is learned, and their output can be cached. An `output_bottleneck` in ESM and T5 acts on its
+block's output alone, so there the lowest block with an adapter is itself one of the frozen ones.
 """
 
 from __future__ import annotations
@@ -174,8 +174,13 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         self.frozen_names = frozenset(frozen)
 
     def train(self, mode: bool = True) -> SecondaryStructureModel:
-        """Switch dropout on or off; blocks whose output training does not change stay in evaluation mode."""
+        """Switch dropout on or off; blocks whose output training does not change stay in evaluation mode.
+
+        All blocks are switched with the configuration's `backbone_dropout="reference"`.
+        """
         super().train(mode)
+        if self.config.backbone_dropout == "reference":
+            return self
         if self.lowest_trained_block == self.config.num_blocks:
             self.backbone.eval()
             return self
@@ -335,9 +340,10 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
     ) -> list[torch.Tensor]:
         """Run blocks `start` to `stop` on the last of `outputs`; return all outputs with a block mix, else the last."""
         blocks = self.family.blocks(self.backbone)
-        inputs = (
-            self.family.attention_inputs(self.backbone, attention_mask, self._prefix_length) if stop > start else ()
-        )
+        inputs: tuple[torch.Tensor, ...] = ()
+        if stop > start:
+            prefix = (self._prefix_length, self.config.prefix_shift)
+            inputs = self.family.attention_inputs(self.backbone, attention_mask, *prefix)
         outputs = list(outputs)
         for number in range(start, stop):
             has_prefix = self._prefix_length > 0 and number not in self.config.leave_out

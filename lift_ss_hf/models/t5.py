@@ -99,16 +99,19 @@ class T5Family(BackboneFamily):
         return backbone.encoder.dropout(hidden) if embedding.training else hidden
 
     def attention_inputs(
-        self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int
+        self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int, prefix_shift: bool = False
     ) -> tuple[torch.Tensor, ...]:
         """Return the mask, the position bias with the mask added, and the same with room for prefix keys.
 
-        The bias belongs to the distance between residues, so prefix keys get none. adapters 1.3.0 by itself shifts the
-        distances by the length of the prefix, and has no bias at all above a block that was left out.
+        The bias belongs to the distance between residues, so prefix keys get none, unless `prefix_shift` counts them as
+        tokens before the chain. adapters 1.3.0 by itself does, and has no bias at all above a block that was left out.
         """
         mask = backbone.get_extended_attention_mask(attention_mask, attention_mask.shape[:2])
         length = attention_mask.shape[-1]
-        bias = backbone.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length) + mask
+        compute_bias = backbone.encoder.block[0].layer[0].SelfAttention.compute_bias
+        bias = compute_bias(length, length) + mask
+        if prefix_shift:
+            return mask, bias, compute_bias(length, prefix_length + length) + F.pad(mask, (prefix_length, 0))
         return mask, bias, F.pad(bias, (prefix_length, 0)) if prefix_length else bias
 
     def run_block(

@@ -9,10 +9,12 @@ import torch
 
 from ..batches.cached_chains import PrefixCacheSettings
 from ..models.backbones import BUNDLED
-from ..models.configuration import LIFT_SS_CHANNELS
+from ..models.configuration import LIFT_SS_CHANNELS, LIFT_SS_EMBEDDING, LIFT_SS_SCALE, check_choice
 from ..reports.tables import SCORE_TABLES, STANDARD_COLUMNS
 from .launch import LaunchedArguments
 
+BATCHINGS = ("length", "random")
+LOSS_WEIGHTINGS = ("residue", "micro_batch")
 PREFIX_CACHE_OFF = "off"
 
 
@@ -56,7 +58,9 @@ class ModelArguments:
     )
     adapter_options: str | None = field(
         default=None,
-        metadata={"help": 'hyper-parameters of the adapter method, as JSON: {"reduction_factor": 16}'},
+        metadata={
+            "help": 'hyper-parameters of the adapter method, as JSON: {"reduction_factor": 16}, {"prefix_length": 48}'
+        },
     )
     top_blocks: int | None = field(
         default=None,
@@ -65,6 +69,20 @@ class ModelArguments:
     leave_out: list[int] = field(
         default_factory=list,
         metadata={"help": "alternative to top_blocks: numbers of the blocks without an adapter; 0 is the lowest"},
+    )
+    prefix_shift: bool = field(
+        default=False,
+        metadata={
+            "help": "T5: count prefix keys as tokens before the chain, as LIFT_SS's library does. Off, because a "
+            "residue's distance to another one has not changed"
+        },
+    )
+    backbone_dropout: str = field(
+        default="frozen_eval",
+        metadata={
+            "help": "frozen_eval: no dropout below the lowest trained block, so that its input is constant and can be "
+            "cached; reference: in all blocks, as LIFT_SS"
+        },
     )
     freeze: str | None = field(
         default="all",
@@ -85,8 +103,24 @@ class ModelArguments:
         default=None,
         metadata={"help": "channels of a convolutional head; unset: the backbone's width, at most LIFT_SS's 1024"},
     )
+    head_depth: int = field(
+        default=2, metadata={"help": "inceptions, or rounds of dilations, of a convolutional head; LIFT_SS: 2"}
+    )
     head_dropout: float = field(default=0.2, metadata={"help": "dropout in a convolutional head [fraction]"})
+    embedding_size: int = field(
+        default=LIFT_SS_EMBEDDING, metadata={"help": "dimensions of the head's output and of the centroids"}
+    )
+    centroid_init: str = field(
+        default="normal",
+        metadata={
+            "help": "how centroids start: normal (standard normal numbers), or reference (then scaled, over the states "
+            "of each dimension, to length one, as LIFT_SS); the two end equally accurate"
+        },
+    )
     loss: str = field(default="centroid", metadata={"help": "centroid (normalised softmax), cross_entropy or ldam"})
+    loss_scale: float = field(
+        default=LIFT_SS_SCALE, metadata={"help": "factor of the cosines in the centroid and ldam losses; LIFT_SS's tau"}
+    )
     balance: str | None = field(
         default=None,
         metadata={"help": "weight states in the loss by their frequency: inverse or inverse_sqrt; none: all equally"},
@@ -170,6 +204,20 @@ class RecipeTrainingArguments(LaunchedArguments):
         default=2048,
         metadata={"help": "size of a batch of chains of similar length, padding included [tokens]"},
     )
+    batching: str = field(
+        default="length",
+        metadata={
+            "help": "length: batches of chains of similar length, with hardly any padding; random: "
+            "per_device_train_batch_size chains of any length, as LIFT_SS"
+        },
+    )
+    loss_weighting: str = field(
+        default="residue",
+        metadata={
+            "help": "residue: all residues of a step weigh the same, whatever batches it is made of; micro_batch: the "
+            "means of its batches do, as LIFT_SS, so that residues in short batches weigh more"
+        },
+    )
     mask_fraction: float = field(
         default=0.0,
         metadata={
@@ -214,11 +262,13 @@ class RecipeTrainingArguments(LaunchedArguments):
     logging_steps: float = field(default=20, metadata={"help": "log every this many steps"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "leave it false"})
     per_device_train_batch_size: int = field(
-        default=1, metadata={"help": "batches of max_tokens_per_batch per step; leave it 1"}
+        default=1, metadata={"help": "leave it 1; with --batching random, the number of chains in a batch"}
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
 
     def __post_init__(self):
+        check_choice("batching", self.batching, BATCHINGS)
+        check_choice("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         if self.prefix_cache_blocks is not None and self.prefix_cache_blocks < 1:
             raise ValueError(
                 f"prefix_cache_blocks is {self.prefix_cache_blocks}. Expected at least 1; leave it out to cache the "

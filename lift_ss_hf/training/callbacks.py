@@ -12,7 +12,6 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from ..batches.collator import TokenBudgetBatches
 from .checkpoints import evaluations_without_improvement
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL in sysexits.h: try again later
@@ -35,15 +34,16 @@ class NewBatches(TrainerCallback):
     """Draw new batches and masks every epoch, in every process; accelerate's data loader does it in a single one only.
 
     Args:
-        batches: the training batches.
+        batches: the training batches, or chains; those without `set_epoch` stay the same.
     """
 
-    def __init__(self, batches: TokenBudgetBatches):
+    def __init__(self, batches: Any):
         self.batches = batches
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Draw the epoch's batches before the data loader reads them."""
-        self.batches.set_epoch(int(state.epoch or 0))
+        if hasattr(self.batches, "set_epoch"):
+            self.batches.set_epoch(int(state.epoch or 0))
 
 
 class EarlyStopping(EarlyStoppingCallback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def run_training(
     Raises:
         ValueError: if the job cannot be run; before training wherever that can be known.
     """
+    if model_arguments.backbone_dropout == "reference" and training.prefix_cache_settings is not None:
+        raise RecipeError(
+            "backbone_dropout reference changes the frozen blocks' output every time, so it cannot be cached. Switch "
+            "one of them off: --backbone_dropout frozen_eval, or --prefix_cache off."
+        )
     checkpoint = starting_checkpoint(training)
     with StopOnSigterm(resumable=checkpoint is not None) as stop:
         return _run(model_arguments, corpus_arguments, training, checkpoint, stop)
@@ -150,15 +156,21 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
             "adapter_options": _json_object(arguments.adapter_options),
             "leave_out": arguments.leave_out or None,
             "top_blocks": arguments.top_blocks,
+            "prefix_shift": arguments.prefix_shift,
         }
     return options | {
         "revision": revision,
+        "backbone_dropout": arguments.backbone_dropout,
         "freeze": int(str(freeze)) if str(freeze).isdigit() else freeze,
         "block_mix": unless_none(arguments.block_mix),
         "head": arguments.head,
         "head_channels": arguments.head_channels or default_head_channels(width),
+        "head_depth": arguments.head_depth,
         "head_dropout": arguments.head_dropout,
+        "embedding_size": arguments.embedding_size,
+        "centroid_init": arguments.centroid_init,
         "loss": arguments.loss,
+        "loss_scale": arguments.loss_scale,
         "balance": unless_none(arguments.balance),
         "states": arguments.states,
         "max_residues": arguments.max_residues,
@@ -229,7 +241,7 @@ def _train(
     """
     out = Path(str(training.output_dir))
     if checkpoint is not None:
-        num_batches = len(TokenBudgetBatches(chains, chains.lengths, training.max_tokens_per_batch))
+        num_batches = math.ceil(len(_batches(chains, chains, training)) / training.per_device_train_batch_size)
         if best := final_checkpoint(checkpoint, training, num_batches):
             logger.info("training is finished; using %s", best)
             if training.process_index == 0:
@@ -275,12 +287,9 @@ def build_trainer(
         chains, held_out = with_cached_states(model, [chains, held_out], tokenizer.pad_token_id, settings)
     if training.mask_fraction:
         chains = MaskedChains(chains, training.mask_fraction, tokenizer, training.seed)
-    batches = TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
-    logger.info(
-        "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
-    )
+    batches = _batches(chains, train, training)
     finest, *others = scorable_alphabets(model.config.states, num_states)
-    return Trainer(
+    trainer = Trainer(
         model=model,
         callbacks=[EvaluateAtEnd(), NewBatches(batches)],
         args=training.for_trainer(finest),
@@ -289,6 +298,22 @@ def build_trainer(
         data_collator=ChainCollator(tokenizer.pad_token_id),
         compute_metrics=compute_metrics(finest, source=model.config.states, also=others),
     )
+    if training.loss_weighting == "micro_batch":
+        # The Trainer then averages the losses of a step's batches, instead of telling the model to divide by the
+        # number of residues in all of them.
+        trainer.model_accepts_loss_kwargs = False
+    return trainer
+
+
+def _batches(chains: Any, train: LabelledChains, training: RecipeTrainingArguments) -> Any:
+    """Return the Trainer's dataset: of batches of similar length, or of the chains, which it batches itself."""
+    if training.batching == "random":
+        return chains
+    batches = TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
+    logger.info(
+        "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
+    )
+    return batches
 
 
 # ---- after training ------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 from adapters.methods import modeling as adapter_modules
+from adapters.methods.lora import IA3, LoRA
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..models.modeling import SecondaryStructureModel
@@ -91,11 +92,13 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
     Raises:
         ValueError: if the model cannot be built.
     """
-    with FakeTensorMode(), _kronecker_products_by_shape():
+    with fake_weights():
         built = planned_model(model)
         if training.gradient_checkpointing:
             built.gradient_checkpointing_enable()
         rows = max(1, training.max_tokens_per_batch // chain_length)
+        if training.batching == "random":
+            rows = training.per_device_train_batch_size
         tokens = torch.ones(rows, chain_length, dtype=torch.int64)
         activations = saved_activations(built, tokens, bool(training.bf16))
     trained = sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
@@ -109,7 +112,7 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
 
 
 def planned_model(arguments: ModelArguments) -> SecondaryStructureModel:
-    """Build the model of a recipe without loading weights; under FakeTensorMode it takes no memory.
+    """Build the model of a recipe without loading weights; under `fake_weights` it takes no memory.
 
     Raises:
         ValueError: if the model cannot be built.
@@ -122,24 +125,29 @@ def planned_model(arguments: ModelArguments) -> SecondaryStructureModel:
 
 
 @contextlib.contextmanager
-def _kronecker_products_by_shape() -> Iterator[None]:
-    """Let compacters run on fake tensors.
+def fake_weights() -> Iterator[None]:
+    """Let tensors have shapes but no values, and adapters 1.3.0 build and run on such tensors.
 
-    `adapters.methods.modeling.kronecker_product` of adapters 1.3.0 computes the shape of its result with tensors, which
-    under FakeTensorMode have no values. Drop this when it computes with integers.
+    Its `kronecker_product` computes the shape of the result with tensors, and its LoRA and IA3 are moved to the device
+    that they are on, which torch refuses for a process's first fake parameter. Drop either when it does neither.
     """
-    stock = adapter_modules.kronecker_product
-
-    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Return the Kronecker product of (n, i, j) and (n, k, l): (n, i k, j l)."""
-        outer = a[..., :, None, :, None] * b[..., None, :, None, :]
-        return outer.reshape(*outer.shape[:-4], a.shape[-2] * b.shape[-2], a.shape[-1] * b.shape[-1])
-
-    adapter_modules.kronecker_product = product
+    product = adapter_modules.kronecker_product
+    adapter_modules.kronecker_product = _kronecker_product
+    for module in (LoRA, IA3):
+        module.to = lambda self, *_: self
     try:
-        yield
+        with FakeTensorMode():
+            yield
     finally:
-        adapter_modules.kronecker_product = stock
+        adapter_modules.kronecker_product = product
+        for module in (LoRA, IA3):
+            del module.to
+
+
+def _kronecker_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the Kronecker product of (n, i, j) and (n, k, l): (n, i k, j l)."""
+    outer = a[..., :, None, :, None] * b[..., None, :, None, :]
+    return outer.reshape(*outer.shape[:-4], a.shape[-2] * b.shape[-2], a.shape[-1] * b.shape[-1])
 
 
 def saved_activations(model: SecondaryStructureModel, tokens: torch.Tensor, bf16: bool = False) -> int:

@@ -20,8 +20,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torch._subclasses.fake_tensor import FakeTensorMode
-
 from ..batches.cached_chains import cached_states_bytes
 from ..models.atomic import replacing
 from ..reports import figures as plots
@@ -30,7 +28,7 @@ from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments,
 from .checkpoints import last_checkpoint
 from .corpora import load_training_corpora
 from .job import run_training
-from .memory import planned_model
+from .memory import fake_weights, planned_model
 from .recipes import RecipeError, parse_settings, read_recipe
 
 logger = logging.getLogger(__name__)
@@ -215,7 +213,7 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
         depths.append(None)
         if training.prefix_cache_settings is None or training.prefix_cache_blocks is not None:
             continue
-        with FakeTensorMode():
+        with fake_weights():
             planned = planned_model(model)
         depth = planned.num_frozen_blocks
         if depth == 0:

@@ -1,8 +1,12 @@
+import importlib.util
+import json
+
 import pytest
 import torch
+from small_runs import ROOT
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
 
-from lift_ss_hf.models.adapter_methods import ADAPTERS, adapter_config, prefix_length
+from lift_ss_hf.models.adapter_methods import ADAPTERS, FORMAT_1, adapter_config, prefix_length
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
 
@@ -21,39 +25,146 @@ def adapter_parameters(model) -> dict[str, torch.nn.Parameter]:
 
 
 @pytest.mark.parametrize(
-    ("name", "num_parameters"),  # of one ProtT5 block: 1024 wide, bottleneck of 16, feed-forward of 16384
+    ("name", "num_parameters"),  # of the upper 8 blocks of ProtT5
     [
-        ("bottleneck", 2 * 1024 + 1024 * 16 + 16 + 16 * 1024 + 1024),
-        ("lora", 2 * 2 * 1024),
-        ("lora_ff", 2 * (1024 + 16384)),
+        ("bottleneck", 286_848),
+        ("bottleneck_both", 573_696),
+        ("compacter", 41_408),
+        ("lora", 81_920),
+        ("lora_ff", 278_528),
+        ("ia3", 196_608),
     ],
 )
-def test_lift_ss_hyper_parameters_at_the_size_of_prot_t5(name, num_parameters, tmp_path):
-    sizes = {"d_model": 1024, "d_kv": 128, "num_heads": 8, "d_ff": 16384, "num_layers": 1}
-    backbone = save_tiny_backbone(tmp_path, "t5", **sizes)
-    model = SecondaryStructureModel.from_backbone(backbone, adapter=name, head="linear", leave_out=[])
-    assert sum(p.numel() for p in adapter_parameters(model).values()) == num_parameters
+def test_each_preset_is_as_large_as_lift_ss_on_prot_t5(prot_t5_block, name, num_parameters):
+    model = SecondaryStructureModel.from_backbone(prot_t5_block, adapter=name, head="linear", leave_out=[])
+    shared = sum(p.numel() for name, p in adapter_parameters(model).items() if "shared_parameters" in name)
+    assert 8 * (sum(p.numel() for p in adapter_parameters(model).values()) - shared) + shared == num_parameters
 
 
-def test_presets_are_those_of_lift_ss():
-    def settings(name):
-        return adapter_config(name, {}, range(16), 1024, 24)
+@pytest.fixture(scope="module")
+def prot_t5_block(tmp_path_factory):
+    sizes = {"d_model": 1024, "d_kv": 128, "num_heads": 32, "d_ff": 16384, "num_layers": 1}
+    return save_tiny_backbone(tmp_path_factory.mktemp("prot_t5"), "t5", **sizes)
 
-    for name in ("bottleneck", "bottleneck_attention", "bottleneck_both", "parallel_bottleneck", "compacter"):
-        found = settings(name)
-        assert (found.ln_before, found.non_linearity, found.reduction_factor) == (True, "relu", 64)
-        assert found.leave_out == list(range(16))
-    assert (settings("lora").alpha, settings("lora").r, settings("lora").attn_matrices) == (1, 1, ["q", "v"])
-    assert settings("lora_ff").intermediate_lora
-    assert not settings("lora_ff").selfattn_lora
-    assert (settings("prefix_tuning").flat, settings("prefix_tuning").prefix_length) == (True, 16)
-    assert [type(part).__name__ for part in settings("mam").configs] == ["PrefixTuningConfig", "ParBnConfig"]
-    assert all(part.use_gating for part in settings("unipelt").configs)
-    places = {
-        name: (settings(name).mh_adapter, settings(name).output_adapter) for name in ADAPTERS if name[:4] == "bott"
-    }
-    expected = {"bottleneck": (False, True), "bottleneck_attention": (True, False), "bottleneck_both": (True, True)}
-    assert places == expected
+
+BOTTLENECK = {
+    "mh_adapter": False, "output_adapter": True, "is_parallel": False, "original_ln_before": False,
+    "original_ln_after": True, "ln_before": True, "ln_after": False, "adapter_residual_before_ln": False,
+    "non_linearity": "relu", "reduction_factor": 64, "scaling": 1.0, "init_weights": "bert", "use_gating": False,
+    "dropout": 0.0, "phm_layer": False, "stochastic_depth": 0.0, "leave_out": [*range(16)],
+}  # fmt: skip
+PARALLEL = {**BOTTLENECK, "is_parallel": True}
+PHM = {
+    "phm_layer": True, "phm_dim": 4, "shared_phm_rule": True, "factorized_phm_rule": False, "learn_phm": True,
+    "factorized_phm_W": True, "shared_W_phm": False, "phm_c_init": "normal", "phm_init_range": 0.0001,
+    "hypercomplex_nonlinearity": "glorot-uniform", "phm_rank": 1, "phm_bias": True,
+}  # fmt: skip
+LORA = {
+    "selfattn_lora": True, "intermediate_lora": False, "output_lora": False, "attn_matrices": ["q", "v"], "r": 1,
+    "alpha": 1, "dropout": 0.0, "init_weights": "lora", "composition_mode": "add", "use_gating": False,
+    "leave_out": [*range(16)],
+}  # fmt: skip
+IA3 = {
+    "selfattn_lora": True, "intermediate_lora": True, "output_lora": False, "attn_matrices": ["k", "v"], "r": 1,
+    "alpha": 1, "dropout": 0.0, "init_weights": "ia3", "composition_mode": "scale", "use_gating": False,
+    "leave_out": [*range(16)],
+}  # fmt: skip
+PREFIX = {"flat": True, "prefix_length": 16, "dropout": 0.0, "use_gating": False, "leave_out": [*range(16)]}
+GATED = {"use_gating": True}
+# The reference (github.com/fengtuan/LIFT_SS at da0319f, train_LIFT_SS_DML.py) on adapter-transformers 3.2.1: what its
+# command line sets, and the defaults of the library. In its words residual_before_ln has no effect here: it needs
+# original_ln_before.
+LIFT_SS = {
+    "bottleneck": [BOTTLENECK],
+    "bottleneck_attention": [{**BOTTLENECK, "mh_adapter": True, "output_adapter": False}],
+    "bottleneck_both": [{**BOTTLENECK, "mh_adapter": True}],
+    "parallel_bottleneck": [PARALLEL],
+    "compacter": [{**BOTTLENECK, **PHM}],
+    "parallel_compacter": [{**PARALLEL, **PHM}],
+    "lora": [LORA],
+    "lora_ff": [{**LORA, "selfattn_lora": False, "intermediate_lora": True, "output_lora": True}],
+    "ia3": [IA3],
+    "prefix_tuning": [PREFIX],
+    "mam": [PREFIX, {**PARALLEL, **PHM}],
+    "unipelt": [LORA | GATED, PREFIX | GATED, {**PARALLEL, **PHM, **GATED}],
+}
+
+
+@pytest.mark.parametrize("name", LIFT_SS)
+def test_every_option_of_a_preset_is_that_of_lift_ss(name):
+    config = adapter_config(name, {}, range(16), 1024, 24)
+    parts = config.configs if name in ("mam", "unipelt") else [config]
+    found = [
+        {option: getattr(part, option) for option in wanted} for part, wanted in zip(parts, LIFT_SS[name], strict=True)
+    ]
+    assert found == LIFT_SS[name]
+
+
+@pytest.mark.parametrize("name", LIFT_SS)
+def test_hidden_states_are_those_of_the_reference(reference_adapters, name, tmp_path):
+    """Recorded in an environment with the reference's own adapters, on the same weights."""
+    record = json.loads(reference_adapters.RECORD.read_text())[name]
+    reference_adapters.save_backbone(tmp_path)
+    model = reference_adapters.our_model(name, tmp_path)
+    hidden, _ = reference_adapters.our_hidden_states(model)
+    expected = record["reference_hidden_states"]
+    assert reference_adapters.recorded(hidden) == pytest.approx(expected, abs=2e-5)
+    assert model.parameter_summary()["adapter"]["trained"] == record["reference_parameters"]
+    assert record["difference"] < 1e-6
+
+
+@pytest.fixture(scope="module")
+def reference_adapters():
+    path = ROOT / "benchmarks" / "reference_adapters.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", [*FORMAT_1, "lora"])
+def test_a_model_of_format_1_keeps_its_function(backbones, name, tmp_path):
+    """Its presets were others: hidden states depend on which, and so does what can be cached."""
+    torch.manual_seed(0)
+    old = SecondaryStructureModel.from_backbone(
+        backbones["esm"], adapter=name, adapter_options=FORMAT_1.get(name, {}), head="linear"
+    )
+    with torch.no_grad():
+        for parameter in adapter_parameters(old).values():
+            parameter.add_(torch.randn_like(parameter))
+    old.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content |= {"adapter_options": {}, "format_version": 1}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    found = SecondaryStructureModel.from_pretrained(tmp_path)
+    tokens = batch_of_chains("esm", [30])["input_ids"]
+    assert torch.equal(found.hidden_states(tokens), old.hidden_states(tokens))
+    assert found.num_frozen_blocks == old.num_frozen_blocks
+    assert (found.config.format_version, found.config.adapter_options) == (2, dict(FORMAT_1.get(name, {})))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "num_frozen"),  # of 4 blocks, the lower two without an adapter
+    [
+        ("bottleneck", {}, 2),
+        ("bottleneck", {"original_ln_before": True}, 3),
+        ("output_bottleneck", {}, 3),
+        ("output_bottleneck", {"reduction_factor": 4}, 3),
+        ("output_bottleneck", {"mh_adapter": True}, 2),
+        ("output_bottleneck", {"is_parallel": True}, 2),
+        ("compacter", {"original_ln_before": True, "reduction_factor": 8}, 3),
+        ("parallel_bottleneck", {}, 2),
+        ("lora", {}, 2),
+        ("mam", {}, 2),
+    ],
+)
+def test_the_lowest_block_with_an_adapter_is_frozen_only_if_the_adapter_reads_its_output(
+    backbones, name, options, num_frozen
+):
+    found = SecondaryStructureModel.from_backbone(
+        backbones["esm"], adapter=name, adapter_options=options, head="linear"
+    )
+    assert found.num_frozen_blocks == num_frozen
 
 
 @pytest.mark.parametrize(

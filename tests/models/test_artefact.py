@@ -168,8 +168,8 @@ def test_a_backbone_for_a_copy_that_has_its_own_is_refused(saved, tmp_path):
 
 
 def test_a_newer_format_is_refused(saved):
-    edit_json(saved, format_version=2)
-    with pytest.raises(ValueError, match=r"format version 2, but this package reads up to 1\. Upgrade"):
+    edit_json(saved, format_version=3)
+    with pytest.raises(ValueError, match=r"format version 3, but this package reads up to 2\. Upgrade"):
         EsmForSecondaryStructure.from_pretrained(saved)
 
 

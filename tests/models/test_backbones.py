@@ -100,8 +100,8 @@ def test_a_prefix_without_weight_leaves_t5_as_it_was(tmp_path):
     batch = batch_of_chains("t5", [12, 5])
     inputs = model.family.attention_inputs
 
-    def without_prefix(backbone, mask, length):
-        mask, bias, prefixed = inputs(backbone, mask, length)
+    def without_prefix(backbone, mask, length, shift):
+        mask, bias, prefixed = inputs(backbone, mask, length, shift)
         prefixed[..., :length] = -1e9
         return mask, bias, prefixed
 
@@ -109,6 +109,17 @@ def test_a_prefix_without_weight_leaves_t5_as_it_was(tmp_path):
     kept = batch["attention_mask"] > 0
     expected = stock_output(tiny_backbone("t5"), batch)
     torch.testing.assert_close(model.hidden_states(batch["input_ids"], batch["attention_mask"])[kept], expected[kept])
+
+
+def test_a_prefix_shifts_distances_only_if_asked_to():
+    """Shifted, the keys of a prefix are tokens like others, and residues stand after them."""
+    mask = torch.ones(1, 6, dtype=torch.int64)
+    inputs = get_family("t5").attention_inputs
+    _, plain, kept = inputs(tiny_backbone("t5"), mask, 2)
+    _, _, shifted = inputs(tiny_backbone("t5"), mask, 2, True)
+    assert torch.equal(kept[..., 2:], plain)
+    assert torch.equal(shifted[..., :6], plain)
+    assert not torch.equal(shifted[..., 2:], plain)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -65,6 +65,12 @@ def test_logits_of_centroids_are_scaled_cosines():
     torch.testing.assert_close(output.logits, 5 * output.similarities)
 
 
+def test_centroids_of_the_reference_start_with_columns_of_length_one():
+    classifier = build_head("lift_ss", "centroid", centroid_init="reference").classifier
+    torch.testing.assert_close(classifier.centroids.norm(dim=0), torch.ones(32))
+    assert (build_head("lift_ss", "centroid").classifier.centroids.norm(dim=0) > 1.2).any()
+
+
 def test_a_residue_without_any_signal_gives_no_nan():
     vectors = torch.zeros(1, 3, 32, requires_grad=True)
     unit_vectors(vectors).sum().backward()

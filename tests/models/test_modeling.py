@@ -98,10 +98,11 @@ def test_backward_stops_at_the_lowest_trained_block(backbones, family, checkpoin
 @pytest.mark.parametrize(
     ("family", "adapter", "adapter_options", "blocks_run"),
     [
-        ("esm", "bottleneck", {}, 1),
-        ("t5", "compacter", {}, 1),
-        ("bert", "bottleneck", {}, 2),  # a norm of the backbone's own comes after the adapter
-        ("esm", "bottleneck", {"residual_before_ln": False}, 2),
+        ("esm", "output_bottleneck", {}, 1),
+        ("t5", "compacter", {"original_ln_before": True}, 1),
+        ("bert", "output_bottleneck", {}, 2),  # a norm of the backbone's own comes after the adapter
+        ("esm", "output_bottleneck", {"residual_before_ln": False}, 2),
+        ("esm", "bottleneck", {}, 2),  # reads the block before its residual is added
         ("esm", "bottleneck_attention", {}, 2),
         ("t5", "lora", {}, 2),
     ],
@@ -128,7 +129,7 @@ def test_from_a_prefix_only_what_training_changes_is_run(backbones, family, adap
 
 
 def test_the_dropout_of_an_adapter_that_acts_on_a_frozen_block_is_trained_with(backbones):
-    model = new_model(backbones["t5"], adapter="bottleneck", adapter_options={"dropout": 0.5}, top_blocks=1)
+    model = new_model(backbones["t5"], adapter="output_bottleneck", adapter_options={"dropout": 0.5}, top_blocks=1)
     block = model.train().family.blocks(model.backbone)[-1]
     on = {name for name, module in block.named_modules() if isinstance(module, torch.nn.Dropout) and module.training}
     assert on and all("adapters" in name for name in on)
@@ -183,6 +184,19 @@ def test_frozen_blocks_have_no_dropout_while_the_model_trains(tmp_path, family):
     model.eval()
     assert torch.equal(frozen[0], model.run_frozen_blocks(*inputs)[0])
     assert torch.equal(model.hidden_states(*inputs), model.hidden_states(*inputs))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_blocks_have_dropout_as_in_the_reference_if_asked_for(tmp_path, family):
+    dropout = {"dropout_rate": 0.5} if family == "t5" else {"hidden_dropout_prob": 0.5}
+    model = new_model(save_tiny_backbone(tmp_path, family, **dropout), backbone_dropout="reference").train()
+    off = [name for name, module in model.named_modules() if not module.training]
+    assert off == []
+    batch = batch_of_chains(family, [9, 5])
+    inputs = batch["input_ids"], batch["attention_mask"]
+    assert not torch.equal(*(model.run_frozen_blocks(*inputs)[0] for _ in range(2)))
+    model.eval()
+    assert torch.equal(*(model.run_frozen_blocks(*inputs)[0] for _ in range(2)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -68,7 +68,7 @@ def test_log_probabilities_are_averaged_where_similarities_are_not_comparable(tm
 
 
 def test_the_backbone_is_in_memory_and_run_once(tmp_path):
-    ensemble = Ensemble.from_pretrained(save_models(tmp_path, [{}, {}, {}]))
+    ensemble = Ensemble.from_pretrained(save_models(tmp_path, [{"adapter": "output_bottleneck"}] * 3))
     storages = [{p.data_ptr() for n, p in m.named_parameters() if n in m.frozen_names} for m in ensemble.models]
     assert storages[0] == storages[1] == storages[2]
     trained = [{p.data_ptr() for p in m.parameters() if p.requires_grad} for m in ensemble.models]

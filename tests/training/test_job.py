@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from small_runs import flags, launch, make_chains, train, write_data
 
-from lift_ss_hf.batches.collator import TokenBudgetBatches
+from lift_ss_hf.batches.collator import ChainCollator, TokenBudgetBatches
 from lift_ss_hf.batches.labelled_chains import LabelledChains
 from lift_ss_hf.corpora.chains import Chain, CorpusError
 from lift_ss_hf.models.modeling import SecondaryStructureModel
@@ -281,9 +281,44 @@ def test_accumulation_weighs_residues_not_batches(data, tmp_path):
         assert torch.allclose(whole, weights[1][name], atol=1e-5), (name, (whole - weights[1][name]).abs().max())
 
 
+def test_as_in_the_reference_batches_weigh_the_same_not_residues(data, tmp_path):
+    """A step over two batches of unequal length moves the weights by the mean of both batches' gradients."""
+    torch.manual_seed(0)
+    model = SecondaryStructureModel.from_backbone(data / "backbone", top_blocks=2, head="linear", loss="cross_entropy")
+    tokenizer = ResidueTokenizer.from_pretrained(data / "backbone")
+    rows = sorted((chain.row() for chain in make_chains(12, 3)), key=lambda row: len(row["sequence"]))
+    chains = LabelledChains(datasets.Dataset.from_list([rows[0], rows[-1]]), tokenizer, "q9")
+    arguments = RecipeTrainingArguments(
+        output_dir=str(tmp_path), batching="random", loss_weighting="micro_batch", gradient_accumulation_steps=2,
+        max_steps=1, learning_rate=0.1, optim="sgd", weight_decay=0.0, eval_strategy="no", save_strategy="no",
+        load_best_model_at_end=False, report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = build_trainer(model, tokenizer, chains, chains, arguments, num_states=9)
+    collate = ChainCollator(tokenizer.pad_token_id)
+    before = model.head.encoder.weight.detach().clone()
+    loss = sum(model(**collate([chains[index]])).loss for index in range(2)) / 2
+    (gradient,) = torch.autograd.grad(loss, model.head.encoder.weight)
+    trainer.train()
+    torch.testing.assert_close(model.head.encoder.weight, before - 0.1 * gradient)
+
+
+def test_random_batches_are_of_that_many_chains_of_any_length_and_resume(data, tmp_path):
+    flags = ("--batching", "random", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "3")
+    train(data, tmp_path / "whole", *flags, "--num_train_epochs", "2")
+    states = json.loads((last_checkpoint(tmp_path / "whole") / "trainer_state.json").read_text())
+    assert states["global_step"] == 2 * 4  # of 48 chains
+    train(data, tmp_path / "parts", *flags, "--num_train_epochs", "1")
+    train(data, tmp_path / "parts", *flags, "--num_train_epochs", "2", "--resume_from_checkpoint", "last")
+    whole, parts = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--batching", "sorted"], "unknown batching 'sorted'. Choose one of: length, random"),
+        (["--loss_weighting", "chain"], "unknown loss_weighting 'chain'. Choose one of: micro_batch, residue"),
+        (["--backbone_dropout", "reference", "--prefix_cache", "c"], "frozen_eval, or --prefix_cache off"),
         (["--tests", "casp99"], "unknown corpus 'casp99'. Did you mean casp1"),
         (["--train", "casp12"], "casp12 has no split 'train'. Choose one of: test"),
         (["--train_fraction", "0"], "train_fraction is 0.0"),

@@ -34,6 +34,7 @@ def training(tmp_path, **options):
         ({"adapter": "bottleneck", "top_blocks": 2}, False),
         ({"adapter": "bottleneck", "top_blocks": 4}, True),
         ({"adapter": "unipelt"}, False),
+        ({"adapter": "ia3"}, False),
         ({"adapter": "none", "freeze": "none", "balance": "inverse"}, False),
         ({"adapter": "none"}, False),
     ],

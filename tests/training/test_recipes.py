@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from small_runs import write_data
 from tiny_models import save_tiny_backbone
 from transformers import TrainingArguments
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.training.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
-from lift_ss_hf.training.job import model_options
+from lift_ss_hf.training.job import model_options, run_training
 from lift_ss_hf.training.pretraining import EncoderArguments, SequenceArguments
 from lift_ss_hf.training.recipes import RecipeError, parse_recipe, parse_settings
 from lift_ss_hf.training.sweeps import read_points
@@ -90,18 +91,51 @@ def test_every_recipe_parses_and_states_its_needs(path, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def deep_backbone(tmp_path_factory):
-    return save_tiny_backbone(tmp_path_factory.mktemp("deep"), "esm", num_hidden_layers=33)
+def deep_backbones(tmp_path_factory):
+    """A backbone of each family that is as deep as the recipes say."""
+    folder = tmp_path_factory.mktemp("deep")
+    t5 = save_tiny_backbone(folder / "t5", "t5", num_layers=24)
+    return {"t5": t5, "esm": save_tiny_backbone(folder / "esm", "esm", num_hidden_layers=33)}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_the_regimes_are_one_line_overrides(path, deep_backbone, tmp_path):
+def test_the_regimes_are_one_line_overrides(path, deep_backbones, tmp_path):
+    deep_backbone = deep_backbones["t5" if path.parent.name == "prot_t5_xl" else "esm"]
     regimes = {(): "all", ("--adapter", "none"): "all", ("--adapter", "none", "--freeze", "none"): None}
     for regime, freeze in regimes.items():
         flags = [str(path), "--output_dir", str(tmp_path), "--backbone", deep_backbone, *regime]
         model, _, _ = parse_recipe(CLASSES, "Train.", flags)
         config = SecondaryStructureModel.plan(deep_backbone, **model_options(model))
         assert (config.adapter is None, config.freeze) == (bool(regime), freeze)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "num_adapted", "prefix_length"), [("reference_2023", 8, 0), ("reference_2022", 24, 48)]
+)
+def test_a_recipe_of_the_reference_runs_to_its_table(name, num_adapted, prefix_length, deep_backbones, tmp_path):
+    """On a tiny T5 as deep as ProtT5; heads and chains are small too."""
+    data, out = write_data(tmp_path), tmp_path / "run"
+    small = ["--head_channels", "16", "--max_steps", "2", "--bootstrap", "0", "--report_to", "none", "--bf16", "false"]
+    corpora = [x for part in ("train", "validation") for x in (f"--{part}", str(data / f"{part}.txt"))]
+    corpora += ["--tests", str(data / "test.txt"), "--output_dir", str(out)]
+    arguments = [str(FOLDER / "prot_t5_xl" / f"{name}.yaml"), "--backbone", deep_backbones["t5"], *small, *corpora]
+    parts = parse_recipe(CLASSES, "Train.", arguments)
+    results = run_training(*parts)
+    config = SecondaryStructureModel.from_pretrained(out / "model").config
+    assert config.num_blocks - len(config.leave_out) == num_adapted
+    assert (config.backbone_dropout, config.centroid_init, config.prefix_shift) == (
+        "reference",
+        "reference",
+        bool(prefix_length),
+    )
+    assert config.adapter_options.get("prefix_length", 0) == prefix_length
+    training = parts[2]
+    assert (training.batching, training.per_device_train_batch_size) == ("random", 4)
+    assert (training.loss_weighting, training.gradient_accumulation_steps) == ("micro_batch", 8)
+    (result,) = results["corpora"].values()
+    assert 0 < result["scores"]["q9"]["q9"] < 100
+    assert "Q9" in (out / "results.md").read_text()
 
 
 def test_a_flag_switches_off_what_a_recipe_sets(tmp_path):

@@ -51,7 +51,11 @@ def points_of(grid, tmp_path, *settings, **base):
 
 # Training and validation chains at one depth, 32 wide, 2 bytes [bytes]
 SIZE = 2 * 32 * sum(len(chain.sequence) + 2 for seed in (0, 1) for chain in make_chains(8, seed))
-DEPTHS = [{"top_blocks": 1}, {"top_blocks": 2}, {"top_blocks": 2, "adapter": "lora"}]  # 4, 3 and 2 blocks are frozen
+DEPTHS = [  # 4, 3 and 2 blocks are frozen
+    {"top_blocks": 1, "adapter": "output_bottleneck"},
+    {"top_blocks": 1},
+    {"top_blocks": 2},
+]
 
 
 def test_each_depth_of_a_sweep_has_its_own_cache_if_all_fit(grid, tmp_path, caplog):
@@ -81,7 +85,7 @@ def test_a_sweep_whose_caches_do_not_fit_caches_one_depth_for_all_points(grid, t
     (tmp_path / "grid.yaml").write_text(base.removesuffix("}") + cache + "\ngrid: {top_blocks: [1, 2]}")
     assert len(run_sweep(tmp_path / "grid.yaml", tmp_path / "out")) == 2
     (origin,) = tmp_path.glob("prefixes/*/origin.json")
-    assert json.loads(origin.read_text())["depth"] == 3
+    assert json.loads(origin.read_text())["depth"] == 2
     assert len(list(tmp_path.glob(f"prefixes/*/*/{DATA_FILE}"))) == 1
 
 
