@@ -143,16 +143,45 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder until the end of the context or of the process, if the system has locks."""
-    if fcntl is None:
-        yield
-        return
     handle = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # network file systems without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle, is_shared=False)
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def locked_file(path: str | Path, is_shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a file, which is created if it is missing; wait for other processes that hold it.
+
+    Args:
+        path: the file. Whoever removes it must hold its lock.
+        is_shared: other processes may share the lock.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only what is open for writing
+        try:
+            _lock(handle, is_shared)
+            if _is_file_of(handle, path):
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, is_shared: bool) -> None:
+    if fcntl is not None:
+        with suppress(OSError):  # network file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
+
+
+def _is_file_of(handle: int, path: str | Path) -> bool:
+    """Return True if an open file still has its name: it may have been removed while we waited for its lock."""
+    try:
+        return os.path.samestat(os.fstat(handle), Path(path).stat())
+    except OSError:
+        return False
 
 
 def _is_abandoned(temporary: Path) -> bool:

@@ -6,23 +6,24 @@
     OUT/predictions.*       the parts joined in the order of the input
 
 A part appears complete or not at all, so a killed run resumes after its last complete part. Any process or machine can
-write any part, and always writes the same bytes; whichever finishes last joins the parts.
+write any part, and always writes the same bytes; whichever finishes last joins the parts. Processes that write a part
+share the lock of `OUT/.lock`; whoever starts a run, joins its parts or removes it holds that lock alone. So a process
+whose parts another one has joined meanwhile finds the results, never half of them.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..models.atomic import is_leftover, remove_leftovers, replacing, replacing_folder
+from ..models.atomic import is_leftover, locked_file, remove_leftovers, replacing, replacing_folder
 from .formats import Format, get_format, tsv_field
 from .records import Part
 from .result import Prediction
@@ -103,32 +104,50 @@ class RunFolder:
             raise ValueError(f"{self.folder} is a file. Give a directory to write to.")
         if not is_first:
             self._wait_for_settings(path)
-        elif path.is_file() and not resume:
-            raise ValueError(f"{self.folder} holds a run. Add --resume to resume it, or give another directory.")
-        elif not path.is_file() and self._holds_other_files():
+            self._check_settings(self._read(path), path)
+            return
+        holds_others = self._holds_other_files()  # asked first: another process may be starting the run
+        if not path.is_file() and holds_others:
             raise ValueError(f"{self.folder} is not empty and does not hold a run. Give a new directory.")
-        if path.is_file():
-            content = self._read(path)
-            self._check_settings(content, path)
-            self._digests = content.get("digests")
-            if self._digests is not None and is_first and (changed := self._changed_results(content)):
-                logger.warning("%s is missing or incomplete, so the run starts again.", self.folder / changed)
-                self._digests = None
+        with self._locked():
+            if not path.is_file():
                 self._write_settings({})
-        else:
+            elif not resume:
+                raise ValueError(f"{self.folder} holds a run. Add --resume to resume it, or give another directory.")
+            else:
+                self._check_run(path)
+            remove_leftovers(self.folder)  # of a process that was killed while it started or joined this run
+
+    def _check_run(self, path: Path) -> None:
+        """Check the settings of the run in the directory; start it again if it is finished and a result is gone."""
+        content = self._read(path)
+        self._check_settings(content, path)
+        if "digests" in content and (changed := self._changed_results(content)):
+            logger.warning("%s is missing or incomplete, so the run starts again.", self.folder / changed)
             self._write_settings({})
 
     def discard_if_empty(self) -> None:
         """Remove a run that has no parts yet, so that its directory can be used again."""
-        if not self.is_joined and not (self.folder / PARTS).exists():
+        with self._locked():
+            if self.is_joined or (self.folder / PARTS).exists():
+                return
             (self.folder / SETTINGS).unlink(missing_ok=True)
             if not self._holds_other_files():
                 remove_leftovers(self.folder)
-                self.folder.rmdir()
+                (self.folder / LOCK).unlink()
+                with suppress(OSError):  # another process is starting a run
+                    self.folder.rmdir()
+
+    def _locked(self, is_shared: bool = False) -> AbstractContextManager[None]:
+        """Lock the directory, which another process may have discarded, against starting, joining and discarding."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return locked_file(self.folder / LOCK, is_shared)
 
     def _holds_other_files(self) -> bool:
         """Return True if the directory holds anything but what a run killed at its start left."""
-        return self.folder.is_dir() and not all(map(is_leftover, self.folder.iterdir()))
+        if not self.folder.is_dir():
+            return False
+        return not all(is_leftover(path) or path.name == LOCK for path in self.folder.iterdir())
 
     def _wait_for_settings(self, path: Path) -> None:
         deadline = time.monotonic() + FIRST_PROCESS_TIMEOUT
@@ -188,13 +207,15 @@ class RunFolder:
         Raises:
             ValueError: if it was predicted from another input.
         """
-        if self._digests is None:
-            path = self.part_folder(part.number) / PART
-            if not path.is_file():
-                return False
-            found = self._read(path, ["digest"])["digest"]
-        else:
-            found = self._digests[part.number] if part.number < len(self._digests) else None
+        with self._locked(is_shared=True):
+            digests = self._joined_digests()
+            if digests is None:
+                path = self.part_folder(part.number) / PART
+                if not path.is_file():
+                    return False
+                found = self._read(path, ["digest"])["digest"]
+            else:
+                found = digests[part.number] if part.number < len(digests) else None
         if found != part.digest:
             raise ValueError(
                 f"{self.folder} holds a run over another input, which differs from record {part.first_number} on. "
@@ -202,12 +223,25 @@ class RunFolder:
             )
         return True
 
+    def _joined_digests(self) -> list[str] | None:
+        """Return the digests of all parts if they are joined, by this process or another one; else None."""
+        if self._digests is None and self.is_joined:
+            self._digests = self._read(self.folder / SETTINGS)["digests"]
+        return self._digests
+
     def part_folder(self, number: int) -> Path:
         """Return the folder of a part."""
         return self.folder / PARTS / f"{number:06d}"
 
     def write_part(self, part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
         """Write a part in all formats; it appears complete or not at all."""
+        with self._locked(is_shared=True):
+            if not (self.folder / SETTINGS).is_file():
+                self._write_settings({})  # another process, with an invalid input, has discarded the empty run
+            if not self.is_joined:  # by another process, which has written this part too
+                self._write_part(part, predictions, counts)
+
+    def _write_part(self, part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
         with replacing_folder(self.part_folder(part.number)) as folder:
             for form in self.formats.values():
                 form.write_part(folder / form.file_name, predictions)
@@ -231,16 +265,14 @@ class RunFolder:
 
     def num_missing(self, num_parts: int) -> int:
         """Return how many parts are not complete yet."""
-        if self.is_joined:
-            return 0
-        return sum(not (self.part_folder(number) / PART).is_file() for number in range(num_parts))
+        with self._locked(is_shared=True):
+            if self.is_joined:
+                return 0
+            return sum(not (self.part_folder(number) / PART).is_file() for number in range(num_parts))
 
     def join(self, num_parts: int) -> None:
-        """Join the parts to the results and remove them, unless another process is doing that or has done it."""
-        with self._try_lock() as is_locked:
-            if not is_locked:
-                return
-            remove_leftovers(self.folder)
+        """Join the parts to the results and remove them, unless another process has done it; wait if it is doing it."""
+        with self._locked():
             if not self.is_joined:
                 self._write_results([self.part_folder(number) for number in range(num_parts)])
             shutil.rmtree(self.folder / PARTS, ignore_errors=True)
@@ -258,17 +290,6 @@ class RunFolder:
             _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
         sizes = {form.file_name: _size(self.folder / form.file_name) for form in self.formats.values()}
         self._write_settings({"counts": asdict(counts), "digests": digests, "sizes": sizes})
-
-    @contextmanager
-    def _try_lock(self) -> Iterator[bool]:
-        """Lock the directory for the duration of the context; False if another live process holds the lock."""
-        with (self.folder / LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
 
 
 class _RejectedRecords(Format):

@@ -1,6 +1,8 @@
 """Runs to a directory: killed and resumed, or shared by processes, they give the same bytes; they are never mixed."""
 
 import json
+import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -16,13 +18,14 @@ from tiny_models import save_tiny_backbone
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction import running
-from lift_ss_hf.prediction.formats import JsonLines, ParquetTable
+from lift_ss_hf.prediction.formats import JsonLines, ParquetTable, ThreeLine
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import Predictor
 from lift_ss_hf.prediction.run_folder import RunFolder
 from lift_ss_hf.prediction.running import ProcessRank, RunOptions, predict_to_folder
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict.py"
+ROUNDS = int(os.environ.get("LIFT_SS_RACE_ROUNDS", "5"))  # of two runs started at once
 FORMATS = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
 
 
@@ -95,6 +98,101 @@ def test_the_parts_of_a_dead_process_are_taken_over(whole, data, tmp_path, small
     assert run(data, tmp_path / "run", process=ProcessRank(0, 2)) is None
     assert run(data, tmp_path / "run", resume=True) == counts
     assert contents(tmp_path / "run") == contents(out)
+
+
+@pytest.fixture(scope="module")
+def text(data, tmp_path_factory):
+    """A run of one format, and its counts."""
+    out = tmp_path_factory.mktemp("runs") / "text"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "PART_RESIDUES", 600)
+        return out, run(data, out, formats=("three-line",))
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "number"),
+    [
+        (RunFolder, "open", 1),
+        (RunFolder, "is_done", 3),
+        (running, "predict_part", 3),
+        (RunFolder, "write_part", 3),
+        (RunFolder, "join", 1),
+    ],
+)
+def test_a_plain_run_that_another_one_overtakes_ends_well(
+    text, data, tmp_path, small_parts, monkeypatch, owner, method, number
+):
+    """Both run over the same directory; the other one does all of its work while this one is about to do something."""
+    out, counts = text
+    original, calls, found = getattr(owner, method), [], []
+
+    def overtaken(*arguments, **options):
+        calls.append(method)
+        if len(calls) == number:
+            found.append(run(data, tmp_path / "run", resume=True, formats=("three-line",)))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, method, overtaken)
+    found.append(run(data, tmp_path / "run", resume=True, formats=("three-line",)))
+    assert found == [counts, counts]
+    assert contents(tmp_path / "run") == contents(out)
+
+
+@pytest.mark.process
+def test_plain_runs_started_at_once_all_end_well(text, data, tmp_path, small_parts):
+    out, counts = text
+    predictor, context = predictor_of(data), multiprocessing.get_context("fork")
+
+    def start(folder, barrier, status):
+        inputs = Inputs([str(data / "chains.fasta")])
+        options = RunOptions(skip_bad=True, quiet=True, resume=True)
+        barrier.wait()
+        if predict_to_folder(predictor, inputs, folder, options) == counts:
+            with status.get_lock():
+                status.value += 1
+
+    for number in range(ROUNDS):
+        folder, barrier, ended_well = tmp_path / str(number), context.Barrier(2), context.Value("i", 0)
+        processes = [context.Process(target=start, args=(folder, barrier, ended_well)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert ended_well.value == 2
+        assert contents(folder) == contents(out)
+
+
+def test_a_run_outlives_another_one_whose_input_is_invalid(whole, data, tmp_path, small_parts, monkeypatch):
+    original, calls = running.predict_part, []
+    (data / "bad.fasta").write_text(">a\nMK1\n")
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            with pytest.raises(ValueError, match="record 1"):
+                run(data, tmp_path / "run", source="bad.fasta", resume=True, skip_bad=False)
+        return original(*arguments)
+
+    monkeypatch.setattr(running, "predict_part", interrupted)
+    assert run(data, tmp_path / "run") == whole[1]
+    assert contents(tmp_path / "run") == contents(whole[0])
+
+
+@pytest.mark.process
+def test_what_a_kill_while_joining_left_is_removed_by_the_next_start(data, tmp_path):
+    out = tmp_path / "run"
+    arguments = [str(data / "chains.fasta"), "-o", str(out), "--skip-bad", "--model", str(data / "model"), "--resume"]
+
+    def patch(rank):
+        signal_at(1, "tail", ThreeLine)  # the end of the result is not written yet
+
+    assert run_forked(arguments, tmp_path / "log", script=RECIPE, patch=patch).statuses == [-signal.SIGKILL]
+    assert list(out.glob(".predictions*"))
+    (out / ".mine.incomplete").write_text("x")  # no name of ours
+    patch_start = lambda rank: signal_at(1, "_predict_parts", running)  # noqa: E731
+    assert run_forked(arguments, tmp_path / "log", script=RECIPE, patch=patch_start).statuses == [-signal.SIGKILL]
+    assert {path.name for path in out.iterdir()} == {".lock", ".mine.incomplete", "parts", "run.json"}
 
 
 def test_a_run_that_fails_before_its_first_part_leaves_nothing(data, tmp_path):
