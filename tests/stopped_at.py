@@ -77,7 +77,7 @@ def _fork(work: Callable[[], object], folder: Path, kill: bool, number: int) -> 
         return pid
     status = FAILED
     try:
-        _stop_before(number, folder, kill)
+        stop_before(number, folder, kill)
         work()
         status = FINISHED
     except Interrupt:
@@ -88,8 +88,11 @@ def _fork(work: Callable[[], object], folder: Path, kill: bool, number: int) -> 
         os._exit(status)
 
 
-def _stop_before(number: int, folder: Path, kill: bool) -> None:
-    """Install an audit hook, which Python calls before each operation and which can never be removed: fork first."""
+def stop_before(number: int, folder: Path, kill: bool) -> None:
+    """Stop this process before its n-th operation on a file in a folder.
+
+    Python calls an audit hook before each operation, and it can never be removed: fork first.
+    """
     count = 0
 
     def hook(event: str, arguments: tuple) -> None:

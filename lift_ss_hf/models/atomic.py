@@ -126,10 +126,19 @@ def _settle(folder: Path) -> None:
         old.rename(folder)
         _sync(folder.parent)
         return
-    # Renamed first: half of it, left by a writer killed while removing it, must never be restored.
+    _remove_whole(old, folder)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder; if that is killed, all of it is left, or a hidden rest that `remove_leftovers` removes."""
+    _remove_whole(folder, folder)
+
+
+def _remove_whole(path: Path, folder: Path) -> None:
+    """Remove a folder, or its old content, under another hidden name: half of it must never be taken for all of it."""
     removed = folder.with_name(f".{folder.name}.replaced{INCOMPLETE}")
     _remove(removed)
-    old.rename(removed)
+    path.rename(removed)
     _remove(removed)
 
 

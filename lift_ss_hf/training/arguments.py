@@ -303,14 +303,15 @@ class RecipeTrainingArguments(LaunchedArguments):
         """Return a copy for the stock Trainer.
 
         The best model is by default the one with the best accuracy. Pushing is off: the Trainer would push an
-        incomplete run at every save, and keep the token in its checkpoints.
+        incomplete run at every save, and keep the token in its checkpoints. Old checkpoints are removed by
+        `callbacks.RemoveOldCheckpoints`.
 
         Args:
             states: name of the alphabet that the model predicts.
         """
         training = copy.copy(self)  # not dataclasses.replace, which would set up devices and plugins again
         training.metric_for_best_model = self.metric_for_best_model or f"eval_{states}"
-        training.push_to_hub, training.hub_token = False, None
+        training.push_to_hub, training.hub_token, training.save_total_limit = False, None, None
         return training
 
     @property

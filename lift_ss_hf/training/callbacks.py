@@ -12,7 +12,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from .checkpoints import evaluations_without_improvement
+from .checkpoints import evaluations_without_improvement, remove_old_checkpoints
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL in sysexits.h: try again later
 
@@ -56,6 +56,24 @@ class EarlyStopping(EarlyStoppingCallback):
         """Restore the count from the checkpoint."""
         super().on_train_begin(args, state, control, **kw)
         self.early_stopping_patience_counter = evaluations_without_improvement(state)
+
+
+class RemoveOldCheckpoints(TrainerCallback):
+    """Keep as many checkpoints as `save_total_limit` says, of a Trainer whose own limit is None.
+
+    The Trainer removes a checkpoint file by file: a kill leaves the rest for good, which it then takes for its newest.
+
+    Args:
+        limit: number of checkpoints to keep; None keeps all.
+    """
+
+    def __init__(self, limit: int | None):
+        self.limit = limit
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remove the checkpoints that the new one makes superfluous."""
+        if self.limit and args.should_save:
+            remove_old_checkpoints(str(args.output_dir), self.limit, state.best_model_checkpoint)
 
 
 class StopOnSigterm(TrainerCallback):

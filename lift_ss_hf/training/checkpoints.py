@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..models.atomic import remove_whole
 from .arguments import RecipeTrainingArguments
 from .checkpoint_files import find_damage, read_trainer_state
 from .recipes import RecipeError
@@ -130,6 +131,27 @@ def evaluations_without_improvement(state: TrainerState) -> int:
     return callbacks.get(EARLY_STOPPING, {}).get("attributes", {}).get("early_stopping_patience_counter", 0)
 
 
+def remove_old_checkpoints(out: str | Path, limit: int, best: str | Path | None) -> None:
+    """Remove all checkpoints of a run but the newest ones and the best, which counts among them.
+
+    Args:
+        out: the run's directory.
+        limit: how many to keep; at least the newest and the best are kept.
+        best: the best checkpoint; None if there is none.
+    """
+    *older, newest = _checkpoints(out)
+    older.sort(key=lambda folder: best is not None and folder.name == Path(best).name)  # stable: the best goes last
+    num_kept = max(limit - 1, best is not None and newest.name != Path(best).name)
+    for folder in older[: len(older) - num_kept]:
+        remove_whole(folder)
+
+
+def _checkpoints(out: str | Path) -> list[Path]:
+    """Return the folders of a run's checkpoints, from the oldest to the newest."""
+    folders = [path for path in Path(out).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
+    return sorted(folders, key=lambda path: int(path.name.split("-")[-1]))
+
+
 def last_checkpoint(out: str | Path) -> Path | None:
     """Return the newest complete checkpoint of a run; incomplete ones are skipped with a warning.
 
@@ -139,8 +161,7 @@ def last_checkpoint(out: str | Path) -> Path | None:
     Returns:
         The checkpoint's folder; None if there is no complete one.
     """
-    folders = [path for path in Path(out).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
-    for folder in sorted(folders, key=lambda path: -int(path.name.split("-")[-1])):
+    for folder in reversed(_checkpoints(out)):
         damage = find_damage(folder)
         if damage is None:
             return folder

@@ -26,7 +26,7 @@ from ..evaluation.corpora import EvaluationSettings, evaluate_corpora
 from ..evaluation.predictions import Predictions, majority_accuracy, predict, scorable_alphabets, score_predictions
 from ..hub.push import prepare_push, push_model
 from ..metrics.trainer_metrics import compute_metrics
-from ..models.atomic import replacing
+from ..models.atomic import remove_leftovers, replacing
 from ..models.backbones import read_backbone_config
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
@@ -35,7 +35,7 @@ from ..reports.model_card import write_card
 from ..reports.provenance import environment, save_training_chains, sequence_hashes, write_json
 from ..reports.tables import learnt_markdown
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments, default_head_channels, unless_none
-from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, StopOnSigterm
+from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, RemoveOldCheckpoints, StopOnSigterm
 from .checkpoints import final_checkpoint, remove_previous_run, reporting_full_disk, starting_checkpoint
 from .corpora import TrainingCorpora, describe_corpus, load_tests, load_training_corpora
 from .recipes import RecipeError
@@ -94,6 +94,8 @@ def _run(
         if training.process_index == 0:
             if checkpoint is None:
                 remove_previous_run(out, *RESULTS)
+            elif out.is_dir():
+                remove_leftovers(out)
             _record_origin(out, (model_arguments, corpus_arguments, training), corpora, tests)
     untrained = _untrained_accuracies(model, tokenizer, corpora, training)
     seconds = _train(model, tokenizer, chains, corpora, training, checkpoint, stop)
@@ -291,7 +293,7 @@ def build_trainer(
     finest, *others = scorable_alphabets(model.config.states, num_states)
     trainer = Trainer(
         model=model,
-        callbacks=[EvaluateAtEnd(), NewBatches(batches)],
+        callbacks=[EvaluateAtEnd(), NewBatches(batches), RemoveOldCheckpoints(training.save_total_limit)],
         args=training.for_trainer(finest),
         train_dataset=batches,
         eval_dataset=held_out,

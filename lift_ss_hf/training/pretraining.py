@@ -7,6 +7,7 @@ in transformers 4.57 depend on the padding, because the embeddings' scale ignore
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
@@ -26,7 +27,7 @@ from ..corpora.fasta import read_fasta
 from ..models.backbones import whole_weights
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
-from .callbacks import StopOnSigterm
+from .callbacks import RemoveOldCheckpoints, StopOnSigterm
 from .checkpoints import reporting_full_disk, starting_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -274,9 +275,12 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
     checkpoint = starting_checkpoint(training)
     train, validation = Sequences(sequences.train_file), Sequences(sequences.validation_file)
     batching = (sequences.max_residues, sequences.tokens_per_batch, sequences.mask_fraction, training.seed)
+    unlimited = copy.copy(training)  # not dataclasses.replace, which would set up devices and plugins again
+    unlimited.save_total_limit = None
     trainer = PretrainingTrainer(
         model=build_encoder(shape, sequences.max_residues),
-        args=training,
+        args=unlimited,
+        callbacks=[RemoveOldCheckpoints(training.save_total_limit)],
         train_dataset=UnpaddedBatches(train, *batching, True, training.process_index, training.world_size),
         # each process takes all of them: the losses of batches of different sizes cannot be gathered
         eval_dataset=UnpaddedBatches(validation, *batching, endless=False),

@@ -1,18 +1,26 @@
 """Processes that are killed: a run resumes after SIGKILL, SIGTERM and a kill while it writes, to the same result."""
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
 from forked_runs import launched_environment, run_forked, signal_at, train_forked
 from small_runs import ROOT, flags, launch, train, write_data
+from stopped_at import FINISHED, KILLED, stop_before
 from transformers import Trainer
 from transformers.trainer_callback import CallbackHandler
 
+from lift_ss_hf.models import artefact
 from lift_ss_hf.training import job
+from lift_ss_hf.training.callbacks import RemoveOldCheckpoints
 from lift_ss_hf.training.checkpoint_files import find_damage
 from lift_ss_hf.training.checkpoints import last_checkpoint
 from lift_ss_hf.training.recipes import RecipeError
@@ -22,7 +30,7 @@ pytestmark = pytest.mark.process
 # masks are drawn anew in each epoch: a resumed run must draw those that the killed one would have drawn
 SHORT = ("--num_train_epochs", "4", "--early_stopping_patience", "0", "--mask_fraction", "0.05", "--bootstrap", "0")
 RESUME = ("--resume_from_checkpoint", "last")
-KILLED, STOPPED = -signal.SIGKILL, 75
+STOPPED = 75
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +121,7 @@ def test_stopped_after_its_last_step_it_exits_resumable(data, whole, tmp_path, p
 def test_killed_between_checkpoints_it_resumes_equal(data, whole, tmp_path, num_processes):
     out = tmp_path / "run"
     done = train_forked(data, out, *SHORT, num_processes=num_processes, patch=at_first_save(signal.SIGKILL))
-    assert done.statuses[-1] == KILLED
+    assert done.statuses[-1] == -signal.SIGKILL
     assert all(done.statuses)
     assert not (out / "metrics.json").exists()
     resume_and_compare(data, out, whole, num_processes)
@@ -123,11 +131,78 @@ def test_killed_between_checkpoints_it_resumes_equal(data, whole, tmp_path, num_
 def test_killed_while_a_checkpoint_is_written_it_resumes_from_the_one_before(data, whole, tmp_path, method):
     out = tmp_path / "run"
     done = train_forked(data, out, *SHORT, patch=lambda rank: signal_at(2, method, Trainer))
-    assert done.statuses == [KILLED]
+    assert done.statuses == [-signal.SIGKILL]
     first, second = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert find_damage(second)
     assert last_checkpoint(out) == first
     resume_and_compare(data, out, whole, 1)
+
+
+def killed_while_saving(data, out, states, number):
+    """Run until a checkpoint is saved for the given time, and kill this save before each of its file operations.
+
+    The directory of the run is copied to `states` after each kill. torch and safetensors open files without Python's
+    audit events; here they are told, with the file missing, whole and half written.
+    """
+
+    def audited(save):
+        def saved(content, path, *args, **options):
+            sys.audit("open", str(path), "wb", os.O_WRONLY)
+            save(content, path, *args, **options)
+            whole = Path(path).read_bytes()
+            Path(path).write_bytes(whole[: len(whole) // 2])
+            Path(path).write_bytes(whole)
+
+        return saved
+
+    def patch(rank):
+        original, calls = Trainer._save_checkpoint, []
+
+        def saving(trainer, *arguments):
+            calls.append(arguments)
+            if len(calls) < number:
+                return original(trainer, *arguments)
+            torch.save, artefact.save_file = audited(torch.save), audited(artefact.save_file)
+            shutil.copytree(out, states / "0")
+            for operation in itertools.count(1):
+                pid = os.fork()
+                if not pid:
+                    stop_before(operation, out, kill=True)
+                    original(trainer, *arguments)
+                    (rotation,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, RemoveOldCheckpoints))
+                    rotation.on_save(trainer.args, trainer.state, trainer.control)
+                    os._exit(FINISHED)
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                if status != KILLED:
+                    os._exit(status)
+                shutil.copytree(out, states / str(operation))
+                shutil.rmtree(out)
+                shutil.copytree(states / "0", out)
+
+        Trainer._save_checkpoint = saving
+
+    assert train_forked(data, out, *SHORT, patch=patch).statuses == [FINISHED]
+    return sorted((path for path in states.iterdir()), key=lambda path: int(path.name))
+
+
+@pytest.mark.parametrize("number", [3, 4], ids=["with steps left", "the last"])
+def test_killed_at_any_file_operation_of_a_save_and_its_rotation_it_resumes_equal(data, whole, tmp_path, number):
+    """All of some 50 operations with LIFT_SS_ALL_KILLS=1; a spread of them otherwise."""
+    out = tmp_path / "run"
+    train(data, out, *SHORT)
+    expected = names(out)
+    shutil.rmtree(out)
+    states = killed_while_saving(data, out, tmp_path / "states", number)
+    assert len(states) > 30
+    for state in states if os.environ.get("LIFT_SS_ALL_KILLS") else states[number :: len(states) // 4]:
+        shutil.rmtree(out)
+        shutil.copytree(state, out)
+        resume_and_compare(data, out, whole, 1)
+        assert names(out) == expected, state.name
+
+
+def names(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "runs" not in path.parts}
 
 
 @pytest.mark.slow
