@@ -16,7 +16,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
@@ -102,6 +102,7 @@ def fetch_backbone(
     family: BackboneFamily,
     artefact: str | os.PathLike,
     location: str | os.PathLike | None,
+    backbone_config: PretrainedConfig | None = None,
     **options: Any,
 ) -> PreTrainedModel:
     """Load the backbone of an artefact, and check that it is the right one.
@@ -111,6 +112,7 @@ def fetch_backbone(
         family: of the backbone.
         artefact: its folder; a backbone recorded with a relative path is also searched from there.
         location: where the backbone is, if not where the configuration says.
+        backbone_config: instead of the backbone's own.
         options: of `BackboneFamily.load`.
 
     Raises:
@@ -120,6 +122,7 @@ def fetch_backbone(
     if name is None:
         raise ValueError(f"the configuration in {artefact} names no backbone. Pass backbone=, a folder or Hub id.")
     name, revision = find_backbone(name, revision, artefact)
+    options["config"] = backbone_config
     try:
         try:
             backbone = family.load(name, revision=revision, **options)

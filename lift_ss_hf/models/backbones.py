@@ -39,6 +39,7 @@ from .safety import (
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # other implementations need another form of mask
+NEEDS_EAGER = 'output_attentions with {} needs eager attention. Load the model with attn_implementation="eager".'
 
 
 class BackboneError(ValueError):
@@ -109,12 +110,15 @@ class BackboneFamily:
         with no_init_weights():
             return self.trim(self.model_class(config, **self.build_options))
 
-    def load(self, name: str, dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
+    def load(
+        self, name: str, dtype: torch.dtype | None = None, config: PretrainedConfig | None = None, **options: Any
+    ) -> PreTrainedModel:
         """Load a backbone with the weights of a checkpoint.
 
         Args:
             name: Hub id or folder.
             dtype: of the weights in memory; None means fp32.
+            config: instead of the checkpoint's own.
             options: of `from_pretrained` of transformers (revision, cache_dir, token, attn_implementation, ...).
 
         Raises:
@@ -127,7 +131,7 @@ class BackboneFamily:
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         fixed = {"dtype": loading_dtype, "output_loading_info": True, "use_safetensors": True, **self.build_options}
-        fixed["trust_remote_code"] = False
+        fixed |= {"trust_remote_code": False, "config": config}
         config_class: Any = self.model_class.config_class
         hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
         try:
@@ -218,6 +222,17 @@ class BackboneFamily:
         """Run one block: (batch, tokens, hidden) to (batch, tokens, hidden)."""
         output = block(hidden, *inputs)
         return output[0] if isinstance(output, tuple) else output
+
+    def run_block_with_attention(
+        self, block: nn.Module, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one block; also return its attention, (batch, heads, tokens, keys).
+
+        Raises:
+            ValueError: if the attention in use cannot return it.
+        """
+        hidden, *_, attention = block(hidden, *inputs, output_attentions=True)
+        return hidden, attention
 
     def finish(self, backbone: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Turn the last block's output, (batch, tokens, hidden), into the backbone's output."""

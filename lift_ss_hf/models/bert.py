@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from transformers import BertConfig, BertModel, PretrainedConfig
-from transformers.models.bert.modeling_bert import BertIntermediate
+from transformers.models.bert.modeling_bert import BertIntermediate, BertSdpaSelfAttention
 
-from .backbones import BackboneFamily
+from .backbones import NEEDS_EAGER, BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
 from .rows import Row, project
@@ -40,6 +40,15 @@ class BertFamily(BackboneFamily):
     def max_residues(self, config: PretrainedConfig) -> int | None:
         """Return the number of positions, less `[CLS]` and `[SEP]`."""
         return config.max_position_embeddings - 2
+
+    def run_block_with_attention(
+        self, block: Any, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one block; also return its attention, (batch, heads, tokens, keys)."""
+        if has_prefix and isinstance(block.attention.self, BertSdpaSelfAttention):
+            # adapters 1.3.0 falls back to the stock attention, without the prefix
+            raise ValueError(NEEDS_EAGER.format("prefixes"))
+        return super().run_block_with_attention(block, hidden, inputs, has_prefix)
 
     def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
         """Return BERT's blocks on a row; relative positions are not supported."""

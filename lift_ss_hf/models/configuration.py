@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from .adapter_methods import FORMAT_1, check_adapter, is_number, most_parameters, prefix_length
-from .safety import FREE_PARAMETERS, num_parameters
+from .safety import FREE_PARAMETERS, num_parameters, shortened
 from .states import ALPHABETS, get_alphabet
 from .windows import plan_windows
 
@@ -27,6 +27,7 @@ CENTROID_INITS = ("normal", "reference")
 BACKBONE_DROPOUTS = ("frozen_eval", "reference")
 BALANCES = {"inverse": 1.0, "inverse_sqrt": 0.5}  # power of the frequency
 RANGES = {"loss_scale": (1e-3, 1e4), "calibration_temperature": (1e-2, 1e2)}  # calibration finds 0.05 to 20
+DERIVED = ("id2label", "label2id", "num_labels")  # follow from `states`
 LIFT_SS_SCALE = 18.0  # tau of the normalised softmax, LIFT_SS
 LIFT_SS_CHANNELS = 1024  # channels of an inception, LIFT_SS
 LIFT_SS_EMBEDDING = 32  # dimensions of the centroids, LIFT_SS
@@ -74,6 +75,8 @@ class SecondaryStructureConfig(PretrainedConfig):
             that training changes; `reference`: everywhere, as LIFT_SS, so that nothing can be cached.
         freeze: `all` (the backbone keeps its weights), None (nothing is frozen), or n: the lowest n blocks and the
             embeddings are frozen. With an adapter only `all`.
+        unfrozen: names of weights of the backbone that are trained all the same, `backbone.encoder. ...`. Weights that
+            were unfrozen by hand (`requires_grad_(True)`) are added when the model is saved.
         block_mix: what the head sees instead of the last block's output: `mean`, a learned mean of all blocks', or
             `concat`, all of them side by side. None: the last block's output.
         head: `lift_ss` (inception), `dilated` (a wider view, for small backbones) or `linear`.
@@ -104,6 +107,7 @@ class SecondaryStructureConfig(PretrainedConfig):
     model_type = "secondary_structure"
     backbone_config_class: type[PretrainedConfig] = PretrainedConfig
     has_no_defaults_at_init = False
+    keys_to_ignore_at_inference = ["hidden_states", "attentions"]  # noqa: RUF012  of the Trainer, for metrics
 
     def __init__(
         self,
@@ -117,6 +121,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         prefix_shift: bool = False,
         backbone_dropout: str = "frozen_eval",
         freeze: str | int | None = "all",
+        unfrozen: Collection[str] = (),
         block_mix: str | None = None,
         head: str = "lift_ss",
         head_channels: int = LIFT_SS_CHANNELS,
@@ -149,6 +154,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.prefix_shift = prefix_shift
         self.backbone_dropout = backbone_dropout
         self.freeze = freeze
+        self.unfrozen: Sequence[str] = unfrozen  # type: ignore[assignment]  # a list once checked
         self.block_mix = block_mix
         self.head = head
         self.head_channels = head_channels
@@ -167,9 +173,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.includes_backbone = includes_backbone
         self.format_version = format_version
         self.check()
+        self._check_labels({name: kwargs.pop(name) for name in DERIVED if name in kwargs})
         letters = get_alphabet(states).letters
-        for derived in ("id2label", "label2id", "num_labels"):  # follow from `states`
-            kwargs.pop(derived, None)
         super().__init__(
             id2label=dict(enumerate(letters)), label2id={letter: i for i, letter in enumerate(letters)}, **kwargs
         )
@@ -212,7 +217,7 @@ class SecondaryStructureConfig(PretrainedConfig):
             width = 3 if self.head == "lift_ss" else 20  # weights for each pair of channels, in a round or an inception
             head = self.head_channels * (self.head_input_size * 2 + self.head_channels * width * self.head_depth)
         head += self.embedding_size * max(self.head_channels, self.head_input_size)
-        has_blocks = self.includes_backbone or self.freeze != "all"
+        has_blocks = self.includes_backbone or self.freeze != "all" or self.unfrozen
         return adapter + head + (num_parameters(content) if has_blocks else 0)
 
     @property
@@ -227,10 +232,12 @@ class SecondaryStructureConfig(PretrainedConfig):
         Raises:
             ValueError: if a model cannot be built from a value.
         """
-        for name in ("num_labels", "id2label", "label2id"):
+        for name in DERIVED:
             if name in kwargs:
                 raise ValueError(f"{name} follows from states. To train for other states, pass states=.")
         changes = {name: kwargs.pop(name) for name in OWN_VALUES & set(kwargs)}
+        if isinstance(changes.get("backbone_config"), Mapping):
+            changes["backbone_config"] = {**config_dict.get("backbone_config", {}), **changes["backbone_config"]}
         content = {**config_dict, **changes}
         if "custom_pipelines" in content and not cls.__module__.startswith("transformers_modules."):
             content["custom_pipelines"] = KnownPipelines(content["custom_pipelines"])
@@ -244,6 +251,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         """
         self._check_types()
         self.leave_out = sorted({int(block) for block in self.leave_out})
+        self.unfrozen = sorted(set(self.unfrozen))
         self.adapter_options = dict(self.adapter_options)
         self.class_counts = None if self.class_counts is None else list(self.class_counts)
         if not isinstance(self.format_version, int) or self.format_version > FORMAT_VERSION:
@@ -265,12 +273,36 @@ class SecondaryStructureConfig(PretrainedConfig):
             check_choice("block mix", self.block_mix, BLOCK_MIXES)
         self._check_blocks()
         self._check_numbers()
+        self._check_labels({name: self.__dict__[name] for name in DERIVED if name in self.__dict__})  # set since
         if self.adapter is not None:
             check_adapter(self.adapter, self.adapter_options, self.hidden_size)
             self._check_adapter_size(self.adapter)
+            if getattr(self.backbone_config, "pruned_heads", None) and prefix_length(
+                self.adapter, self.adapter_options
+            ):
+                raise ValueError(
+                    f"adapter {self.adapter!r} has prefixes for all heads, but the backbone has pruned heads. Choose "
+                    "another adapter, or the unpruned backbone."
+                )
             self._check_prefix_shift()
         elif self.adapter_options:
             raise ValueError("adapter_options were given without an adapter. Name the adapter, or drop them.")
+
+    def _check_labels(self, found: Mapping[str, Any]) -> None:
+        """Raise ValueError for labels other than those of `states`; a JSON file has their numbers as strings."""
+        letters = get_alphabet(self.states).letters
+        expected = {
+            "num_labels": len(letters),
+            "id2label": {str(label): letter for label, letter in enumerate(letters)},
+            "label2id": {letter: label for label, letter in enumerate(letters)},
+        }
+        for name, value in found.items():
+            given = {str(label): letter for label, letter in value.items()} if isinstance(value, Mapping) else value
+            if value is not None and given != expected[name]:
+                raise ValueError(
+                    f"{name} is {shortened(value)}, but states {self.states!r} has {len(letters)} labels, {letters}. "
+                    f"Leave {name} out, and choose states from: {', '.join(sorted(ALPHABETS))}."
+                )
 
     def _check_adapter_size(self, name: str) -> None:
         content = self.backbone_config.to_dict()
@@ -298,6 +330,11 @@ class SecondaryStructureConfig(PretrainedConfig):
             (("head_dropout", "loss_scale", "calibration_temperature"), "a number", is_number),
             (("includes_backbone", "prefix_shift"), "true or false", lambda value: isinstance(value, bool)),
             (("adapter_options",), "a dictionary", lambda value: isinstance(value, Mapping)),
+            (
+                ("unfrozen",),
+                "names of weights",
+                lambda value: _is_list(value) and all(isinstance(n, str) for n in value),
+            ),
             (("leave_out",), "numbers of blocks", lambda value: _is_list(value) and all(map(_is_whole, value))),
         ):
             for name in names:

@@ -29,7 +29,7 @@ from transformers.models.esm.modeling_esm import (
     eager_attention_forward,
 )
 
-from .backbones import BackboneFamily
+from .backbones import NEEDS_EAGER, BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
 from .rows import Row, project
@@ -260,6 +260,22 @@ class EsmFamily(BackboneFamily):
         """
         attention_mask = attention_mask.where(attention_mask.any(1, keepdim=True), 1)
         return backbone.embeddings(input_ids=input_ids, attention_mask=attention_mask)
+
+    def run_block_with_attention(
+        self, block: Any, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one block with eager attention, the only one that has weights to return."""
+        attention, kept = block.attention.self, []
+        implementation = attention.config._attn_implementation
+        if implementation != "eager" and block.gradient_checkpointing and block.training:
+            raise ValueError(NEEDS_EAGER.format("gradient checkpointing"))  # when a block is computed again
+        attention.config._attn_implementation = "eager"
+        hook = attention.register_forward_hook(lambda module, args, output: kept.append(output[1]))
+        try:
+            return self.run_block(block, hidden, inputs, has_prefix), kept[0]
+        finally:
+            hook.remove()
+            attention.config._attn_implementation = implementation
 
     def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
         """Return ESM's blocks on a row; relative positions are not supported."""

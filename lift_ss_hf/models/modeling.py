@@ -13,9 +13,11 @@ Backbone and head can be used apart: `model.hidden_states(input_ids, attention_m
 tells residues from special tokens and padding. The hidden states are computed in two steps: `run_frozen_blocks`, all
 that training does not change, and `run_trained_blocks`, from there to the top.
 
-Frozen blocks below the lowest trained one run in evaluation mode (no dropout) and without gradients even while the
-model trains: nothing below is learned, and their output can be cached. An `output_bottleneck` in ESM and T5 acts on its
-block's output alone, so there the lowest block with an adapter is itself one of the frozen ones.
+Frozen blocks below the lowest trained one run in evaluation mode (no dropout) even while the model trains: nothing
+below is learned, so autograd records nothing, and their output can be cached. An `output_bottleneck` in ESM and T5 acts
+on its block's output alone, so there the lowest block with an adapter is itself a frozen one.
+
+Weights of the backbone that you unfreeze yourself (`requires_grad_(True)`) are trained, saved and loaded as well.
 """
 
 from __future__ import annotations
@@ -47,14 +49,21 @@ from .losses import margins, residue_loss, state_weights
 from .pretrained import PretrainedSecondaryStructureModel
 from .windows import WindowBatch, cut_batch
 
+PRUNING = (
+    "attention heads cannot be removed from a model over a backbone: the saved model names a backbone that has them. "
+    "Prune the backbone by itself, save it, and start with from_backbone."
+)
+
 
 @dataclass
 class SecondaryStructureOutput(TokenClassifierOutput):
-    """Output of `forward`; the last three fields are set only if requested.
+    """Output of `forward`; all but loss and logits are set only if requested.
 
     Attributes:
         loss: () mean over labelled residues; None without labels.
         logits: (batch, tokens, states) fp32; their softmax is the probabilities before calibration.
+        hidden_states: one (batch, tokens, hidden) for the embeddings and for each block, the last one normed.
+        attentions: one (batch, heads, tokens, keys) for each block; with prefix tuning the prefix's keys come first.
         similarities: (batch, tokens, states) cosines with the centroids, which ensembles average.
         embeddings: (batch, tokens, size) the input of the classifier.
         last_hidden_state: (batch, tokens, hidden) of the backbone.
@@ -62,9 +71,29 @@ class SecondaryStructureOutput(TokenClassifierOutput):
 
     loss: torch.Tensor | None = None  # type: ignore[assignment]
     logits: torch.Tensor | None = None  # type: ignore[assignment]
+    hidden_states: tuple[torch.Tensor, ...] | None = None  # type: ignore[assignment]
+    attentions: tuple[torch.Tensor, ...] | None = None  # type: ignore[assignment]
     similarities: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
+
+
+@dataclass
+class BlockTrace:
+    """What is kept of a pass through the blocks.
+
+    Attributes:
+        keeps_outputs: keep the output of each block rather than of the last one only.
+        attentions: where the attention of each block goes; None if it is not wanted.
+    """
+
+    keeps_outputs: bool
+    attentions: list[torch.Tensor] | None
+
+
+def asks_for_gradients(module: nn.Module) -> bool:
+    """Return True if a parameter of a module is to be trained."""
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 class SecondaryStructureModel(PretrainedSecondaryStructureModel):
@@ -84,6 +113,8 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
     def __init__(self, config: SecondaryStructureConfig, backbone: PreTrainedModel | None = None):
         config.check()  # it may have been changed since it was made
+        if config.pruned_heads:
+            raise ValueError(PRUNING)
         super().__init__(config)
         self._no_split_modules = [self.family.block_class]
         self.backbone = self.family.build(config.backbone_config) if backbone is None else backbone
@@ -117,18 +148,29 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         config = self.config
         config.adapter, config.adapter_options, config.leave_out = None, {}, []
         config.backbone_name = config.backbone_revision = config.backbone_fingerprint = None
+        self.note_unfrozen()
+        config.unfrozen = sorted(self.unfrozen_names)
         self._freeze({name.removeprefix(f"{self.base_model_prefix}.") for name in self.backbone_names})
         return self.eval()
 
     # ---- which parameters are trained ------------------------------------------------------------------------------
 
     @property
-    def lowest_trained_block(self) -> int:
-        """Number of the lowest block that training changes; the number of blocks if it changes none."""
+    def _lowest_planned_block(self) -> int:
+        """Number of the lowest block that the configuration trains; the number of blocks if it trains none."""
         config = self.config
         if config.adapter is not None:
             return min(set(range(config.num_blocks)) - set(config.leave_out))
         return config.num_blocks if config.freeze == "all" else int(config.freeze or 0)
+
+    @property
+    def lowest_trained_block(self) -> int:
+        """Number of the lowest block that training changes; the number of blocks if it changes none."""
+        if self.trains_embeddings:
+            return 0
+        planned = self._lowest_planned_block
+        blocks = self.family.blocks(self.backbone)[:planned]
+        return next((number for number, block in enumerate(blocks) if asks_for_gradients(block)), planned)
 
     @property
     def num_frozen_blocks(self) -> int:
@@ -136,28 +178,39 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
         The lowest block with an adapter is one of them if the adapter acts on the block's output alone.
         """
-        return self.lowest_trained_block + self._starts_with_adapter
+        lowest = self.lowest_trained_block
+        if lowest < self._lowest_planned_block or not self._starts_with_adapter:
+            return lowest
+        block = self.family.blocks(self.backbone)[lowest]
+        adapter = {id(parameter) for parameter in self.family.block_end(block).adapters.parameters()}
+        return lowest + all(id(parameter) in adapter for parameter in block.parameters() if parameter.requires_grad)
+
+    @property
+    def _num_plain_blocks(self) -> int:
+        """Number of lowest blocks that run without adapters: those that are frozen unless unfrozen by hand."""
+        return self._lowest_planned_block + self._starts_with_adapter
 
     @property
     def _starts_with_adapter(self) -> bool:
         config = self.config
         if not acts_on_block_output(config.adapter, config.adapter_options):
             return False
-        lowest = self.family.blocks(self.backbone)[self.lowest_trained_block]
+        lowest = self.family.blocks(self.backbone)[self._lowest_planned_block]
         # FSDP gathers a block's weights when the block is called, not when its adapter is
         is_whole = os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true"
         return is_whole and self.family.block_end(lowest) is not None
 
     @property
-    def _trains_embeddings(self) -> bool:
-        return self.config.adapter is None and self.config.freeze in (None, 0)
+    def trains_embeddings(self) -> bool:
+        """True if training changes the embeddings."""
+        is_planned = self.config.adapter is None and self.config.freeze in (None, 0)
+        return is_planned or asks_for_gradients(self.family.embeddings(self.backbone))
 
     def _freeze(self, own_names: set[str]) -> None:
         """Set requires_grad, and record which weights are the backbone's own and stay out of the artefact."""
         canonical = dict(self.backbone.named_parameters())
-        blocks = list(self.family.blocks(self.backbone))
-        frozen_modules = [*blocks[: self.lowest_trained_block]]
-        if not self._trains_embeddings:
+        frozen_modules = [*self.family.blocks(self.backbone)[: self._lowest_planned_block]]
+        if self.config.adapter is not None or self.config.freeze not in (None, 0):
             frozen_modules.append(self.family.embeddings(self.backbone))
         frozen_ids = {id(p) for module in frozen_modules for p in module.parameters()}
         is_backbone_frozen = self.config.freeze == "all"
@@ -166,12 +219,21 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             parameter = canonical.get(name)  # None for buffers, and for second names of tied weights
             if parameter is None or is_backbone_frozen or id(parameter) in frozen_ids:
                 frozen.add(f"{self.base_model_prefix}.{name}")
+        first_names = {name for name, _ in [*self.named_parameters(), *self.named_buffers()]}
+        if unknown := set(self.config.unfrozen) - (frozen & first_names):
+            raise ValueError(f"unfrozen names {min(unknown)}, which is not a frozen weight of the backbone.")
+        frozen -= set(self.config.unfrozen)
         for name, parameter in canonical.items():
             parameter.requires_grad_(f"{self.base_model_prefix}.{name}" not in frozen)
-        first_names = {name for name, _ in [*self.named_parameters(), *self.named_buffers()]}
         self.second_names = frozenset(set(self.state_dict()) - first_names)
         self.backbone_names = frozenset(f"{self.base_model_prefix}.{name}" for name in own_names)
         self.frozen_names = frozenset(frozen)
+        self.unfrozen_names = frozenset(self.config.unfrozen)
+        self.backbone_shapes = {  # ds_shape: before DeepSpeed split it
+            f"{self.base_model_prefix}.{name}": getattr(parameter, "ds_shape", parameter.shape)
+            for name, parameter in canonical.items()
+            if name in own_names
+        }
 
     def train(self, mode: bool = True) -> SecondaryStructureModel:
         """Switch dropout on or off; blocks whose output training does not change stay in evaluation mode.
@@ -179,18 +241,22 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         All blocks are switched with the configuration's `backbone_dropout="reference"`.
         """
         super().train(mode)
+        if not mode:
+            return self
+        self.note_unfrozen()
         if self.config.backbone_dropout == "reference":
             return self
-        if self.lowest_trained_block == self.config.num_blocks:
+        planned, num_frozen = self._lowest_planned_block, self.num_frozen_blocks
+        if num_frozen == planned == self.config.num_blocks:
             self.backbone.eval()
             return self
-        if not self._trains_embeddings:
+        if not self.trains_embeddings:
             self.family.embeddings(self.backbone).eval()
         blocks = self.family.blocks(self.backbone)
-        for block in blocks[: self.num_frozen_blocks]:
+        for block in blocks[:num_frozen]:
             block.eval()
-        if self._starts_with_adapter:
-            self.family.block_end(blocks[self.lowest_trained_block]).adapters.train(mode)
+        if num_frozen > planned:
+            self.family.block_end(blocks[planned]).adapters.train()
         return self
 
     # ---- what transformers asks of a model -------------------------------------------------------------------------
@@ -211,6 +277,29 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         """Replace the token embeddings of the backbone."""
         self.backbone.set_input_embeddings(value)
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Return the token embeddings if they have this size already.
+
+        Raises:
+            ValueError: for another size: the saved model names a backbone that has not got it.
+        """
+        embeddings: Any = self.get_input_embeddings()
+        if new_num_tokens in (None, embeddings.num_embeddings) and not (args or kwargs.get("pad_to_multiple_of")):
+            return embeddings
+        raise ValueError(
+            f"the {embeddings.num_embeddings} token embeddings of the backbone cannot be resized in a model over it: "
+            "the saved model names a backbone that has these. Resize the backbone by itself, save it, and start with "
+            "from_backbone."
+        )
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Any]) -> None:
+        """Refuse to remove attention heads.
+
+        Raises:
+            ValueError: always, since the saved model names a backbone that has them.
+        """
+        raise ValueError(PRUNING)
+
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
         """Recompute trained blocks in the backward pass instead of keeping their activations.
 
@@ -226,6 +315,8 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             return checkpoint(function, *args, context_fn=lambda: (contextlib.nullcontext(), context), **options)
 
         self._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=run)
+        if getattr(self, "_hf_peft_config_loaded", False):  # as in PreTrainedModel, whose `disable` undoes it
+            self.enable_input_require_grads()
 
     # ---- backbone --------------------------------------------------------------------------------------------------
 
@@ -275,28 +366,34 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
     ) -> list[torch.Tensor]:
         """Run what training does not change: the embeddings and the lowest blocks, without adapter.
 
-        Runs without gradients, and without dropout even while the model trains.
+        Runs without dropout even while the model trains, and without gradients unless the weights ask for them.
 
         Args:
             input_ids: (batch, tokens) int64.
             attention_mask: (batch, tokens) int64, 1 = keep.
-            num_blocks: how many blocks, at most `num_frozen_blocks`; None means all of these.
+            num_blocks: how many blocks, at most `num_frozen_blocks`; None means all that run without adapters.
 
         Returns:
             The last block's output, (rows, row tokens, hidden); with a block mix also all outputs below it, from the
             embeddings up. A row is a chain, or a window if a chain of the batch is too long.
         """
-        num_blocks = self.num_frozen_blocks if num_blocks is None else num_blocks
-        trains = torch.is_grad_enabled() and self._trains_embeddings
+        return self._run_frozen_blocks(input_ids, attention_mask, num_blocks, self._new_trace())
+
+    def _run_frozen_blocks(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_blocks: int | None, trace: BlockTrace
+    ) -> list[torch.Tensor]:
+        num_blocks = self._num_plain_blocks if num_blocks is None else num_blocks
         if windows := self._windows(attention_mask):
             padding = torch.full((), self.config.backbone_config.pad_token_id or 0, device=input_ids.device)
             input_ids = input_ids.flatten()[windows.token_index].where(windows.attention_mask > 0, padding)
             attention_mask = windows.attention_mask
-        with self.autocast(), torch.set_grad_enabled(trains), AdapterSetup(None):
-            hidden = self.family.embed(self.backbone, input_ids, attention_mask)
-            outputs = self._run_blocks([hidden], attention_mask, 0, num_blocks)
-        # detached, because `enable_input_require_grads` makes even frozen embeddings ask for gradients
-        return outputs if trains else [output.detach() for output in outputs]
+        trains_embeddings = torch.is_grad_enabled() and self.trains_embeddings
+        with self.autocast(), AdapterSetup(None):
+            with torch.set_grad_enabled(trains_embeddings):
+                hidden = self.family.embed(self.backbone, input_ids, attention_mask)
+            if not trains_embeddings:
+                hidden = hidden.detach()  # `enable_input_require_grads` makes even frozen ones ask for gradients
+            return self._run_blocks([hidden], attention_mask, 0, num_blocks, trace)
 
     def run_trained_blocks(
         self, frozen: list[torch.Tensor], attention_mask: torch.Tensor, num_blocks: int | None = None
@@ -306,24 +403,33 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         Args:
             frozen: what `run_frozen_blocks` returned.
             attention_mask: (batch, tokens) int64, 1 = keep; of the chains.
-            num_blocks: how many blocks were run already; None means `num_frozen_blocks`.
+            num_blocks: how many blocks were run already; None means all that run without adapters.
 
         Returns:
             (batch, tokens, hidden), of the last block or a mean of all; with `block_mix` concat all side by side,
             (batch, tokens, (blocks + 1) x hidden).
         """
-        config, num_frozen = self.config, self.num_frozen_blocks
-        num_blocks = num_frozen if num_blocks is None else num_blocks
-        trains = torch.is_grad_enabled() and (config.freeze != "all" or config.adapter is not None)
+        outputs = self._run_trained_blocks(frozen, attention_mask, num_blocks, self._new_trace())
+        return self._combined(outputs, self._windows(attention_mask))
+
+    def _run_trained_blocks(
+        self, frozen: list[torch.Tensor], attention_mask: torch.Tensor, num_blocks: int | None, trace: BlockTrace
+    ) -> list[torch.Tensor]:
+        num_plain = self._num_plain_blocks
+        num_blocks = num_plain if num_blocks is None else num_blocks
         windows = self._windows(attention_mask)
         row_mask = attention_mask if windows is None else windows.attention_mask
         with self.autocast(), self.adapter_context(frozen[-1], row_mask):
-            if num_blocks < num_frozen:
-                with torch.no_grad(), AdapterSetup(None):
-                    frozen = self._run_blocks(frozen, row_mask, num_blocks, num_frozen)
-            with torch.set_grad_enabled(trains):
-                outputs = self._run_blocks(self._run_first_adapter(frozen), row_mask, num_frozen, config.num_blocks)
-                outputs[-1] = self.family.finish(self.backbone, outputs[-1])
+            with AdapterSetup(None):
+                frozen = self._run_blocks(frozen, row_mask, num_blocks, num_plain, trace)
+            outputs = self._run_first_adapter(frozen)
+            outputs = self._run_blocks(outputs, row_mask, num_plain, self.config.num_blocks, trace)
+            outputs[-1] = self.family.finish(self.backbone, outputs[-1])
+        return outputs
+
+    def _combined(self, outputs: list[torch.Tensor], windows: WindowBatch | None) -> torch.Tensor:
+        """Return what the head sees: the last of the outputs, or their mix, with windows stitched."""
+        with self.autocast():
             hidden = outputs[-1] if self.block_mix is None else self.block_mix(outputs)
         return hidden if windows is None else windows.stitch(hidden)
 
@@ -331,14 +437,17 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         """Run the adapter of the last frozen block, if it has one."""
         if not self._starts_with_adapter:
             return frozen
-        lowest = self.family.blocks(self.backbone)[self.lowest_trained_block]
+        lowest = self.family.blocks(self.backbone)[self._lowest_planned_block]
         adapter = self.family.block_end(lowest).adapters[ADAPTER_NAME]
         return [*frozen[:-1], adapter(frozen[-1], residual_input=frozen[-1])[0]]
 
+    def _new_trace(self, output_hidden_states: bool = False, output_attentions: bool = False) -> BlockTrace:
+        return BlockTrace(output_hidden_states or self.block_mix is not None, [] if output_attentions else None)
+
     def _run_blocks(
-        self, outputs: list[torch.Tensor], attention_mask: torch.Tensor, start: int, stop: int
+        self, outputs: list[torch.Tensor], attention_mask: torch.Tensor, start: int, stop: int, trace: BlockTrace
     ) -> list[torch.Tensor]:
-        """Run blocks `start` to `stop` on the last of `outputs`; return all outputs with a block mix, else the last."""
+        """Run blocks `start` to `stop` on the last of `outputs`; return all outputs if they are kept, else the last."""
         blocks = self.family.blocks(self.backbone)
         inputs: tuple[torch.Tensor, ...] = ()
         if stop > start:
@@ -347,8 +456,13 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         outputs = list(outputs)
         for number in range(start, stop):
             has_prefix = self._prefix_length > 0 and number not in self.config.leave_out
-            hidden = self.family.run_block(blocks[number], outputs[-1], inputs, has_prefix)
-            outputs = [*outputs, hidden] if self.block_mix is not None else [hidden]
+            arguments = blocks[number], outputs[-1], inputs, has_prefix
+            if trace.attentions is None:
+                hidden = self.family.run_block(*arguments)
+            else:
+                hidden, attention = self.family.run_block_with_attention(*arguments)
+                trace.attentions.append(attention)
+            outputs = [*outputs, hidden] if trace.keeps_outputs else [hidden]
         return outputs
 
     def adapter_context(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> contextlib.AbstractContextManager:
@@ -384,9 +498,13 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         residue_mask: torch.Tensor | None = None,
         cached_states: list[torch.Tensor] | None = None,
         num_cached_blocks: int | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: None = None,
         return_similarities: bool = False,
         return_embeddings: bool = False,
         return_hidden_state: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> SecondaryStructureOutput | tuple:
         """Predict the states of a batch of chains.
@@ -399,36 +517,77 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             residue_mask: (batch, tokens) bool; None derives it from the attention mask.
             cached_states: what `run_frozen_blocks` returned for these tokens, which are then not needed.
             num_cached_blocks: its `num_blocks`.
+            token_type_ids: (batch, tokens) zeros, which BERT's own tokenizers return.
+            inputs_embeds: only None, which PEFT passes.
             return_similarities: also return the cosines with the centroids.
             return_embeddings: also return the input of the classifier.
             return_hidden_state: also return the backbone's output, as `last_hidden_state`.
-            return_dict: False returns a tuple.
+            output_hidden_states: also return the embeddings and the output of each block; None asks the configuration.
+            output_attentions: also return the attention of each block; None asks the configuration.
+            return_dict: False returns a tuple; None asks the configuration.
 
         Raises:
-            ValueError: if neither tokens nor cached states are given, or cached states without a mask.
+            ValueError: if neither tokens nor cached states are given, or something is asked for that is not computed.
         """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        trace = self._new_trace(output_hidden_states, output_attentions)
+        if inputs_embeds is not None:
+            raise ValueError("inputs_embeds is given, but long chains are cut by their tokens. Pass input_ids.")
+        if token_type_ids is not None and token_type_ids.any():
+            raise ValueError(
+                "token_type_ids has other values than 0, but a protein sequence has no pair. Leave it out."
+            )
         if cached_states is not None and attention_mask is not None:
             attention_mask = attention_mask.long()
-            hidden = self.run_trained_blocks(cached_states, attention_mask, num_cached_blocks)
+            self._check_cached(num_cached_blocks, output_hidden_states or output_attentions)
         elif input_ids is not None:
             attention_mask = self.attention_mask(input_ids, attention_mask)
-            hidden = self.hidden_states(input_ids, attention_mask)
+            if output_attentions and self._windows(attention_mask):
+                raise ValueError(
+                    f"output_attentions: a chain of more than {self.max_residues} residues runs in windows, between "
+                    "which there is no attention. Leave output_attentions out, or give shorter chains."
+                )
+            cached_states = self._run_frozen_blocks(input_ids, attention_mask, num_cached_blocks, trace)
         else:
             raise ValueError("forward needs input_ids, or cached_states and their attention_mask.")
+        outputs = self._run_trained_blocks(cached_states, attention_mask, num_cached_blocks, trace)
+        windows = self._windows(attention_mask)
+        hidden = self._combined(outputs, windows)
         if residue_mask is None:
             residue_mask = self.residue_mask(attention_mask)
         output = self.head(hidden.to(self.head_dtype), residue_mask)
         loss = None
         if labels is not None:
             loss = residue_loss(output.logits, labels, self.margin, num_items_in_batch, self.state_weight)
+        hidden_states = tuple(outputs if windows is None else map(windows.stitch, outputs))
         result = SecondaryStructureOutput(
             loss=loss,
             logits=output.logits,
+            hidden_states=hidden_states if output_hidden_states else None,
+            attentions=None if trace.attentions is None else tuple(trace.attentions),
             similarities=output.similarities if return_similarities else None,
             embeddings=output.embeddings if return_embeddings else None,
             last_hidden_state=hidden if return_hidden_state else None,
         )
-        return result.to_tuple() if return_dict is False else result
+        return_dict = self.config.use_return_dict if return_dict is None else return_dict
+        return result if return_dict else result.to_tuple()
+
+    def _check_cached(self, num_blocks: int | None, wants_all_blocks: bool) -> None:
+        """Raise ValueError if cached hidden states lack what is asked for, or are no longer those of the model."""
+        if wants_all_blocks:
+            raise ValueError(
+                "cached_states lack the hidden states and attentions of the blocks below. Pass input_ids, or leave out "
+                "output_hidden_states and output_attentions."
+            )
+        num_blocks = self._num_plain_blocks if num_blocks is None else num_blocks
+        if torch.is_grad_enabled() and self.num_frozen_blocks < num_blocks:
+            raise ValueError(
+                f"cached_states are of {num_blocks} blocks, but block {self.num_frozen_blocks} is being trained. Pass "
+                "input_ids, or freeze it again."
+            )
 
     @property
     def head_dtype(self) -> torch.dtype:

@@ -61,7 +61,7 @@ class SecondaryStructurePipeline(Pipeline):
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         tokens, mask = inputs["input_ids"], inputs["attention_mask"]
-        logits = self.model(input_ids=tokens, attention_mask=mask).logits
+        logits = self.model(input_ids=tokens, attention_mask=mask, return_dict=True).logits
         return {
             "probabilities": logits.float().softmax(-1),
             "residue_mask": self.model.residue_mask(mask),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from .backbones import (
     read_config_file,
 )
 from .configuration import OWN_VALUES, SecondaryStructureConfig
-from .safety import building, check_config_values, check_size, check_weights
+from .safety import building, check_config_values, check_size, check_weights, shortened
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
 # Options that Auto classes pass on, or that have only one possible value here (safetensors, little memory).
@@ -45,7 +45,9 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         family: of the backbones that the class is for.
         backbone_names: names of the backbone's own weights.
         frozen_names: those of them that stay out of the artefact.
+        unfrozen_names: those of them that do not, though the plan (`freeze`, `adapter`) has them frozen.
         second_names: further names of weights that already have one (tied embeddings).
+        backbone_shapes: of the backbone's parameters, as they are in its checkpoint.
     """
 
     config: SecondaryStructureConfig
@@ -54,7 +56,15 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
     family: ClassVar[BackboneFamily]
     backbone_names: frozenset[str]
     frozen_names: frozenset[str]
+    unfrozen_names: frozenset[str]
     second_names: frozenset[str]
+    backbone_shapes: dict[str, torch.Size]
+
+    def note_unfrozen(self) -> None:
+        """Record which frozen weights were unfrozen by hand; from now on they are saved, even if frozen again."""
+        backbone: Any = self.backbone
+        named = backbone.named_parameters(prefix=self.base_model_prefix)
+        self._note({name for name, parameter in named if parameter.requires_grad})
 
     @classmethod
     def from_backbone(
@@ -95,6 +105,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         Raises:
             ValueError: if the backbone is not an encoder of the class's family, or the model cannot be built on it.
             TypeError: if an option does not exist.
+            RuntimeError: if the default device is `meta`, on which weights have no values.
 
         Example:
             >>> from lift_ss_hf import EsmForSecondaryStructure
@@ -102,6 +113,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             >>> model.parameter_summary()["adapter"]
             {'trained': 2048, 'frozen': 0}
         """
+        _check_default_device("from_backbone")
         hub = {key: options[key] for key in HUB_OPTIONS if key in options} | {"revision": revision}
         options |= {"head": head, "loss": loss, "states": states, "freeze": freeze}
         config = cls.plan(name_or_path, adapter, leave_out, top_blocks, revision, **options)
@@ -110,6 +122,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             os.fspath(name_or_path), dtype=dtype, attn_implementation=attn_implementation, **hub
         )
         config.backbone_config, config.backbone_fingerprint = backbone.config, fingerprint(backbone)
+        config._attn_implementation = backbone.config._attn_implementation
         return model_class(config, backbone)._set_precision(dtype)
 
     @classmethod
@@ -158,6 +171,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         revision: str | None = None,
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
+        device_map: str | int | torch.device | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
         """Load what `save_pretrained` wrote, and the backbone it belongs to, in evaluation mode.
@@ -171,13 +185,22 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             revision: of the artefact on the Hub.
             dtype: of the frozen weights in memory, fp32 by default; what was trained is fp32 in any case.
             attn_implementation: `sdpa`, `eager`, ...
+            device_map: the one device to load the model on.
             options: cache_dir, force_download, local_files_only, proxies, subfolder, token, output_loading_info; and
-                arguments of the configuration to change (max_residues, calibration_temperature, ...).
+                arguments of the configuration to change (max_residues, calibration_temperature, ...). A dictionary
+                as `backbone_config` changes the values that it names.
 
         Raises:
             ValueError: if a file is missing or damaged, or the backbone is not the one the model was trained on.
             TypeError: if an option does not exist.
+            RuntimeError: if the default device is `meta`, on which weights have no values.
         """
+        _check_default_device("from_pretrained")
+        device = _one_device(device_map)
+        if pretrained_model_name_or_path is None:
+            raise TypeError(
+                "from_pretrained needs the Hub id or folder of a model. For a model without weights call its class."
+            )
         dtype = as_dtype(options.pop("torch_dtype", None) or dtype)  # the older name, which Auto classes pass on
         hub = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
         changes = {key: options[key] for key in options if key not in (*HUB_OPTIONS, *IGNORED_OPTIONS)}
@@ -200,12 +223,19 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             with building(name):
                 base = family.build(backbone_config, initialise=False)
         elif isinstance(backbone, PreTrainedModel):
+            if "backbone_config" in changes:
+                raise TypeError("backbone_config and a backbone that is built were both given. Leave one of them out.")
             base = family.trim(backbone)
             check_fingerprint(base, config, "hand")
         else:
             hub |= {"dtype": dtype, "attn_implementation": attn_implementation}
+            if "backbone_config" in changes:
+                hub["backbone_config"] = copy.deepcopy(config.backbone_config)
             base = fetch_backbone(config, family, name, backbone, **hub)
+        config._attn_implementation = base.config._attn_implementation
         model = cls.assemble(config, base, weights, name, dtype)
+        if device is not None:
+            model = model.to(device)
         if options.get("output_loading_info"):  # anything missing would have been an error
             return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
         return model
@@ -307,11 +337,19 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights. The backbone's frozen ones may be missing, as they are in checkpoints of the Trainer."""
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        given = self.frozen_names & set(state_dict)
+        if given and not self.frozen_names - self.second_names <= given:  # a checkpoint has those that were unfrozen
+            self._note(given)
         optional = self.frozen_names | self.second_names
         result.missing_keys[:] = [key for key in result.missing_keys if key not in optional]
         if strict and (result.missing_keys or result.unexpected_keys):
             raise RuntimeError(f"missing weights: {result.missing_keys}; unexpected weights: {result.unexpected_keys}")
         return result
+
+    def _note(self, names: Set[str]) -> None:
+        """Take those of the frozen weights that have these names into what is saved."""
+        self.unfrozen_names |= self.frozen_names & names
+        self.frozen_names -= names
 
     def _set_precision(self, dtype: torch.dtype | None) -> Any:
         """Keep frozen weights in `dtype` and trained ones in fp32."""
@@ -330,7 +368,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         include_code: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write `config.json` and `model.safetensors`: what was trained, without the backbone.
+        """Write `config.json` and `model.safetensors`: what was trained, without the rest of the backbone.
 
         Args:
             save_directory: folder, created if missing. Files are replaced whole.
@@ -347,7 +385,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
 
         Raises:
             ValueError: if `safe_serialization=False`, `push_to_hub=True`, the folder is a file, or a backbone that is
-                not in any checkpoint is left out.
+                not in any checkpoint, or was resized, is left out.
         """
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("weights are written as safetensors only. Leave out safe_serialization=False.")
@@ -358,7 +396,9 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             raise ValueError("save_pretrained only writes files. To upload, call the model's push_to_hub(repo_id).")
         if not is_main_process:
             return
+        self.note_unfrozen()
         config = copy.deepcopy(self.config)
+        config.unfrozen = sorted(self.unfrozen_names)
         base_class = get_model_class(config.backbone_config.model_type)
         if include_backbone is None:
             include_backbone = config.includes_backbone or config.backbone_name is None
@@ -369,6 +409,10 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
                 "weights. Save with include_backbone=True."
             )
         config.architectures = [base_class.__name__]  # of a subclass too
+        names = self._artefact_names(config.includes_backbone)
+        state = self.state_dict() if state_dict is None else state_dict
+        if not include_backbone:
+            self._check_shapes(state)
         folder.mkdir(parents=True, exist_ok=True)
         if include_code is None:
             include_code = type(self).__module__.startswith("transformers_modules.") or self._auto_class is not None
@@ -380,9 +424,45 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             del config.auto_map
             if hasattr(config, "custom_pipelines"):
                 del config.custom_pipelines
-        names = self._artefact_names(config.includes_backbone)
-        state = self.state_dict() if state_dict is None else state_dict
         write_artefact(folder, config, {name: state[name] for name in sorted(names)})
+
+    def _check_shapes(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Raise ValueError if weights of the backbone no longer have the shapes that they have in its checkpoint."""
+        for name, expected in self.backbone_shapes.items():
+            found = state[name].shape if name in state else expected
+            if found != expected and found.numel():  # ZeRO-3 leaves empty what it has not gathered
+                raise ValueError(
+                    f"{name} has shape {tuple(found)}, but {tuple(expected)} in the checkpoint that the saved model "
+                    "names. Change the backbone by itself, save it, and start with from_backbone."
+                )
+
+
+def _check_default_device(caller: str) -> None:
+    """Raise RuntimeError, as transformers does, if new tensors are on the meta device."""
+    if torch.empty(0).device.type == "meta":
+        raise RuntimeError(
+            f"You are using `{caller}` with a meta device context manager or default device, which holds no weights. "
+            "For a model without weights call its class with a configuration."
+        )
+
+
+def _one_device(device_map: str | int | torch.device | Mapping[str, Any] | None) -> torch.device | None:
+    """Return the device that a device map names for the whole model.
+
+    Raises:
+        ValueError: if it would split the model, or names no device.
+    """
+    if isinstance(device_map, Mapping) and set(device_map) == {""}:
+        device_map = device_map[""]
+    if device_map is None:
+        return None
+    try:
+        return torch.device(device_map)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"device_map is {shortened(device_map)}, but a model is loaded on one device. Give it, such as "
+            'device_map="cuda:0".'
+        ) from None
 
 
 def _resolve_leave_out(

@@ -121,6 +121,14 @@ class T5Family(BackboneFamily):
         mask, bias, prefixed_bias = inputs
         return block(hidden, mask, prefixed_bias if has_prefix else bias)[0]
 
+    def run_block_with_attention(
+        self, block: nn.Module, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one block; also return its attention, (batch, heads, tokens, keys)."""
+        mask, bias, prefixed_bias = inputs
+        hidden, *_, attention = block(hidden, mask, prefixed_bias if has_prefix else bias, output_attentions=True)
+        return hidden, attention
+
     def finish(self, backbone: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Turn the last block's output, (batch, tokens, hidden), into the backbone's output."""
         return backbone.encoder.dropout(super().finish(backbone, hidden))
@@ -142,5 +150,6 @@ class T5ForSecondaryStructure(SecondaryStructureModel):
     """Predict secondary structure over the encoder of ProtT5 or Ankh."""
 
     family = T5Family()
+    _supports_sdpa = False
     config_class = T5SecondaryStructureConfig  # type: ignore[assignment]
     _tied_weights_keys = ["backbone.encoder.embed_tokens.weight"]  # type: ignore[assignment]  # noqa: RUF012

@@ -86,7 +86,9 @@ class Ensemble(nn.Module):
                 f"{', '.join(holders)}: includes its own backbone, which an ensemble cannot share. Load each model "
                 "separately and pass the models to Ensemble."
             )
-        if len({config.backbone_fingerprint for config in configs}) > 1 or any(c.freeze != "all" for c in configs):
+        if len({config.backbone_fingerprint for config in configs}) > 1 or any(
+            config.freeze != "all" or config.unfrozen for config in configs
+        ):
             raise ValueError(
                 "models loaded as an ensemble must share one frozen backbone, but these were trained on different "
                 f"backbones, or changed theirs: {', '.join(map(str, names))}. Load each model separately and pass the "
@@ -116,8 +118,11 @@ class Ensemble(nn.Module):
         """
         first = self.models[0]
         attention_mask = first.attention_mask(input_ids, attention_mask)
-        frozen = first.run_frozen_blocks(input_ids, attention_mask) if self._shares_frozen_blocks else None
-        inputs |= {"attention_mask": attention_mask, "cached_states": frozen, "return_similarities": True}
+        if self._shares_frozen_blocks:
+            num_blocks = first.num_frozen_blocks
+            frozen = first.run_frozen_blocks(input_ids, attention_mask, num_blocks)
+            inputs |= {"cached_states": frozen, "num_cached_blocks": num_blocks}
+        inputs |= {"attention_mask": attention_mask, "return_similarities": True, "return_dict": True}
         outputs = [model(input_ids, **inputs) for model in self.models]
         if not self._averages_similarities:
             logits = torch.stack([output.logits.float() for output in outputs])
@@ -157,6 +162,8 @@ class Ensemble(nn.Module):
     @property
     def _shares_frozen_blocks(self) -> bool:
         """True if one pass through the frozen lower blocks serves all models."""
+        if any(model.unfrozen_names or model.trains_embeddings for model in self.models):
+            return False
         configs = [model.config for model in self.models]
         reach = {(model.num_frozen_blocks, model.max_residues) for model in self.models}
         same = len(reach) == 1 and len({(c.backbone_fingerprint, c.window_overlap, c.freeze) for c in configs}) == 1

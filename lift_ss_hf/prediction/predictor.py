@@ -110,7 +110,7 @@ class Predictor:
         for indices in returning_free_memory(budget_batches(lengths, self.max_tokens), lengths):
             batch = collate([{"input_ids": chains[i]} for i in indices])
             batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-            probabilities = self.model(**batch).logits.float().softmax(-1).cpu().numpy()
+            probabilities = self.model(**batch, return_dict=True).logits.float().softmax(-1).cpu().numpy()
             mask = self.model.residue_mask(batch["attention_mask"]).cpu().numpy()
             for row, index in enumerate(indices):
                 yield int(index), check_probabilities(probabilities[row][mask[row]])

@@ -274,6 +274,49 @@ def test_options_while_loading_change_the_configuration_or_are_refused(saved):
         EsmForSecondaryStructure.from_pretrained(saved, config=model.config, max_residues=30)
 
 
+@pytest.mark.parametrize("includes_backbone", [False, True])
+def test_values_of_the_backbone_can_be_changed_while_loading(saved, tmp_path, includes_backbone):
+    expected = EsmForSecondaryStructure.from_pretrained(saved)
+    expected.save_pretrained(tmp_path / "copy", include_backbone=includes_backbone)
+    changed = EsmForSecondaryStructure.from_pretrained(tmp_path / "copy", backbone_config={"hidden_dropout_prob": 0.25})
+    dropouts = {module.p for name, module in changed.backbone.named_modules() if name.endswith("output.dropout")}
+    assert dropouts == {changed.config.backbone_config.hidden_dropout_prob} == {0.25}
+    assert changed.config.num_blocks == 4
+    assert torch.equal(logits(changed), logits(expected))
+    with pytest.raises(TypeError, match="backbone_config and a backbone that is built were both given"):
+        EsmForSecondaryStructure.from_pretrained(saved, backbone=tiny_backbone("esm"), backbone_config={})
+
+
+def test_nothing_is_loaded_on_the_meta_device(saved, tmp_path):
+    with torch.device("meta"):
+        for load, name in ((EsmForSecondaryStructure.from_pretrained, saved), (new_model, tmp_path / "backbone")):
+            with pytest.raises(RuntimeError, match=r"You are using `from_\w+` with a meta device.*call its class"):
+                load(name)
+        empty = EsmForSecondaryStructure(EsmForSecondaryStructure.read_config(saved))
+    assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
+
+
+def test_options_of_transformers_for_devices(saved):
+    expected = logits(EsmForSecondaryStructure.from_pretrained(saved))
+    for device_map in ("cpu", torch.device("cpu"), {"": "cpu"}):
+        model = EsmForSecondaryStructure.from_pretrained(saved, device_map=device_map, low_cpu_mem_usage=True)
+        assert torch.equal(logits(model), expected)
+    for device_map, shown in (("auto", "'auto'"), ({"head": "cpu"}, r"\{'head': 'cpu'\}")):
+        with pytest.raises(ValueError, match=rf"device_map is {shown}, but a model is loaded on one device"):
+            EsmForSecondaryStructure.from_pretrained(saved, device_map=device_map)
+
+
+def test_a_model_without_a_name_cannot_be_loaded():
+    with pytest.raises(TypeError, match=r"from_pretrained needs the Hub id or folder of a model\. For a model without"):
+        EsmForSecondaryStructure.from_pretrained(None)
+
+
+def test_the_attention_that_was_asked_for_is_in_the_configuration(saved):
+    for name in ("eager", "sdpa"):
+        model = EsmForSecondaryStructure.from_pretrained(saved, attn_implementation=name)
+        assert model.config._attn_implementation == model.backbone.config._attn_implementation == name
+
+
 def test_only_changes_of_weights_can_be_merged(saved):
     with pytest.raises(ValueError, match=r"adapter 'bottleneck' cannot be merged. Only ia3, lora, lora_ff can"):
         EsmForSecondaryStructure.from_pretrained(saved).merge_adapter()

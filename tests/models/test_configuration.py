@@ -8,7 +8,7 @@ from lift_ss_hf.models.configuration import (
     BLOCK_MIXES,
     SecondaryStructureConfig,
 )
-from lift_ss_hf.models.esm import EsmSecondaryStructureConfig
+from lift_ss_hf.models.esm import EsmForSecondaryStructure, EsmSecondaryStructureConfig
 from lift_ss_hf.models.heads import BLOCK_MIXERS
 from lift_ss_hf.models.t5 import T5SecondaryStructureConfig
 
@@ -120,10 +120,45 @@ def test_values_given_while_loading_are_checked_too(tmp_path):
 
 @pytest.mark.parametrize("states", ["q9", "q8", "q3", "q3_lift_ss"])
 def test_labels_follow_the_states(states):
-    found = config(states=states, id2label={0: "wrong"}, num_labels=2)
+    found = config(states=states)
     letters = {"q9": "LBEGIHSTP", "q8": "LBEGIHST", "q3": "CEH", "q3_lift_ss": "CEH"}[states]
     assert found.id2label == dict(enumerate(letters))
     assert found.label2id[letters[-1]] == found.num_labels - 1 == len(letters) - 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"num_labels": 3}, "num_labels is 3, but states 'q9' has 9 labels, LBEGIHSTP. Leave num_labels out"),
+        ({"id2label": {0: "H", 1: "E", 2: "C"}}, r"id2label is \{0: 'H'.*choose states from: q3, q3_lift_ss, q8, q9"),
+        ({"label2id": {"H": 0}}, "label2id is .*but states 'q9' has 9 labels"),
+        ({"id2label": True}, "id2label is True, but"),
+    ],
+)
+def test_other_labels_than_those_of_the_states_are_refused(labels, expected):
+    with pytest.raises(ValueError, match=expected):
+        config(**labels)
+
+
+def test_labels_that_agree_with_the_states_are_taken():
+    letters = "CEH"
+    for id2label in ({0: "C", 1: "E", 2: "H"}, {"0": "C", "1": "E", "2": "H"}):
+        found = config(states="q3", num_labels=3, id2label=id2label, label2id={s: i for i, s in enumerate(letters)})
+        assert found.id2label == dict(enumerate(letters))
+
+
+def test_labels_set_by_hand_are_checked_before_a_model_is_built():
+    changed = config()
+    changed.num_labels = 3
+    with pytest.raises(ValueError, match=r"id2label is \{0: 'LABEL_0'.*but states 'q9' has 9 labels"):
+        EsmForSecondaryStructure(changed)
+
+
+def test_a_dictionary_given_while_loading_changes_only_the_values_that_it_names(tmp_path):
+    config().save_pretrained(tmp_path)
+    found = EsmSecondaryStructureConfig.from_pretrained(tmp_path, backbone_config={"hidden_dropout_prob": 0.25})
+    expected = {**config().backbone_config.to_dict(), "hidden_dropout_prob": 0.25}
+    assert found.backbone_config.to_dict() == {**expected, "_name_or_path": found.backbone_config.name_or_path}
 
 
 def test_no_folder_that_transformers_noted_down_is_written():

@@ -3,9 +3,18 @@ import itertools
 
 import pytest
 import torch
-from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
+from tiny_models import (
+    FAMILIES,
+    batch_of_chains,
+    prot_bert_tokenizer,
+    prot_t5_tokenizer,
+    save_tiny_backbone,
+    tiny_backbone,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import EsmTokenizer, pipeline
 
+from lift_ss_hf.models.backbones import ATTENTION
 from lift_ss_hf.models.bert import BertForSecondaryStructure
 from lift_ss_hf.models.esm import EsmForSecondaryStructure
 from lift_ss_hf.models.modeling import (
@@ -407,6 +416,180 @@ def test_outputs_that_were_asked_for(backbones):
     loss, logits = model(**batch, return_dict=False)
     assert torch.equal(logits, full.logits)
     assert loss == full.loss
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze": None}, {"block_mix": "mean"}])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_are_those_of_transformers(backbones, family, options):
+    model, batch = new_model(backbones[family], adapter=None, **options), batch_of_chains(family, [9, 5])
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        found = model(**inputs, output_hidden_states=True).hidden_states
+        backbone = model.family.model_class.from_pretrained(backbones[family]).eval()
+        expected = backbone(**inputs, output_hidden_states=True).hidden_states
+    kept = batch["attention_mask"] > 0
+    assert len(found) == len(expected) == 5
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one[kept], other[kept], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("adapter", ["bottleneck", "lora", "prefix_tuning", None])
+@pytest.mark.parametrize(
+    ("family", "implementation"), [("t5", "eager"), *itertools.product(["esm", "bert"], ATTENTION)]
+)
+def test_attentions_are_those_of_transformers(backbones, family, adapter, implementation):
+    model = new_model(backbones[family], adapter=adapter, top_blocks=adapter and 2, attn_implementation=implementation)
+    batch = batch_of_chains(family, [9, 5])
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    if (family, adapter, implementation) == ("bert", "prefix_tuning", "sdpa"):
+        with pytest.raises(ValueError, match=r"output_attentions with prefixes needs eager attention\. Load the model"):
+            model(**inputs, output_attentions=True)
+        return
+    with torch.no_grad():
+        output = model(**inputs, output_attentions=True)
+        torch.testing.assert_close(output.logits, model(**inputs).logits, atol=1e-5, rtol=1e-5)
+    width = batch["input_ids"].shape[1]
+    extra = 16 if adapter == "prefix_tuning" else 0
+    shapes = [tuple(attention.shape) for attention in output.attentions]
+    assert shapes == [(2, 4, width, width)] * 2 + [(2, 4, width, width + extra)] * 2
+    for attention in output.attentions:
+        torch.testing.assert_close(attention.sum(-1), torch.ones(2, 4, width))
+        assert (attention[1, ..., attention.shape[-1] - 4 :] < 1e-6).all()  # padding
+    if adapter is None:
+        expected = model.family.model_class.from_pretrained(backbones[family], attn_implementation="eager").eval()
+        with torch.no_grad():
+            attentions = expected(**inputs, output_attentions=True).attentions
+        for one, other in zip(output.attentions, attentions, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_configuration_asks_for_is_returned(backbones, family):
+    model, batch = new_model(backbones[family], attn_implementation="eager"), batch_of_chains(family, [9, 5])
+    model.config.output_hidden_states = model.config.output_attentions = True
+    output = model(**batch)
+    assert list(output) == ["loss", "logits", "hidden_states", "attentions"]
+    assert list(model(**batch, output_hidden_states=False, output_attentions=False)) == ["loss", "logits"]
+    model.config.return_dict = False
+    loss, logits, hidden_states, attentions = model(**batch)
+    assert torch.equal(logits, output.logits) and loss == output.loss
+    assert (len(hidden_states), len(attentions)) == (5, 4)
+    assert model(**batch, return_dict=True).loss == loss
+
+
+def test_hidden_states_of_windows_are_stitched(backbones):
+    model, batch = new_model(backbones["esm"], max_residues=20, window_overlap=8), batch_of_chains("esm", [32, 7])
+    output = model(**batch, output_hidden_states=True, return_hidden_state=True)
+    assert [tuple(hidden.shape) for hidden in output.hidden_states] == [(2, 34, 32)] * 5
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    with pytest.raises(ValueError, match=r"output_attentions: a chain of more than 20 residues runs in windows.*Leave"):
+        model(**batch, output_attentions=True)
+
+
+def test_cached_states_lack_the_blocks_below(backbones):
+    model, batch = new_model(backbones["esm"]), batch_of_chains("esm", [9, 5])
+    cached = model.run_frozen_blocks(batch["input_ids"], batch["attention_mask"])
+    with pytest.raises(ValueError, match=r"cached_states lack the hidden states and attentions.*Pass input_ids"):
+        model(attention_mask=batch["attention_mask"], cached_states=cached, output_hidden_states=True)
+
+
+def test_attentions_under_gradient_checkpointing(backbones):
+    batch, gradients = batch_of_chains("esm", [9, 5]), []
+    for checkpointing in (False, True):
+        model = new_model(backbones["esm"], perturb=True, head_dropout=0.0, attn_implementation="eager").train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        output = model(**batch, output_attentions=True)
+        (output.loss + output.attentions[-1][:, 0].square().sum()).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*gradients)
+    model = new_model(backbones["esm"]).train()
+    model.gradient_checkpointing_enable()
+    with pytest.raises(ValueError, match=r"output_attentions with gradient checkpointing.*attn_implementation=.eager"):
+        model(**batch, output_attentions=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_token_types_of_a_stock_tokenizer_are_taken(backbones, family):
+    model, batch = new_model(backbones[family]), batch_of_chains(family, [9, 5])
+    types = torch.zeros_like(batch["input_ids"])
+    assert torch.equal(model(**batch, token_type_ids=types).logits, model(**batch).logits)
+    types[0, 3] = 1
+    with pytest.raises(ValueError, match=r"token_type_ids has other values than 0, but a protein sequence has no pair"):
+        model(**batch, token_type_ids=types)
+    with pytest.raises(
+        ValueError, match=r"inputs_embeds is given, but long chains are cut by their tokens\. Pass input_ids"
+    ):
+        model(inputs_embeds=torch.zeros(2, 9, 32))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_stock_pipeline_of_token_classification(backbones, family, tmp_path):
+    if family == "bert":
+        tokenizer, sequence = prot_bert_tokenizer(tmp_path), "M K T A Y"
+        assert "token_type_ids" in tokenizer(sequence)
+    elif family == "t5":
+        tokenizer, sequence = prot_t5_tokenizer(), "M K T A Y"
+    else:
+        tokenizer, sequence = EsmTokenizer.from_pretrained(backbones["esm"]), "MKTAY"
+    model = new_model(backbones[family])
+    residues = pipeline("token-classification", model=model, tokenizer=tokenizer)(sequence)
+    with torch.no_grad():
+        logits = model(**tokenizer(sequence, return_tensors="pt")).logits[0]
+    expected = logits[model.family.num_leading :][:5].argmax(-1)
+    assert [residue["entity"] for residue in residues] == [model.config.id2label[int(label)] for label in expected]
+
+
+# ---- changes that a saved model could not hold ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_are_not_pruned(backbones, family):
+    model = new_model(backbones[family])
+    expected = (
+        r"attention heads cannot be removed .* Prune the backbone by itself, save it, and start with from_backbone"
+    )
+    with pytest.raises(ValueError, match=expected):
+        model.prune_heads({0: [1]})
+    model.config.pruned_heads = {0: [1]}
+    with pytest.raises(ValueError, match=expected):
+        type(model)(model.config)
+
+
+@pytest.mark.parametrize("family", ["esm", "bert"])  # T5EncoderModel of transformers 4.57 cannot be pruned
+def test_a_pruned_backbone_is_a_backbone(family, tmp_path):
+    backbone = tiny_backbone(family)
+    backbone.prune_heads({0: [1, 2]})
+    backbone.save_pretrained(tmp_path / "backbone")
+    model, batch = new_model(tmp_path / "backbone", perturb=True), batch_of_chains(family, [9, 5])
+    model.save_pretrained(tmp_path / "model")
+    again = SecondaryStructureModel.from_pretrained(tmp_path / "model")
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+    with pytest.raises(
+        ValueError, match=r"adapter 'mam' has prefixes for all heads, but the backbone has pruned heads"
+    ):
+        new_model(tmp_path / "backbone", adapter="mam")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_vocabulary_is_not_resized(backbones, family, tmp_path):
+    model = new_model(backbones[family])
+    embeddings = model.get_input_embeddings()
+    assert model.resize_token_embeddings() is model.resize_token_embeddings(embeddings.num_embeddings) is embeddings
+    size = embeddings.num_embeddings
+    with pytest.raises(
+        ValueError, match=rf"the {size} token embeddings of the backbone cannot be resized .* Resize the"
+    ):
+        model.resize_token_embeddings(size + 3)
+    with pytest.raises(ValueError, match="cannot be resized"):
+        model.resize_token_embeddings(size, pad_to_multiple_of=64)
+    assert model.get_input_embeddings() is embeddings
+    model.backbone.resize_token_embeddings(size + 3)  # past the model
+    with pytest.raises(
+        ValueError, match=rf"has shape \({size + 3}, 32\), but \({size}, 32\) in the checkpoint that the"
+    ):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_probabilities_follow_the_temperature(backbones):

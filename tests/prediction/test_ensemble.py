@@ -67,6 +67,33 @@ def test_log_probabilities_are_averaged_where_similarities_are_not_comparable(tm
     assert found.similarities is None
 
 
+@pytest.mark.parametrize(
+    ("options", "unfrozen"),
+    [
+        ({"adapter": None, "freeze": None}, ()),
+        ({}, ("embeddings",)),
+        ({}, ("encoder.layer.1",)),
+        ({}, ("encoder.layer.3",)),
+    ],
+)
+def test_models_that_changed_their_backbones_run_their_own(tmp_path, options, unfrozen):
+    names = save_models(tmp_path, [options, options])
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        model = SecondaryStructureModel.from_pretrained(name)
+        for parameter in (p for part in unfrozen for p in model.backbone.get_submodule(part).parameters()):
+            parameter.requires_grad_(True).data.add_(0.1 * torch.randn_like(parameter))
+        model.save_pretrained(name)
+    with pytest.raises(ValueError, match=r"must share one frozen backbone, but these .*changed theirs"):
+        Ensemble.from_pretrained(names)
+    models = [SecondaryStructureModel.from_pretrained(name).requires_grad_(False) for name in names]
+    inputs = batch_of_chains("esm", [20, 7])["input_ids"]
+    with torch.no_grad():
+        expected = [model(inputs, return_similarities=True).similarities for model in models]
+        found = Ensemble(models)(inputs).similarities
+    torch.testing.assert_close(found, torch.stack(expected).mean(0))
+
+
 def test_the_backbone_is_in_memory_and_run_once(tmp_path):
     ensemble = Ensemble.from_pretrained(save_models(tmp_path, [{"adapter": "output_bottleneck"}] * 3))
     storages = [{p.data_ptr() for n, p in m.named_parameters() if n in m.frozen_names} for m in ensemble.models]
