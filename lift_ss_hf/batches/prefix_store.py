@@ -125,7 +125,7 @@ class PrefixStore:
                 with replacing(self.folder / ORIGIN_FILE) as part:
                     part.write_text(self._origin_text + "\n", "utf-8")
             remove_leftovers(self.folder)
-            for folder, _ in self.others():
+            for folder in self._other_folders():
                 _remove_leftovers_unless_locked(folder)
             yield self
 
@@ -194,8 +194,11 @@ class PrefixStore:
 
     def others(self) -> list[tuple[Path, int]]:
         """Return the stores of other backbones and depths in the same folder, and how much each takes [bytes]."""
+        return [(folder, _num_bytes(folder)) for folder in self._other_folders()]
+
+    def _other_folders(self) -> list[Path]:
         folders = sorted(path.parent for path in self.folder.parent.glob(f"*/{ORIGIN_FILE}"))
-        return [(folder, _num_bytes(folder)) for folder in folders if folder != self.folder and _is_store(folder)]
+        return [folder for folder in folders if folder != self.folder and _is_store(folder)]
 
     def free_bytes(self) -> int:
         """Return the free space on the store's disk [bytes]."""

@@ -164,12 +164,14 @@ class BackboneLocation(NamedTuple):
         vocab_size: of the backbone, as its configuration has it.
         places: folders or Hub ids, each with its revision: the model itself, its backbone.
         is_artefact: the first place is a saved model rather than a backbone.
+        config: the `config.json` of the first place.
     """
 
     model_type: str
     vocab_size: Any
     places: list[tuple[str, str | None]]
     is_artefact: bool
+    config: Mapping[str, Any]
 
 
 def read_backbone_location(
@@ -189,7 +191,7 @@ def read_backbone_location(
     name = locate(name)
     places: list[tuple[str, str | None]] = [(os.fspath(name), hub_options.get("revision"))]
     if "backbone_config" not in content:
-        return BackboneLocation(content["model_type"], content.get("vocab_size"), places, False)
+        return BackboneLocation(content["model_type"], content.get("vocab_size"), places, False, content)
     for key in ("backbone_name", "backbone_revision"):
         if not isinstance(content.get(key), str | None):
             raise ValueError(f"the config.json of {where} has {key} {shortened(content[key])}. Expected a string.")
@@ -200,7 +202,7 @@ def read_backbone_location(
     model_type = content["backbone_config"].get("model_type")
     if not isinstance(model_type, str):
         raise ValueError(f"the config.json of {where} has a backbone_config without a model_type. Download it again.")
-    return BackboneLocation(model_type, content["backbone_config"].get("vocab_size"), places, True)
+    return BackboneLocation(model_type, content["backbone_config"].get("vocab_size"), places, True, content)
 
 
 def check_fingerprint(backbone: PreTrainedModel, config: SecondaryStructureConfig, location: object) -> None:

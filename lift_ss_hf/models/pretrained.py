@@ -26,9 +26,8 @@ from .backbones import (
     read_config_file,
 )
 from .configuration import OWN_VALUES, SecondaryStructureConfig
-from .safety import building, check_config_values, check_size, check_weights, shortened
+from .safety import HUB_OPTIONS, building, check_config_values, check_size, check_weights, shortened
 
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
 # Options that Auto classes pass on, or that have only one possible value here (safetensors, little memory).
 IGNORED_OPTIONS = (
     *("_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "from_flax", "from_pipeline"),

@@ -29,6 +29,8 @@ from transformers.utils import (
 )
 from transformers.utils.hub import extract_commit_hash
 
+# Options of a download, of all our `from_pretrained`.
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Would make transformers fetch kernels (code), read a file by its path, or put other layers in.
 STEERING = ("_attn_implementation", "_attn_implementation_internal", "attn_implementation", "transformers_weights")

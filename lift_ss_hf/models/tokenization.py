@@ -32,12 +32,11 @@ from transformers.utils import CONFIG_NAME
 
 from .artefact import read_backbone_location
 from .backbones import BackboneFamily, get_family, locate
-from .safety import in_one_line, read_json_object
+from .safety import HUB_OPTIONS, in_one_line, read_json_object
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleanSequence, clean_sequence
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
 from .tokenizer_files import ANY_FAST, MOST_TOKENS, TOKENIZER_CONFIG, check_tokenizer_files, tokenizer_class
 
-HUB_OPTIONS = ("cache_dir", "local_files_only", "subfolder", "token")
 WORD_START = "▁"  # how sentencepiece writes the blank before a word; ProtT5 has residues as words
 
 
@@ -134,13 +133,22 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         name, revision = pretrained_model_name_or_path, options.pop("revision", None)
         hub: dict[str, Any] = {key: options[key] for key in HUB_OPTIONS if key in options}
         options = {**options, "trust_remote_code": False}
-        if cls._is_saved_alone(locate(name), revision=revision, **hub):
-            return cls._load(locate(name), revision, None, options)
-        location, reasons = read_backbone_location(name, backbone, revision=revision, **hub), []
+        try:
+            location = read_backbone_location(name, backbone, revision=revision, **hub)
+        except ValueError:
+            if cls._is_saved_alone(locate(name), revision=revision, **hub):
+                return cls._load(locate(name), revision, None, options)
+            raise
+        reasons = []
         for number, (place, place_revision) in enumerate(location.places):
             try:
-                is_artefact = location.is_artefact and number == 0
-                tokenizer = cls._load(place, place_revision, location.model_type, options, needs_class=is_artefact)
+                if number == 0:
+                    tokenizer = cls._load(
+                        place, place_revision, location.model_type, options, location.is_artefact, location.config
+                    )
+                else:
+                    beside = {key: value for key, value in options.items() if key != "subfolder"}  # of the model alone
+                    tokenizer = cls._load(place, place_revision, location.model_type, beside, needs_class=False)
             except (OSError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")
                 continue
@@ -159,7 +167,13 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
 
     @classmethod
     def _load(
-        cls, place: str, revision: str | None, model_type: str | None, options: dict[str, Any], needs_class: bool = True
+        cls,
+        place: str,
+        revision: str | None,
+        model_type: str | None,
+        options: dict[str, Any],
+        needs_class: bool = True,
+        config: Mapping[str, Any] | None = None,
     ) -> ResidueTokenizer:
         """Check the tokenizer files of one folder or repository, and load them.
 
@@ -169,12 +183,13 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             model_type: of the backbone, whose stock tokenizers may be there; None if only our own may.
             options: of transformers' `from_pretrained`.
             needs_class: the files must name their class; old checkpoints of backbones do not.
+            config: the `config.json` there, if it has been read.
         """
         options = {**options, "revision": revision or "main"}
         hub = {key: options[key] for key in (*HUB_OPTIONS, "revision") if key in options}
         family = None if model_type is None else get_family(model_type)
         classes = () if family is None else family.tokenizer_classes
-        class_name = check_tokenizer_files(place, classes, cls.__name__, **hub)
+        class_name = check_tokenizer_files(place, classes, cls.__name__, config, **hub)
         if class_name is None and needs_class:
             raise OSError(f"no {TOKENIZER_CONFIG}")
         with _reading(place):

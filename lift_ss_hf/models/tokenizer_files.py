@@ -24,7 +24,11 @@ MOST_TOKENS = LARGEST["vocab_size"]
 
 
 def check_tokenizer_files(
-    name: str | os.PathLike, classes: Collection[str], own_class: str, **hub_options: Any
+    name: str | os.PathLike,
+    classes: Collection[str],
+    own_class: str,
+    model: Mapping[str, Any] | None = None,
+    **hub_options: Any,
 ) -> str | None:
     """Check the files of a tokenizer.
 
@@ -32,6 +36,7 @@ def check_tokenizer_files(
         name: Hub id or folder.
         classes: names of the tokenizer classes of transformers that may be used, each also with `Fast`.
         own_class: name of our own class. Its `auto_map` is ignored, since the class is known without it.
+        model: the `config.json` there, if it has been read.
         hub_options: revision, cache_dir, token, ...
 
     Returns:
@@ -46,7 +51,8 @@ def check_tokenizer_files(
     options = missing_is_fine | hub_options
     config = read_json_object(name, TOKENIZER_CONFIG, **options) or {}
     where = f"the {TOKENIZER_CONFIG} of {str(name)!r}"
-    model = read_json_object(name, CONFIG_NAME, **options) or {}
+    if model is None:
+        model = read_json_object(name, CONFIG_NAME, **options) or {}
     found = config.get("tokenizer_class") or model.get("tokenizer_class")
     allowed = sorted({own_class, ANY_FAST, *classes, *(f"{name}Fast" for name in classes)})
     if found != own_class:

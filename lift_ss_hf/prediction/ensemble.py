@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 
 from ..models.artefact import fetch_backbone, read_weights
 from ..models.modeling import SecondaryStructureModel, SecondaryStructureOutput
-from ..models.pretrained import HUB_OPTIONS, as_dtype
+from ..models.pretrained import as_dtype
+from ..models.safety import HUB_OPTIONS
 
 
 def share_weights(backbone: PreTrainedModel) -> PreTrainedModel:

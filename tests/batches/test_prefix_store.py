@@ -15,6 +15,7 @@ from filled_stores import KEYS, ORIGIN, check, fill, parts
 from small_runs import ROOT
 from stopped_at import STOPS, stopped_everywhere, tree
 
+from lift_ss_hf.batches import prefix_store
 from lift_ss_hf.batches.prefix_store import DATA_FILE, INDEX_FILE, PrefixStore, chain_key, to_half
 
 
@@ -137,6 +138,12 @@ def test_a_store_records_its_origin_and_the_size_of_others(tmp_path):
     assert other == (parts(tmp_path)[0].parent, (parts(tmp_path)[0] / DATA_FILE).stat().st_size)
     assert json.loads((other[0] / "origin.json").read_text())["weights"] == "a"
     assert store.num_bytes() == 0
+
+
+def test_other_stores_are_not_sized_to_find_what_killed_writers_left_in_them(tmp_path, monkeypatch):
+    fill(tmp_path, origin={**ORIGIN, "weights": "b"})
+    monkeypatch.setattr(prefix_store, "_num_bytes", lambda store: pytest.fail("it is sized"))
+    fill(tmp_path)
 
 
 def _fill_small_disk(folder):

@@ -7,6 +7,7 @@ from tiny_models import prot_bert_tokenizer, prot_t5_tokenizer, save_tiny_backbo
 from tokenizers import Tokenizer, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from lift_ss_hf.models import safety
 from lift_ss_hf.models.backbones import get_family
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.sequences import RARE_RESIDUES, STANDARD_RESIDUES, clean_sequence
@@ -172,3 +173,36 @@ def test_invalid_calls_are_one_line(call, error, message):
     with pytest.raises(error) as caught:
         call(ResidueTokenizer.from_pretrained("bundled"))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_the_subfolder_is_the_model_s_and_each_configuration_is_read_once(tmp_path, monkeypatch, has_tokenizer):
+    save_tiny_backbone(tmp_path / "backbone", "esm")
+    model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear")
+    model.save_pretrained(tmp_path / "models" / "first")
+    expected = ResidueTokenizer.from_pretrained(tmp_path / "backbone")
+    if has_tokenizer:
+        expected.save_pretrained(tmp_path / "models" / "first")
+    read, original = [], safety.cached_file
+
+    def counted(name, file, **options):
+        read.append((name, file))
+        return original(name, file, **options)
+
+    monkeypatch.setattr(safety, "cached_file", counted)
+    tokenizer = ResidueTokenizer.from_pretrained(tmp_path / "models", subfolder="first")
+    assert tokenizer("MKT")["input_ids"] == expected("MKT")["input_ids"]
+    places = [str(tmp_path / "models"), *([] if has_tokenizer else [str(tmp_path / "backbone")])]
+    assert [name for name, file in read if file == "config.json"] == places
+
+
+def test_model_and_tokenizer_take_the_same_options_of_a_download(tmp_path, monkeypatch):
+    save_tiny_backbone(tmp_path, "esm")
+    given = {"cache_dir": str(tmp_path), "force_download": False, "local_files_only": True, "proxies": {}, "token": "t"}
+    seen, original = [], safety.cached_file
+    monkeypatch.setattr(
+        safety, "cached_file", lambda *args, **options: seen.append(options) or original(*args, **options)
+    )
+    ResidueTokenizer.from_pretrained(tmp_path, **given)
+    assert seen
+    assert all(options.items() >= given.items() for options in seen)

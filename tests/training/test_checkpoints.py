@@ -14,7 +14,7 @@ from small_runs import train, write_data
 from lift_ss_hf.training import checkpoint_files
 from lift_ss_hf.training.arguments import RecipeTrainingArguments
 from lift_ss_hf.training.checkpoint_files import find_damage
-from lift_ss_hf.training.checkpoints import last_checkpoint, starting_checkpoint
+from lift_ss_hf.training.checkpoints import last_checkpoint, remove_old_checkpoints, starting_checkpoint
 from lift_ss_hf.training.recipes import RecipeError
 
 FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "model.safetensors")
@@ -253,3 +253,23 @@ def test_the_tensors_of_a_large_optimizer_are_not_loaded(checkpoint, monkeypatch
     )
     assert find_damage(checkpoint) is None
     assert all(options["mmap"] and options["weights_only"] for options in loaded)
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "kept"),
+    [
+        (1, None, [12]),
+        (1, 12, [12]),
+        (1, 6, [6, 12]),
+        (2, None, [9, 12]),
+        (2, 3, [3, 12]),
+        (3, 3, [3, 9, 12]),
+        (9, 6, [3, 6, 9, 12]),
+    ],
+)
+def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path, limit, best, kept):
+    for number in (3, 6, 9, 12):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+    (tmp_path / "checkpoint-of-mine").mkdir()
+    remove_old_checkpoints(tmp_path, limit, best and f"elsewhere/checkpoint-{best}")
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-of-mine", *(f"checkpoint-{n}" for n in kept)}
