@@ -199,7 +199,7 @@ def test_killed_at_any_file_operation_of_a_save_and_its_rotation_it_resumes_equa
         shutil.copytree(state, out)
         resume_and_compare(data, out, whole, 1)
         assert expected <= names(out), state.name
-        # killed before the last rotation: one more checkpoint is kept, whole, as resuming a finished run removes nothing
+        # killed before the last rotation: one more whole checkpoint, as resuming a finished run removes nothing
         kept = {path.split("/")[0] for path in names(out) - expected}
         assert all(name.startswith("checkpoint-") and find_damage(out / name) is None for name in kept), state.name
         assert number == 4 or not kept
