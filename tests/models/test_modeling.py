@@ -649,7 +649,7 @@ def test_a_backbone_in_half_precision_trains_weights_in_fp32(backbones):
         assert (parameter.grad is not None) == parameter.requires_grad
 
 
-# ---- what transformers' common tests ask of a model (tests/test_modeling_common.py, not in the wheel) --------------
+# ---- what transformers' own tests ask of a model: a few that run everywhere, see test_transformers_common.py -------
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -207,7 +207,6 @@ def test_layers_that_peft_puts_into_frozen_blocks_train(backbones, family, check
         owner = block.get_submodule(parent)
         setattr(owner, child, LowRank(getattr(owner, child)))
     model._hf_peft_config_loaded = True
-    gradients = []
     if checkpointing:
         model.gradient_checkpointing_enable()
         assert model.is_gradient_checkpointing
