@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo in self.server.repos:
             return self.answer(answer, 409)
         self.server.repos[repo] = {"main": [("0" * 40, {})]}
-        if request.get("private"):
+        if request.get("private") or request.get("visibility") == "private":  # of huggingface_hub 2
             self.server.private.add(repo)
         return self.answer(answer)
 

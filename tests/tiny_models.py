@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as unigram
 from transformers import (
@@ -23,6 +24,7 @@ from transformers import (
 from lift_ss_hf.models.sequences import STANDARD_RESIDUES
 
 FAMILIES = ("esm", "t5", "bert")
+TRANSFORMERS_4 = transformers.__version__.startswith("4.")
 ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 
 
@@ -65,7 +67,7 @@ def prot_t5_tokenizer() -> T5TokenizerFast:
 def prot_bert_tokenizer(folder) -> BertTokenizer:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(STANDARD_RESIDUES + "XUBZO")]
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    return BertTokenizer(folder / "vocab.txt", do_lower_case=False)
+    return BertTokenizer(str(folder / "vocab.txt"), do_lower_case=False)
 
 
 def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
@@ -73,7 +75,7 @@ def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
     tiny_backbone(family, **changes).save_pretrained(folder)
     if family == "esm":
         (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS))
-        EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
+        EsmTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     else:
         (prot_t5_tokenizer() if family == "t5" else prot_bert_tokenizer(folder)).save_pretrained(folder)
     return str(folder)

@@ -9,6 +9,7 @@ cannot be imported at that moment: our models import transformers' models, and t
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -16,6 +17,8 @@ import sys
 from collections.abc import Callable, ItemsView, Mapping, Sequence, ValuesView
 from types import ModuleType
 from typing import Any
+
+from ..models.adapters_names import MISSING, give_missing_names
 
 # Not imported from where they are defined, since that would import torch; a test compares them.
 TASK = "protein-secondary-structure"
@@ -54,17 +57,19 @@ def register() -> None:
 
 def register_pipeline() -> None:
     """Make `pipeline("protein-secondary-structure")` work, with the bundled model by default."""
+    import transformers
     from transformers import AutoModelForTokenClassification
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from ..models.backbones import BUNDLED, locate
     from ..models.pipeline import SecondaryStructurePipeline
 
+    model = locate(BUNDLED, "predictor"), "main"
     PIPELINE_REGISTRY.supported_tasks[TASK] = {
         "impl": SecondaryStructurePipeline,
         "pt": (AutoModelForTokenClassification,),
         "tf": (),
-        "default": {"model": {"pt": (locate(BUNDLED, "predictor"), "main")}},
+        "default": {"model": model if transformers.__version__ >= "5" else {"pt": model}},
         "type": "text",
     }
 
@@ -133,6 +138,8 @@ def register_on_use() -> None:
     call_on_import("transformers.models.auto.tokenization_auto", _announce_tokenizer)
     call_on_import("transformers.pipelines", _announce_pipeline)
     call_on_import("lift_ss_hf.models.families", register)
+    for module in MISSING:  # for users who import adapters themselves
+        call_on_import(module, functools.partial(give_missing_names, module))
 
 
 # ---- calling back on an import ------------------------------------------------------------------------------------

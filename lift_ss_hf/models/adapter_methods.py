@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from adapters.composition import parse_composition
-from adapters.configuration import (
+from torch import nn
+from transformers.activations import ACT2FN
+
+from .adapters_library import (
     ConfigUnion,
     DoRAConfig,
+    ForwardContext,
     IA3Config,
     LoRAConfig,
     NoReftConfig,
     ParBnConfig,
     PrefixTuningConfig,
+    PrefixTuningLayer,
     SeqBnConfig,
+    parse_composition,
 )
-from adapters.context import ForwardContext
-from adapters.methods.prefix_tuning import PrefixTuningLayer
-from adapters.methods.prompt_tuning import PromptTuningLayer
-from torch import nn
-from transformers.activations import ACT2FN
 
 ADAPTER_NAME = "secondary_structure"  # in the names of the weights; a change is a change of format
 REDUCTION_FACTOR = 64  # hidden size over bottleneck, LIFT_SS
@@ -301,14 +301,11 @@ def add_adapter(
         # other name, in `adapter_down`, is the one it runs. Drop when adapters registers it once.
         if "adapter_norm_before" in module._modules and "adapter_down" in module._modules:
             module._modules.pop("adapter_norm_before")
-        # The same refusal: every block registers the one pool again, and prompt tuning the token embeddings.
-        for kind, again in ((PrefixTuningLayer, "pool"), (PromptTuningLayer, "base_model_embeddings")):
-            if isinstance(module, kind):
-                object.__setattr__(module, again, module._modules.pop(again))
+        # The same refusal: every block registers the one pool of prefixes again.
+        if isinstance(module, PrefixTuningLayer):
+            object.__setattr__(module, "pool", module._modules.pop("pool"))
         for gate in _gates_of(module):
             gate.__class__ = PaddingFreeGate
-    if hasattr(backbone, "prompt_tuning"):
-        backbone._tied_weights_keys = None  # adapters had declared the second name of the embeddings
 
 
 def _gates_of(module: nn.Module) -> list[nn.Linear]:

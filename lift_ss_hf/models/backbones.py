@@ -15,16 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import adapters
 import torch
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.integrations import deepspeed as transformers_deepspeed
-from transformers.modeling_utils import no_init_weights
 from transformers.utils import CONFIG_NAME
+from transformers.utils import logging as transformers_logging
 
+from .adapted_blocks import put_adapters
 from .rows import Row
 from .safety import (
     building,
@@ -36,6 +37,11 @@ from .safety import (
     pickle_hint,
     read_json_object,
 )
+
+try:
+    from transformers.initialization import no_init_weights
+except ImportError:  # transformers 4.57
+    from transformers.modeling_utils import no_init_weights
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # other implementations need another form of mask
@@ -68,6 +74,9 @@ class BackboneFamily:
         has_quadratic_attention: memory of the stock attention grows with the square of a chain's length.
         feed_forward: class of a block's feed-forward part to the names of its first linear map and its activation, for
             kernels that compute both at once.
+        computed: ends of the names of buffers that follow from the configuration, so that no artefact needs them; where
+            they are depends on the version of transformers.
+        with_adapters: the backbone's classes to those with places for adapters, see `adapted_blocks.py`.
         citation: of the backbones, for model cards.
     """
 
@@ -81,6 +90,8 @@ class BackboneFamily:
     replaced_residues = ""
     has_quadratic_attention = False
     feed_forward: ClassVar[Mapping[type[nn.Module], tuple[str, str]]] = {}
+    computed: tuple[str, ...] = ()
+    with_adapters: ClassVar[Mapping[type, type]] = {}
     citation = ""
 
     # ---- building and loading ----------------------------------------------------------------------------------------
@@ -108,7 +119,9 @@ class BackboneFamily:
         if initialise:
             return self.trim(self.model_class(config, **self.build_options))
         with no_init_weights():
-            return self.trim(self.model_class(config, **self.build_options))
+            backbone = self.model_class(config, **self.build_options)
+        backbone.tie_weights()  # which transformers 5 leaves to the initialisation
+        return self.trim(backbone)
 
     def load(
         self, name: str, dtype: torch.dtype | None = None, config: PretrainedConfig | None = None, **options: Any
@@ -131,12 +144,13 @@ class BackboneFamily:
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         fixed = {"dtype": loading_dtype, "output_loading_info": True, "use_safetensors": True, **self.build_options}
-        fixed |= {"trust_remote_code": False, "config": config}
+        # other sizes are refused below, by name, which transformers 5 only logs
+        fixed |= {"trust_remote_code": False, "config": config, "ignore_mismatched_sizes": True}
         config_class: Any = self.model_class.config_class
         hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
         try:
             check_checkpoint(locate(name), config_class, **hub)
-            with whole_weights():
+            with whole_weights(), quietly():
                 backbone, report = self.model_class.from_pretrained(locate(name), **fixed, **options)
         except (OSError, HFValidationError) as error:
             message = f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}"
@@ -147,6 +161,12 @@ class BackboneFamily:
             raise BackboneError(
                 f"the backbone {str(name)!r} is damaged: {in_one_line(error)}. Download its files again."
             ) from error
+        # transformers 4.57 has names here, transformers 5 names with both sizes
+        if mismatched := sorted(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]):
+            raise BackboneError(
+                f"the backbone {str(name)!r} is damaged: the size of {len(mismatched)} weights is not that of its "
+                f"configuration, the first is {mismatched[0]}. Download its files again."
+            )
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("contact_head"))
         if missing:
             raise BackboneError(
@@ -172,8 +192,16 @@ class BackboneFamily:
         """
 
     def init_adapters(self, backbone: Any) -> None:
-        """Make the backbone ready for adapters, in place."""
-        adapters.init(backbone)
+        """Make the backbone ready for adapters, in place.
+
+        Raises:
+            ValueError: if the family has no blocks with adapters.
+        """
+        if not self.with_adapters:
+            raise ValueError(
+                f"{type(self).__name__} has no blocks with adapters. Set `with_adapters`, or train with adapter=None."
+            )
+        put_adapters(backbone, self.with_adapters)
 
     # ---- structure ---------------------------------------------------------------------------------------------------
 
@@ -188,6 +216,10 @@ class BackboneFamily:
     def blocks(self, backbone: Any) -> nn.ModuleList:
         """Return the transformer blocks, from the bottom."""
         return backbone.encoder.layer
+
+    def attention(self, block: Any) -> nn.Module:
+        """Return the self-attention of a block."""
+        return block.attention.self
 
     def block_end(self, block: Any) -> Any:
         """Return the module at the end of a block in which a bottleneck acts on the block's output alone, or None."""
@@ -214,25 +246,46 @@ class BackboneFamily:
             prefix_length: keys that prefix tuning puts before those of the tokens.
             prefix_shift: count them in the distances between tokens.
         """
-        return (backbone.get_extended_attention_mask(attention_mask, attention_mask.shape[:2]),)
+        dtype = backbone.dtype
+        return ((1 - attention_mask[:, None, None].to(dtype)) * torch.finfo(dtype).min,)  # added to the scores
 
     def run_block(
-        self, block: nn.Module, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+        self,
+        block: nn.Module,
+        hidden: torch.Tensor,
+        inputs: tuple[torch.Tensor, ...],
+        has_prefix: bool,
+        **options: Any,
     ) -> torch.Tensor:
-        """Run one block: (batch, tokens, hidden) to (batch, tokens, hidden)."""
-        output = block(hidden, *inputs)
+        """Run one block: (batch, tokens, hidden) to (batch, tokens, hidden); `options` go to the block."""
+        output = block(hidden, *inputs, **options)
         return output[0] if isinstance(output, tuple) else output
 
     def run_block_with_attention(
-        self, block: nn.Module, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+        self, block: Any, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one block; also return its attention, (batch, heads, tokens, keys).
+        """Run one block with eager attention, the only one that has weights to return.
+
+        Returns:
+            The block's output, (batch, tokens, hidden), and its attention, (batch, heads, tokens, keys).
 
         Raises:
-            ValueError: if the attention in use cannot return it.
+            ValueError: if the block is computed again for its gradients, when attention is not eager any more.
         """
-        hidden, *_, attention = block(hidden, *inputs, output_attentions=True)
-        return hidden, attention
+        attention, kept = self.attention(block), []
+        config = getattr(attention, "config", None)  # stock blocks without one take output_attentions
+        implementation = getattr(config, "_attn_implementation", None)
+        if implementation not in (None, "eager") and block.gradient_checkpointing and block.training:
+            raise ValueError(NEEDS_EAGER.format("gradient checkpointing"))
+        if config is not None:
+            config._attn_implementation = "eager"
+        hook = attention.register_forward_hook(lambda module, args, output: kept.append(output[-1]))
+        try:
+            return self.run_block(block, hidden, inputs, has_prefix, output_attentions=True), kept[0]
+        finally:
+            hook.remove()
+            if config is not None:
+                config._attn_implementation = implementation
 
     def finish(self, backbone: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Turn the last block's output, (batch, tokens, hidden), into the backbone's output."""
@@ -336,6 +389,22 @@ def whole_weights() -> Iterator[None]:
         yield
     finally:
         transformers_deepspeed._hf_deepspeed_config_weak_ref = zero3
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Load or save weights without transformers' bars, which version 5 shows for every shard; downloads keep theirs."""
+    was_quiet, hub_was_quiet = not transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if not hub_was_quiet:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if not was_quiet:
+            transformers_logging.enable_progress_bar()
+        if hub_was_quiet:
+            disable_progress_bars()
 
 
 def fingerprint(backbone: Any) -> str:

@@ -7,12 +7,50 @@ from typing import Any
 
 import torch
 from transformers import BertConfig, BertModel, PretrainedConfig
-from transformers.models.bert.modeling_bert import BertIntermediate, BertSdpaSelfAttention
+from transformers.models.bert import modeling_bert
+from transformers.models.bert.modeling_bert import (
+    BertIntermediate,
+    BertLayer,
+    BertOutput,
+    BertSelfAttention,
+    BertSelfOutput,
+)
 
-from .backbones import NEEDS_EAGER, BackboneFamily
+from .adapted_blocks import AttentionWithAdapters, EncoderWithAdapters, EndWithAdapters, LayerWithAdapters
+from .backbones import BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
 from .rows import Row, project
+
+
+class BertSelfAttentionWithAdapters(AttentionWithAdapters, BertSelfAttention):
+    """Self-attention with adapters."""
+
+    def forward(self, hidden_states, attention_mask=None, *_, **__):
+        """As in `BertSelfAttention`."""
+        qkv = self.project(hidden_states, self.attention_head_size)
+        scale, mask = self.attention_head_size**-0.5, attention_mask
+        return self.attend(hidden_states, *qkv, mask, scale=scale, dropout=self.dropout.p)
+
+
+class BertSelfOutputWithAdapters(EndWithAdapters, BertSelfOutput):
+    """End of the attention half, with a bottleneck after attention."""
+
+    location = "mh_adapter"
+
+
+class BertOutputWithAdapters(EndWithAdapters, BertOutput):
+    """End of the feed-forward half, with a bottleneck after it."""
+
+    location = "output_adapter"
+
+
+class BertLayerWithAdapters(LayerWithAdapters, BertLayer):
+    """A block with LoRA on its feed-forward projections."""
+
+
+class BertModelWithAdapters(EncoderWithAdapters, BertModel):
+    """The encoder, known to the adapters library."""
 
 
 class BertRow(Row):
@@ -35,20 +73,20 @@ class BertFamily(BackboneFamily):
     tokenizer_classes = ("BertTokenizer",)
     replaced_residues = "BJOUZ"  # its authors' advice
     feed_forward = {BertIntermediate: ("dense", "intermediate_act_fn")}  # noqa: RUF012
+    with_adapters = {  # noqa: RUF012
+        BertSelfAttention: BertSelfAttentionWithAdapters,
+        # transformers 4.57 has a class of its own for sdpa
+        getattr(modeling_bert, "BertSdpaSelfAttention", BertSelfAttention): BertSelfAttentionWithAdapters,
+        BertSelfOutput: BertSelfOutputWithAdapters,
+        BertOutput: BertOutputWithAdapters,
+        BertLayer: BertLayerWithAdapters,
+        BertModel: BertModelWithAdapters,
+    }
     citation = "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)"
 
     def max_residues(self, config: PretrainedConfig) -> int | None:
         """Return the number of positions, less `[CLS]` and `[SEP]`."""
         return config.max_position_embeddings - 2
-
-    def run_block_with_attention(
-        self, block: Any, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one block; also return its attention, (batch, heads, tokens, keys)."""
-        if has_prefix and isinstance(block.attention.self, BertSdpaSelfAttention):
-            # adapters 1.3.0 falls back to the stock attention, without the prefix
-            raise ValueError(NEEDS_EAGER.format("prefixes"))
-        return super().run_block_with_attention(block, hidden, inputs, has_prefix)
 
     def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
         """Return BERT's blocks on a row; relative positions are not supported."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
 
@@ -105,9 +105,14 @@ class SecondaryStructureConfig(PretrainedConfig):
     """
 
     model_type = "secondary_structure"
-    backbone_config_class: type[PretrainedConfig] = PretrainedConfig
+    backbone_config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
     has_no_defaults_at_init = False
     keys_to_ignore_at_inference = ["hidden_states", "attentions"]  # noqa: RUF012  of the Trainer, for metrics
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # transformers 5 makes a dataclass of a configuration without an __init__ of its own, and so passes over ours.
+        cls.__init__ = cls.__dict__.get("__init__", SecondaryStructureConfig.__init__)  # type: ignore[method-assign]
+        super().__init_subclass__(**options)
 
     def __init__(
         self,

@@ -1,23 +1,14 @@
-"""ESM backbones: ESM-1b and ESM-2 of every size. `<cls>` residues `<eos>`, norms before each half of a block.
-
-adapters 1.3.0 has no ESM (adapters#589), and its interface for foreign models supports neither prefix tuning nor what
-is built on it (MAM, UniPELT). The classes `...WithAdapters` are the library's own building blocks, put where its BERT
-and T5 have them. Drop them when adapters ships ESM.
-"""
+"""ESM backbones: ESM-1b and ESM-2 of every size. `<cls>` residues `<eos>`, norms before each half of a block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from adapters.methods.bottleneck import BottleneckLayer
-from adapters.methods.lora import LoRALinear
-from adapters.methods.prefix_tuning import PrefixTuningLayer
-from adapters.model_mixin import EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
 from torch import nn
 from transformers import EsmConfig, PretrainedConfig
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.esm import modeling_esm
 from transformers.models.esm.modeling_esm import (
     EsmIntermediate,
     EsmLayer,
@@ -25,14 +16,17 @@ from transformers.models.esm.modeling_esm import (
     EsmOutput,
     EsmSelfAttention,
     EsmSelfOutput,
-    RotaryEmbedding,
-    eager_attention_forward,
+    apply_rotary_pos_emb,
 )
 
-from .backbones import NEEDS_EAGER, BackboneFamily
+from .adapted_blocks import AttentionWithAdapters, EncoderWithAdapters, EndWithAdapters, LayerWithAdapters
+from .backbones import BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
 from .rows import Row, project
+
+# transformers 4.57 has one in each block, transformers 5 one in the model
+RotaryEmbedding = getattr(modeling_esm, "EsmRotaryEmbedding", None) or modeling_esm.RotaryEmbedding
 
 
 class OnePassIntermediate(EsmIntermediate):
@@ -59,100 +53,40 @@ def use_one_pass_gelu(model: Any) -> None:
             module.activation = nn.GELU()
 
 
-class EsmSelfAttentionWithAdapters(EsmSelfAttention):
-    """Self-attention with LoRA on queries, keys and values, and with prefix keys before those of the tokens."""
+class EsmSelfAttentionWithAdapters(AttentionWithAdapters, EsmSelfAttention):
+    """Self-attention with adapters; prefixes have no position, so they are added after the rotation."""
 
-    def init_adapters(self, model_config, adapters_config) -> None:
-        """Wrap the projections and add the layer for prefixes."""
-        for name, key in (("query", "q"), ("key", "k"), ("value", "v")):
-            wrapped = LoRALinear.wrap(getattr(self, name), "selfattn", model_config, adapters_config, attn_key=key)
-            setattr(self, name, wrapped)
-        self.prefix_tuning = PrefixTuningLayer("self_prefix", model_config, adapters_config)
-
-    def forward(self, hidden_states, attention_mask=None, head_mask=None, **kwargs):
-        """As in `EsmSelfAttention`; prefixes have no position, so they are added after the rotation."""
-        shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)
-        query = self.query(hidden_states).view(shape).transpose(1, 2) * self.attention_head_size**-0.5
-        key = self.key(hidden_states).view(shape).transpose(1, 2)
-        value = self.value(hidden_states).view(shape).transpose(1, 2)
+    def forward(self, hidden_states, attention_mask=None, position_embeddings=None, **_):
+        """As in `EsmSelfAttention`."""
+        query, key, value = self.project(hidden_states, self.attention_head_size)
+        query = query * self.attention_head_size**-0.5
         if self.position_embedding_type == "rotary":
-            query, key = self.rotary_embeddings(query, key)
-        key, value, attention_mask = self.prefix_tuning(key, value, hidden_states, attention_mask)
-        implementation = self.config._attn_implementation
-        attend = eager_attention_forward if implementation == "eager" else ALL_ATTENTION_FUNCTIONS[implementation]
-        output, weights = attend(
-            self,
-            query.to(value.dtype),
-            key.to(value.dtype),
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-            head_mask=head_mask,
-        )
-        return output.reshape(*hidden_states.shape[:-1], -1), weights
+            if position_embeddings is None:  # transformers 4.57
+                query, key = self.rotary_embeddings(query, key)
+            else:
+                query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        mask = attention_mask
+        return self.attend(hidden_states, query, key, value, mask, scale=self.scaling, dropout=self.dropout)
 
 
-class _EsmResidualOutput(BottleneckLayer):
-    """The end of a half block: projection, adapter, residual."""
-
-    location = ""
-
-    def init_adapters(self, model_config, adapters_config) -> None:
-        self.location_key = self.location
-        super().init_adapters(model_config, adapters_config)
-
-    def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.dropout(self.dense(hidden_states))
-        # ESM norms before each half, as T5 does, so no norm belongs to the adapter
-        return self.bottleneck_layer_forward(hidden_states, input_tensor, None)
-
-
-class EsmSelfOutputWithAdapters(_EsmResidualOutput, EsmSelfOutput):
+class EsmSelfOutputWithAdapters(EndWithAdapters, EsmSelfOutput):
     """End of the attention half, with a bottleneck after attention."""
 
     location = "mh_adapter"
 
 
-class EsmOutputWithAdapters(_EsmResidualOutput, EsmOutput):
+class EsmOutputWithAdapters(EndWithAdapters, EsmOutput):
     """End of the feed-forward half, with a bottleneck after it."""
 
     location = "output_adapter"
 
 
-class EsmLayerWithAdapters(EsmLayer):
+class EsmLayerWithAdapters(LayerWithAdapters, EsmLayer):
     """A block with LoRA on its feed-forward projections."""
 
-    def init_adapters(self, model_config, adapters_config) -> None:
-        """Wrap both projections."""
-        for owner, location in ((self.intermediate, "intermediate"), (self.output, "output")):
-            owner.dense = LoRALinear.wrap(owner.dense, location, model_config, adapters_config)
 
-
-class EsmModelWithAdapters(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin, EsmModel):
+class EsmModelWithAdapters(EncoderWithAdapters, EsmModel):
     """The encoder, known to the adapters library."""
-
-    support_prompt_tuning = False
-
-    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
-        """Yield number and module of each block."""
-        yield from enumerate(self.encoder.layer)
-
-
-_WITH_ADAPTERS = {
-    EsmSelfAttention: EsmSelfAttentionWithAdapters,
-    EsmSelfOutput: EsmSelfOutputWithAdapters,
-    EsmOutput: EsmOutputWithAdapters,
-    EsmLayer: EsmLayerWithAdapters,
-    EsmModel: EsmModelWithAdapters,
-}
-
-
-def init_esm_adapters(model: Any) -> None:
-    """Give an ESM encoder, in place, the methods and modules that adapters need. Weights and their names stay."""
-    for module in model.modules():
-        module.__class__ = _WITH_ADAPTERS.get(type(module), type(module))
-    model.init_adapters(model.config, None)
 
 
 class EsmRow(Row):
@@ -160,7 +94,7 @@ class EsmRow(Row):
 
     def __init__(self, backbone: Any, lengths: Sequence[int]):
         super().__init__(backbone, lengths)
-        rotary = backbone.encoder.layer[0].attention.self.rotary_embeddings
+        rotary = rotary_embeddings(backbone)
         self.tables = None if rotary is None else rotary_tables(rotary.inv_freq, self.lengths)
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -172,6 +106,12 @@ class EsmRow(Row):
             rotate_(qkv[:, :2], self.tables)
         hidden = block.attention.output(self.attend(qkv), hidden)
         return block.output(block.intermediate(block.LayerNorm(hidden)), hidden)
+
+
+def rotary_embeddings(backbone: Any) -> Any:
+    """Return the module with the frequencies of rotary positions; None for learned positions."""
+    in_model = getattr(backbone, "rotary_embeddings", None)  # transformers 5
+    return in_model or getattr(backbone.encoder.layer[0].attention.self, "rotary_embeddings", None)
 
 
 def rotary_tables(frequencies: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -206,6 +146,14 @@ class EsmFamily(BackboneFamily):
     block_class = "EsmLayer"
     tokenizer_classes = ("EsmTokenizer",)
     feed_forward = {OnePassIntermediate: ("dense", "activation")}  # noqa: RUF012
+    computed = ("rotary_embeddings.inv_freq",)
+    with_adapters = {  # noqa: RUF012
+        EsmSelfAttention: EsmSelfAttentionWithAdapters,
+        EsmSelfOutput: EsmSelfOutputWithAdapters,
+        EsmOutput: EsmOutputWithAdapters,
+        EsmLayer: EsmLayerWithAdapters,
+        EsmModel: EsmModelWithAdapters,
+    }
     citation = "Lin et al. 2023, Science 379:1123 (ESM-2); Rives et al. 2021, PNAS 118:e2016239118 (ESM-1b)"
 
     def check(self, config: PretrainedConfig) -> None:
@@ -233,10 +181,6 @@ class EsmFamily(BackboneFamily):
                 module.inv_freq = 1.0 / 10000**exponents
                 module._seq_len_cached = None  # the tables of cosines and sines follow
 
-    def init_adapters(self, backbone: Any) -> None:
-        """Make the backbone ready for adapters, in place."""
-        init_esm_adapters(backbone)
-
     def max_residues(self, config: PretrainedConfig) -> int | None:
         """Return 1022 for ESM-1b: 1026 positions less two for padding, `<cls>` and `<eos>`; no limit if rotary."""
         if config.position_embedding_type == "rotary":
@@ -261,21 +205,29 @@ class EsmFamily(BackboneFamily):
         attention_mask = attention_mask.where(attention_mask.any(1, keepdim=True), 1)
         return backbone.embeddings(input_ids=input_ids, attention_mask=attention_mask)
 
-    def run_block_with_attention(
-        self, block: Any, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one block with eager attention, the only one that has weights to return."""
-        attention, kept = block.attention.self, []
-        implementation = attention.config._attn_implementation
-        if implementation != "eager" and block.gradient_checkpointing and block.training:
-            raise ValueError(NEEDS_EAGER.format("gradient checkpointing"))  # when a block is computed again
-        attention.config._attn_implementation = "eager"
-        hook = attention.register_forward_hook(lambda module, args, output: kept.append(output[1]))
-        try:
-            return self.run_block(block, hidden, inputs, has_prefix), kept[0]
-        finally:
-            hook.remove()
-            attention.config._attn_implementation = implementation
+    def attention_inputs(
+        self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int, prefix_shift: bool = False
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the mask, and on transformers 5 cosines and sines of the positions, in fp32."""
+        (mask,) = super().attention_inputs(backbone, attention_mask, prefix_length, prefix_shift)
+        if getattr(backbone, "rotary_embeddings", None) is None:
+            return (mask,)
+        positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
+        return mask, *backbone.rotary_embeddings(mask.float(), positions)
+
+    def run_block(
+        self,
+        block: nn.Module,
+        hidden: torch.Tensor,
+        inputs: tuple[torch.Tensor, ...],
+        has_prefix: bool,
+        **options: Any,
+    ) -> torch.Tensor:
+        """Run one block: (batch, tokens, hidden) to (batch, tokens, hidden)."""
+        mask, *rotation = inputs
+        if rotation:
+            options["position_embeddings"] = rotation
+        return super().run_block(block, hidden, (mask,), has_prefix, **options)
 
     def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
         """Return ESM's blocks on a row; relative positions are not supported."""

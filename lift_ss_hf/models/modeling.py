@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from adapters.context import AdapterSetup, ForwardContext
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -43,6 +42,7 @@ from .adapter_methods import (
     merge_adapter,
     prefix_length,
 )
+from .adapters_library import AdapterSetup, ForwardContext
 from .configuration import BALANCES, SecondaryStructureConfig
 from .heads import StateHead, make_block_mixer
 from .losses import margins, residue_loss, state_weights
@@ -113,7 +113,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
     def __init__(self, config: SecondaryStructureConfig, backbone: PreTrainedModel | None = None):
         config.check()  # it may have been changed since it was made
-        if config.pruned_heads:
+        if getattr(config, "pruned_heads", None):
             raise ValueError(PRUNING)
         super().__init__(config)
         self._no_split_modules = [self.family.block_class]

@@ -315,6 +315,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
     def _load_artefact(self, weights: Mapping[str, torch.Tensor], name: str | os.PathLike) -> None:
         """Load saved weights; all must be there."""
         names = self._artefact_names(self.config.includes_backbone)
+        weights = {key: tensor for key, tensor in weights.items() if not key.endswith(self.family.computed)}
         problem = f"the weights in {name} do not fit its configuration: "
         pairs = ((names, weights, "file lacks"), (weights, names, "configuration does not know"))
         for expected_names, found_names, subject in pairs:
@@ -331,7 +332,8 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
 
     def _artefact_names(self, includes_backbone: bool) -> set[str]:
         """Return the names of the weights in a saved artefact: those that are trained, or all, each once."""
-        return set(self.state_dict()) - (self.second_names if includes_backbone else self.frozen_names)
+        names = set(self.state_dict()) - (self.second_names if includes_backbone else self.frozen_names)
+        return {name for name in names if not name.endswith(self.family.computed)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights. The backbone's frozen ones may be missing, as they are in checkpoints of the Trainer."""

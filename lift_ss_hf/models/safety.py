@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import safe_open
 from transformers import PretrainedConfig
 from transformers.utils import (
@@ -33,7 +33,20 @@ from transformers.utils.hub import extract_commit_hash
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Would make transformers fetch kernels (code), read a file by its path, or put other layers in.
-STEERING = ("_attn_implementation", "_attn_implementation_internal", "attn_implementation", "transformers_weights")
+STEERING = (
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+    "attn_implementation",
+    "experts_implementation",
+    "transformers_weights",
+)
+# What transformers and adapters raise for values that they do not check; the last from transformers 5 on.
+BUILD_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
+    StrictDataclassError,
+)
 REFUSED = ("quantization_config",)
 # Far above any real encoder, and low enough to refuse impossible sizes before memory is allocated.
 LARGEST = {
@@ -116,7 +129,7 @@ def _children(value: Any) -> list[Any]:
 
 def in_one_line(error: BaseException) -> str:
     """Return a library's error message, cut to one line."""
-    if isinstance(error, HFValidationError):
+    if isinstance(error, HFValidationError) or str(error).startswith("Repo id must be"):
         return "no such folder, and not a Hub id either."
     if isinstance(error, KeyError):
         return f"no {error}"
@@ -253,7 +266,7 @@ def building(where: str | os.PathLike) -> Iterator[None]:
         if len(str(error).splitlines()) > 1:
             raise ValueError(f"{in_one_line(error)} (in the configuration of {where})") from error
         raise
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+    except BUILD_ERRORS as error:
         raise ValueError(
             f"the configuration of {where} does not describe a model that can be built: {in_one_line(error)}. "
             "Download or write it again."

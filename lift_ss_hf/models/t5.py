@@ -2,19 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import T5Config, T5EncoderModel
-from transformers.models.t5.modeling_t5 import T5DenseActDense
+from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5LayerFF, T5LayerSelfAttention
 
+from .adapted_blocks import AttentionWithAdapters, EncoderWithAdapters, EndWithAdapters
+from .adapters_library import LoRALinear
 from .backbones import BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
 from .rows import Row, project
+
+
+def bias_by_distance(attention: Any, distances: torch.Tensor) -> torch.Tensor:
+    """Return the bias of the scores of keys at these distances from their query.
+
+    Args:
+        attention: the attention of block 0, which has the biases of all blocks.
+        distances: (...) int64 [residues].
+
+    Returns:
+        (heads, ...)
+    """
+    buckets = attention._relative_position_bucket(
+        distances,
+        bidirectional=True,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    return attention.relative_attention_bias(buckets).movedim(-1, 0)
+
+
+class T5AttentionWithAdapters(AttentionWithAdapters, T5Attention):
+    """Self-attention with adapters and a bias by distance."""
+
+    projections = ("q", "k", "v")
+    prefix_location = "encoder_prefix"
+
+    def forward(self, hidden_states, mask=None, *_, position_bias=None, **__):
+        """As in `T5Attention`; a given bias holds the mask."""
+        if position_bias is None:  # of block 0, in the stock forward
+            here = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+            position_bias = bias_by_distance(self, here - here[:, None])[None].to(hidden_states.dtype)
+            if mask is not None and mask.dtype == torch.bool:
+                mask = torch.zeros_like(mask, dtype=position_bias.dtype).masked_fill(~mask, -torch.inf)
+            position_bias = position_bias if mask is None else position_bias + mask
+        qkv = self.project(hidden_states, self.key_value_proj_dim)
+        attended, weights = self.attend(hidden_states, *qkv, position_bias, scale=1.0, dropout=self.dropout)
+        return self.o(attended), position_bias, weights
+
+
+class T5SelfAttentionHalfWithAdapters(EndWithAdapters, T5LayerSelfAttention):
+    """The attention half, with a bottleneck after attention."""
+
+    location = "mh_adapter"
+
+    def forward(self, hidden_states, attention_mask=None, position_bias=None, **_):
+        """As in `T5LayerSelfAttention`."""
+        attended = self.SelfAttention(self.layer_norm(hidden_states), attention_mask, position_bias=position_bias)
+        return self.bottleneck_layer_forward(self.dropout(attended[0]), hidden_states, None), *attended[1:]
+
+
+class T5FeedForwardHalfWithAdapters(EndWithAdapters, T5LayerFF):
+    """The feed-forward half, with LoRA on its projections and a bottleneck after it."""
+
+    location = "output_adapter"
+
+    def init_adapters(self, model_config, adapters_config) -> None:
+        """Wrap the projections and make room for a bottleneck."""
+        super().init_adapters(model_config, adapters_config)
+        part = self.DenseReluDense
+        for name, location in (("wi_1" if hasattr(part, "wi_1") else "wi", "intermediate"), ("wo", "output")):
+            setattr(part, name, LoRALinear.wrap(getattr(part, name), location, model_config, adapters_config))
+
+    def forward(self, hidden_states):
+        """As in `T5LayerFF`."""
+        output = self.dropout(self.DenseReluDense(self.layer_norm(hidden_states)))
+        return self.bottleneck_layer_forward(output, hidden_states, None)
+
+
+class T5EncoderWithAdapters(EncoderWithAdapters, T5EncoderModel):
+    """The encoder, known to the adapters library."""
+
+    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """Yield number and module of each block."""
+        yield from enumerate(self.encoder.block)
 
 
 class T5Row(Row):
@@ -24,10 +101,9 @@ class T5Row(Row):
         super().__init__(backbone, lengths)
         self.longest = max(self.lengths)
         attention = backbone.encoder.block[0].layer[0].SelfAttention
-        here = torch.tensor([self.longest - 1], device=attention.relative_attention_bias.weight.device)
-        table = attention.compute_bias(1, 2 * self.longest - 1, cache_position=here)  # of one residue to all others
-        # (heads, distances), from longest - 1 down to 1 - longest; contiguous, or the kernel copies every bias
-        self.table = table[0, :, 0].flip(-1).contiguous()
+        device = attention.relative_attention_bias.weight.device
+        distances = torch.arange(self.longest - 1, -self.longest, -1, device=device)
+        self.table = bias_by_distance(attention, distances).contiguous()  # or the kernel copies every bias
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Run one block, as `T5Block` does on a batch."""
@@ -74,6 +150,12 @@ class T5Family(BackboneFamily):
     replaced_residues = "BJOUZ"  # LIFT_SS
     has_quadratic_attention = True
     feed_forward = {T5DenseActDense: ("wi", "act")}  # noqa: RUF012
+    with_adapters = {  # noqa: RUF012
+        T5Attention: T5AttentionWithAdapters,
+        T5LayerSelfAttention: T5SelfAttentionHalfWithAdapters,
+        T5LayerFF: T5FeedForwardHalfWithAdapters,
+        T5EncoderModel: T5EncoderWithAdapters,
+    }
     citation = "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)"
 
     def embeddings(self, backbone: Any) -> nn.Module:
@@ -83,6 +165,10 @@ class T5Family(BackboneFamily):
     def blocks(self, backbone: Any) -> nn.ModuleList:
         """Return the transformer blocks, from the bottom."""
         return backbone.encoder.block
+
+    def attention(self, block: Any) -> nn.Module:
+        """Return the self-attention of a block."""
+        return block.layer[0].SelfAttention
 
     def block_end(self, block: Any) -> Any:
         """Return the feed-forward half."""
@@ -101,33 +187,31 @@ class T5Family(BackboneFamily):
     def attention_inputs(
         self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int, prefix_shift: bool = False
     ) -> tuple[torch.Tensor, ...]:
-        """Return the mask, the position bias with the mask added, and the same with room for prefix keys.
+        """Return the position bias with the mask added, for blocks without a prefix and for those with one.
 
         The bias belongs to the distance between residues, so prefix keys get none, unless `prefix_shift` counts them as
         tokens before the chain. adapters 1.3.0 by itself does, and has no bias at all above a block that was left out.
         """
-        mask = backbone.get_extended_attention_mask(attention_mask, attention_mask.shape[:2])
-        length = attention_mask.shape[-1]
-        compute_bias = backbone.encoder.block[0].layer[0].SelfAttention.compute_bias
-        bias = compute_bias(length, length) + mask
-        if prefix_shift:
-            return mask, bias, compute_bias(length, prefix_length + length) + F.pad(mask, (prefix_length, 0))
-        return mask, bias, F.pad(bias, (prefix_length, 0)) if prefix_length else bias
+        (mask,) = super().attention_inputs(backbone, attention_mask, prefix_length)
+        attention = backbone.encoder.block[0].layer[0].SelfAttention
+        here = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+        bias = bias_by_distance(attention, here - here[:, None]) + mask
+        if not prefix_shift:
+            return bias, bias
+        keys = torch.arange(prefix_length + len(here), device=attention_mask.device)
+        return bias, bias_by_distance(attention, keys - here[:, None]) + F.pad(mask, (prefix_length, 0))
 
     def run_block(
-        self, block: nn.Module, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+        self,
+        block: nn.Module,
+        hidden: torch.Tensor,
+        inputs: tuple[torch.Tensor, ...],
+        has_prefix: bool,
+        **options: Any,
     ) -> torch.Tensor:
         """Run one block: (batch, tokens, hidden) to (batch, tokens, hidden)."""
-        mask, bias, prefixed_bias = inputs
-        return block(hidden, mask, prefixed_bias if has_prefix else bias)[0]
-
-    def run_block_with_attention(
-        self, block: nn.Module, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one block; also return its attention, (batch, heads, tokens, keys)."""
-        mask, bias, prefixed_bias = inputs
-        hidden, *_, attention = block(hidden, mask, prefixed_bias if has_prefix else bias, output_attentions=True)
-        return hidden, attention
+        bias, prefixed_bias = inputs
+        return block(hidden, None, prefixed_bias if has_prefix else bias, **options)[0]
 
     def finish(self, backbone: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Turn the last block's output, (batch, tokens, hidden), into the backbone's output."""
@@ -150,6 +234,10 @@ class T5ForSecondaryStructure(SecondaryStructureModel):
     """Predict secondary structure over the encoder of ProtT5 or Ankh."""
 
     family = T5Family()
-    _supports_sdpa = False
+    _supports_sdpa = T5EncoderModel._supports_sdpa  # from transformers 5 on
     config_class = T5SecondaryStructureConfig  # type: ignore[assignment]
-    _tied_weights_keys = ["backbone.encoder.embed_tokens.weight"]  # type: ignore[assignment]  # noqa: RUF012
+    _tied_weights_keys: Any = (
+        {"backbone.encoder.embed_tokens.weight": "backbone.shared.weight"}
+        if isinstance(T5EncoderModel._tied_weights_keys, dict)  # from transformers 5 on
+        else ["backbone.encoder.embed_tokens.weight"]
+    )

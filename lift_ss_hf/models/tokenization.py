@@ -247,8 +247,15 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
 
     # ---- as every tokenizer of transformers: all ways in lead here -----------------------------------------------
 
-    def _batch_encode_plus(self, batch_text_or_text_pairs: Any, *args: Any, **kwargs: Any) -> Any:
-        return super()._batch_encode_plus(self._cleaned(batch_text_or_text_pairs), *args, **kwargs)
+    if hasattr(PreTrainedTokenizerFast, "_batch_encode_plus"):  # transformers 4.57
+
+        def _batch_encode_plus(self, batch_text_or_text_pairs: Any, *args: Any, **kwargs: Any) -> Any:
+            return super()._batch_encode_plus(self._cleaned(batch_text_or_text_pairs), *args, **kwargs)
+    else:
+
+        def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:
+            text = text if text_pair is None else (text, text_pair)
+            return super()._encode_plus(self._cleaned(text), None, *args, **kwargs)
 
     def _cleaned(self, text: Any) -> Any:
         """Clean a sequence, or a list of them (or of residues, with `is_split_into_words`)."""

@@ -20,6 +20,7 @@ UNREAD_FILES = ("added_tokens_file", "chat_template_file", "special_tokens_map_f
 SPECIAL_TOKENS = re.compile(r"(bos|cls|eos|mask|pad|sep|unk)_token")
 STRINGS = ("padding_side", "tokenizer_class", "truncation_side")
 ANY_FAST = "PreTrainedTokenizerFast"  # reads tokenizer.json, whatever class wrote it
+ANY_FAST_5 = "TokenizersBackend"  # its name from transformers 5 on
 MOST_TOKENS = LARGEST["vocab_size"]
 
 
@@ -54,7 +55,7 @@ def check_tokenizer_files(
     if model is None:
         model = read_json_object(name, CONFIG_NAME, **options) or {}
     found = config.get("tokenizer_class") or model.get("tokenizer_class")
-    allowed = sorted({own_class, ANY_FAST, *classes, *(f"{name}Fast" for name in classes)})
+    allowed = sorted({own_class, ANY_FAST, ANY_FAST_5, *classes, *(f"{name}Fast" for name in classes)})
     if found != own_class:
         _check_auto_map(config, where)
         _check_auto_map(model, f"the config.json of {str(name)!r}")
@@ -73,6 +74,8 @@ def check_tokenizer_files(
 
 def tokenizer_class(name: str) -> Any:
     """Return a class of transformers, the fast one if there are two."""
+    if name == ANY_FAST_5:
+        name = ANY_FAST
     slow = name.removesuffix("Fast")
     return getattr(transformers, f"{slow}Fast", None) or getattr(transformers, slow)
 

@@ -1,4 +1,7 @@
-"""What a launcher says about a run: its precision, its devices and DeepSpeed; the same for every training recipe."""
+"""What a launcher says about a run: its precision, its devices and DeepSpeed; the same for every training recipe.
+
+Arguments that only one version of transformers has are here too.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,11 @@ class LaunchedArguments(TrainingArguments):
     fp16: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "use fp16 mixed precision; unset: as the launcher says"}
     )
+    # transformers 5 has neither of these
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "replace what another run left in output_dir"})
+    warmup_ratio: float = field(
+        default=0.0, metadata={"help": "raise the learning rate over this part of the steps [fraction]"}
+    )
     # What the last instance left in the launcher's variable, and what was there before.
     _precision_left: ClassVar[tuple[str, str] | None] = None
 
@@ -41,8 +49,10 @@ class LaunchedArguments(TrainingArguments):
                 raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
             _warn_of_abandoned_builds()
+        if self.warmup_ratio and not hasattr(TrainingArguments, "warmup_ratio"):
+            self.warmup_steps = self.warmup_ratio  # of transformers 5: below 1 it is a part of the steps
         super().__post_init__()
-        LaunchedArguments._precision_left = os.environ[LAUNCHER_PRECISION], launched
+        LaunchedArguments._precision_left = os.environ.get(LAUNCHER_PRECISION, "no"), launched
 
     def _set_precision(self) -> str:
         """Take the launcher's precision where the recipe sets none, and return the launcher's.

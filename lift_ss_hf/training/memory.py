@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from adapters.methods import modeling as adapter_modules
-from adapters.methods.lora import IA3, LoRA
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..models.adapters_library import IA3, LoRA, bottleneck_maths
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
 from .arguments import ModelArguments, RecipeTrainingArguments
@@ -131,15 +130,15 @@ def fake_weights() -> Iterator[None]:
     Its `kronecker_product` computes the shape of the result with tensors, and its LoRA and IA3 are moved to the device
     that they are on, which torch refuses for a process's first fake parameter. Drop either when it does neither.
     """
-    product = adapter_modules.kronecker_product
-    adapter_modules.kronecker_product = _kronecker_product
+    product = bottleneck_maths.kronecker_product
+    bottleneck_maths.kronecker_product = _kronecker_product
     for module in (LoRA, IA3):
         module.to = lambda self, *_: self
     try:
         with FakeTensorMode():
             yield
     finally:
-        adapter_modules.kronecker_product = product
+        bottleneck_maths.kronecker_product = product
         for module in (LoRA, IA3):
             del module.to
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
@@ -80,7 +81,7 @@ def parse_settings(
         if action.type is string_to_bool:  # `--bf16` alone means true, although its default is unset
             action.nargs, action.const = "?", True
         # transformers 4.57 has "10% slower" in a help text, which argparse formats. Drop when it is escaped there.
-        action.help = action.help and re.sub(r"%(?!%|\(default\)s)", "%%", action.help)
+        action.help = action.help and re.sub(r"(?<!%)%(?!%|\(default\)s)", "%%", action.help)
     known = _known_names(parser)
     for key in settings:
         if key not in known:
@@ -123,7 +124,21 @@ def _known_names(parser: HfArgumentParser) -> list[str]:
     return sorted({action.dest for action in parser._actions} - {"help"})
 
 
+# Arguments of transformers 4.57 that transformers 5 no longer has, and what to do instead.
+REMOVED = {
+    "group_by_length": "Leave it out: chains of similar length are batched together (--batching).",
+    "logging_dir": "Set the environment variable TENSORBOARD_LOGGING_DIR.",
+    "no_cuda": "Write use_cpu.",
+    "push_to_hub_model_id": "Write hub_model_id.",
+    "push_to_hub_organization": "Write hub_model_id, with the organization before a slash.",
+    "push_to_hub_token": "Write hub_token.",
+    "save_safetensors": "Leave it out: weights are always saved as safetensors.",
+}
+
+
 def _unknown(name: str, known: Sequence[str]) -> str:
+    if name in REMOVED:
+        return f"transformers {transformers.__version__} has no argument {name!r} any more. {REMOVED[name]}"
     close = difflib.get_close_matches(name, known, n=1)
     return f"unknown argument {name!r}." + (f" Did you mean {close[0]!r}?" if close else " See --help for all of them.")
 

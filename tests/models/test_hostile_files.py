@@ -95,6 +95,8 @@ def predict(folder):
 )
 def test_a_mutated_file_loads_or_is_refused_in_one_line(saved, tmp_path, part, file, load):
     shutil.copytree(saved / part, tmp_path / part)
+    if not (tmp_path / part / file).exists():
+        pytest.skip(f"this version of transformers writes no {file}")
     original = json.loads((tmp_path / part / file).read_text())
 
     @FUZZ

@@ -441,10 +441,6 @@ def test_attentions_are_those_of_transformers(backbones, family, adapter, implem
     model = new_model(backbones[family], adapter=adapter, top_blocks=adapter and 2, attn_implementation=implementation)
     batch = batch_of_chains(family, [9, 5])
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    if (family, adapter, implementation) == ("bert", "prefix_tuning", "sdpa"):
-        with pytest.raises(ValueError, match=r"output_attentions with prefixes needs eager attention\. Load the model"):
-            model(**inputs, output_attentions=True)
-        return
     with torch.no_grad():
         output = model(**inputs, output_attentions=True)
         torch.testing.assert_close(output.logits, model(**inputs).logits, atol=1e-5, rtol=1e-5)
@@ -559,6 +555,8 @@ def test_heads_are_not_pruned(backbones, family):
 @pytest.mark.parametrize("family", ["esm", "bert"])  # T5EncoderModel of transformers 4.57 cannot be pruned
 def test_a_pruned_backbone_is_a_backbone(family, tmp_path):
     backbone = tiny_backbone(family)
+    if not hasattr(backbone, "prune_heads"):
+        pytest.skip("transformers 5 prunes no heads")
     backbone.prune_heads({0: [1, 2]})
     backbone.save_pretrained(tmp_path / "backbone")
     model, batch = new_model(tmp_path / "backbone", perturb=True), batch_of_chains(family, [9, 5])
@@ -630,7 +628,7 @@ def test_half_precision_agrees_with_fp32(backbones, family):
 def test_a_cast_keeps_the_rotary_frequencies(backbones):
     model = new_model(backbones["esm"])
     frequencies = {n: b.clone() for n, b in model.named_buffers() if "inv_freq" in n}
-    assert len(frequencies) == 4
+    assert frequencies
     for cast in (model.bfloat16, model.half, lambda: model.to(torch.bfloat16)):
         cast()
         for name, buffer in model.named_buffers():

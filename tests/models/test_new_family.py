@@ -12,9 +12,16 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers.models.roberta import modeling_roberta
 
 from lift_ss_hf import ResidueTokenizer, SecondaryStructureModel, register_family
 from lift_ss_hf.models import families
+from lift_ss_hf.models.adapted_blocks import (
+    AttentionWithAdapters,
+    EncoderWithAdapters,
+    EndWithAdapters,
+    LayerWithAdapters,
+)
 from lift_ss_hf.models.backbones import BackboneFamily
 from lift_ss_hf.models.bert import BertRow
 from lift_ss_hf.models.configuration import SecondaryStructureConfig
@@ -25,12 +32,46 @@ from lift_ss_hf.prediction.predictor import Predictor
 # ---- all that a new family needs -----------------------------------------------------------------------------------
 
 
+class RobertaSelfAttentionWithAdapters(AttentionWithAdapters, modeling_roberta.RobertaSelfAttention):
+    def forward(self, hidden_states, attention_mask=None, *_, **__):
+        qkv = self.project(hidden_states, self.attention_head_size)
+        scale = self.attention_head_size**-0.5
+        return self.attend(hidden_states, *qkv, attention_mask, scale=scale, dropout=self.dropout.p)
+
+
+class RobertaSelfOutputWithAdapters(EndWithAdapters, modeling_roberta.RobertaSelfOutput):
+    location = "mh_adapter"
+
+
+class RobertaOutputWithAdapters(EndWithAdapters, modeling_roberta.RobertaOutput):
+    location = "output_adapter"
+
+
+class RobertaLayerWithAdapters(LayerWithAdapters, modeling_roberta.RobertaLayer):
+    pass
+
+
+class RobertaModelWithAdapters(EncoderWithAdapters, RobertaModel):
+    pass
+
+
 class RobertaFamily(BackboneFamily):
     """RoBERTa: `<s>` residues `</s>`, learned positions that begin after the padding token's number."""
 
     model_type = "roberta"
     model_class = RobertaModel
     block_class = "RobertaLayer"
+    with_adapters = {  # noqa: RUF012
+        getattr(modeling_roberta, name, modeling_roberta.RobertaSelfAttention): classes
+        for name, classes in {
+            "RobertaSelfAttention": RobertaSelfAttentionWithAdapters,
+            "RobertaSdpaSelfAttention": RobertaSelfAttentionWithAdapters,  # transformers 4.57
+            "RobertaSelfOutput": RobertaSelfOutputWithAdapters,
+            "RobertaOutput": RobertaOutputWithAdapters,
+            "RobertaLayer": RobertaLayerWithAdapters,
+            "RobertaModel": RobertaModelWithAdapters,
+        }.items()
+    }
 
     def max_residues(self, config: RobertaConfig) -> int | None:
         """Return the number of positions, less those up to padding's number and the special tokens."""

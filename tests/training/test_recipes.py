@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 from small_runs import write_data
-from tiny_models import save_tiny_backbone
+from tiny_models import TRANSFORMERS_4, save_tiny_backbone
 from transformers import TrainingArguments
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.training.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import model_options, run_training
 from lift_ss_hf.training.pretraining import EncoderArguments, SequenceArguments
-from lift_ss_hf.training.recipes import RecipeError, parse_recipe, parse_settings
+from lift_ss_hf.training.recipes import REMOVED, RecipeError, parse_recipe, parse_settings
 from lift_ss_hf.training.sweeps import read_points
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -159,6 +159,19 @@ def test_greater_is_better_unless_the_metric_is_a_loss(tmp_path):
     for metric, greater in ((None, True), ("q3", True), ("loss", False)):
         training = RecipeTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric)
         assert training.greater_is_better == greater
+
+
+def test_a_warm_up_is_a_part_of_the_steps_in_every_version_of_transformers(tmp_path):
+    training = RecipeTrainingArguments(output_dir=str(tmp_path), warmup_ratio=0.25)
+    assert training.get_warmup_steps(40) == 10
+
+
+@pytest.mark.skipif(TRANSFORMERS_4, reason="transformers 4.57 has them")
+def test_arguments_that_transformers_5_removed_say_what_to_write(tmp_path):
+    for name, instead in REMOVED.items():
+        with pytest.raises(RecipeError) as error:
+            parse(tmp_path, f"--{name}", "x")
+        assert f"has no argument {name!r} any more. {instead}" in str(error.value)
 
 
 def test_the_other_recipes_parse_too():
