@@ -1,6 +1,9 @@
 # Each target sets itself up: `make test` on a fresh machine with Python 3.11 is enough.
 PYTHON ?= python3.11
-VENV   ?= .venv
+# Version of transformers: 4.57, or 5 in an environment of its own
+STACK  ?= 4.57
+VENV   ?= .venv$(if $(filter 5,$(STACK)),-5)
+PINS    = constraints-$(STACK).txt
 BIN     = $(VENV)/bin
 # One stamp per set of extras, renewed when the requirements change.
 STAMP   = $(VENV)/.installed
@@ -10,12 +13,13 @@ STAMP   = $(VENV)/.installed
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-# torch goes first and alone: constraints.txt says why.
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+# torch goes first and alone: the constraints say why; adapters goes last and without its own: CONTRIBUTING.md says why.
+$(STAMP): setup.cfg pyproject.toml $(PINS)
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. Install Python 3.11, or name another: make PYTHON=python3 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[structures,prot-t5,test,quality]"
+	$(BIN)/pip install --quiet --constraint $(PINS) torch
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[structures,prot-t5,test,quality]"
+	$(BIN)/pip install --quiet --constraint $(PINS) --no-deps adapters
 	touch $@
 
 demo: $(STAMP)  ## train on the bundled sample with the bundled backbone, offline, and print the scores

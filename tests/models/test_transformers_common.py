@@ -2,7 +2,7 @@
 
 The tests come with the source distribution of transformers, not with its wheel:
 
-    pip download --no-binary transformers --no-deps --constraint constraints.txt transformers
+    pip download --no-binary transformers --no-deps --constraint constraints-4.57.txt transformers
     tar --extract --file transformers-4.57.6.tar.gz
     TRANSFORMERS_TESTS_DIR=transformers-4.57.6/tests pytest tests/models/test_transformers_common.py
 """
