@@ -63,6 +63,8 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         self._forget_last_call()
         vocabulary = backend.get_vocab(with_added_tokens=True)
         around = backend.encode("A").ids
+        if vocabulary["A"] not in around:
+            raise ValueError("the tokenizer gives A another token than its own. Use the files of the backbone's.")
         self.num_leading = around.index(vocabulary["A"])
         self.num_trailing = len(around) - 1 - self.num_leading
         self._leading, self._trailing = around[: self.num_leading], around[self.num_leading + 1 :]
@@ -73,6 +75,10 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         for residue in residues:
             self._tokens[ord(residue)] = vocabulary.get(residue, vocabulary[UNKNOWN_RESIDUE])
             self._is_replaced[ord(residue)] = residue in self.replaced
+        if backend.encode(STANDARD_RESIDUES).ids != self.encode_sequence(STANDARD_RESIDUES).tolist():
+            raise ValueError(
+                "the tokenizer does not give each residue its own token. Use the tokenizer files of the backbone."
+            )
 
     @classmethod
     def from_stock(cls, stock: PreTrainedTokenizerBase, family: BackboneFamily) -> ResidueTokenizer:
@@ -86,12 +92,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             ValueError: if its special tokens are not the family's, or a standard residue has no token.
         """
         special = stock("")["input_ids"]
-        if len(special) != family.num_leading + family.num_trailing:
-            raise ValueError(
-                f"the tokenizer puts {len(special)} special tokens around a sequence, but a {family.model_type} "
-                f"backbone has {family.num_leading} before and {family.num_trailing} after the residues. "
-                "Use the tokenizer that belongs to the backbone."
-            )
+        _check_special_tokens(family.num_leading, len(special) - family.num_leading, family)
         vocabulary = _residue_vocabulary(stock, family.replaced_residues)
         backend = Tokenizer(WordLevel(vocabulary, unk_token=stock.unk_token))
         backend.pre_tokenizer = Split(Regex("."), "isolated")
@@ -152,7 +153,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             except (OSError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")
                 continue
-            tokenizer.check_fits(location.vocab_size)
+            tokenizer.check_fits(location.vocab_size, get_family(location.model_type))
             return tokenizer
         raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
 
@@ -231,8 +232,14 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         self.chat_template = None
         self.init_kwargs.pop("chat_template", None)
 
-    def check_fits(self, vocab_size: int | None) -> None:
-        """Raise ValueError if a token that a sequence can have is not among a backbone's `vocab_size` embeddings."""
+    def check_fits(self, vocab_size: int | None, family: BackboneFamily) -> None:
+        """Raise ValueError unless the tokens of a sequence are what a backbone expects.
+
+        Args:
+            vocab_size: number of its embeddings; None if it is not known.
+            family: of the backbone, which says how many special tokens stand before and after the residues.
+        """
+        _check_special_tokens(self.num_leading, self.num_trailing, family)
         used = [*self._leading, *self._trailing, *self._tokens.tolist(), self.masked_residue_id, self.pad_token_id or 0]
         if vocab_size is not None and max(used) >= vocab_size:
             raise ValueError(
@@ -408,6 +415,16 @@ def _reading(place: str) -> Iterator[None]:
         raise ValueError(
             f"the tokenizer files of {place!r} are damaged: {in_one_line(error)}. Download or write them again."
         ) from error
+
+
+def _check_special_tokens(num_leading: int, num_trailing: int, family: BackboneFamily) -> None:
+    if (num_leading, num_trailing) != (family.num_leading, family.num_trailing):
+        raise ValueError(
+            f"the tokenizer puts {num_leading + num_trailing} special tokens around a sequence, but a "
+            f"{family.model_type} backbone has {family.num_leading} before and {family.num_trailing} after the "
+            "residues. "
+            "Use the tokenizer that belongs to the backbone."
+        )
 
 
 def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str) -> dict[str, int]:

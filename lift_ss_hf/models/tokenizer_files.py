@@ -10,6 +10,7 @@ from typing import Any
 import transformers
 from transformers.utils import CONFIG_NAME
 
+from .adapter_methods import is_number
 from .safety import LARGEST, read_json_object, shortened
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -104,6 +105,8 @@ def _check_tokenizer_config(config: Mapping[str, Any], where: str, has_backend: 
             isinstance(value, Mapping) and all(map(str.isdecimal, value)) and all(map(_is_token, value.values()))
         ):
             expected = "numbers of tokens, each with a token"
+        elif key == "model_max_length" and not is_number(value):
+            expected = "a number"
         elif key == "model_input_names" and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             expected = "a list of strings"
         if expected:

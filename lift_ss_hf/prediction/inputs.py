@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -117,6 +118,12 @@ class Inputs:
         return (self._finished + self._counter.count) / total if all(self._sizes) else None
 
 
+# org/name on the Hub, and not a path to a file that is missing
+DATA_SET = re.compile(
+    r"(?!.*\.(fa|faa|fas|fasta|pir|csv|tsv|parquet|gz|bz2|xz|zst)$)\w[\w.-]*/\w[\w.-]*", re.IGNORECASE
+)
+
+
 def _shown(source: str) -> str:
     return "standard input" if source == STANDARD_INPUT else source[:80] if _is_sequence(source) else source
 
@@ -139,7 +146,7 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
     if _is_sequence(source):
         return lambda inputs: iter([("", source)])
     name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
-    if name.count("/") == 1 or _path_kind(Path(name)) == "folder":
+    if DATA_SET.fullmatch(name) or _path_kind(Path(name)) == "folder":
         return lambda inputs: _dataset_pairs(name, split)
     raise ValueError(
         f"{source[:80]}: no such file. Give a file, - for standard input, a sequence in capital letters, or a data set "
@@ -148,9 +155,9 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
 
 
 def _path_kind(path: Path) -> str | None:
-    """Return `file` (or a named pipe), `folder`, or None if the path does not exist."""
+    """Return `file` (or a named pipe or device), `folder`, or None if the path does not exist."""
     try:
-        if path.is_file() or path.is_fifo():
+        if path.is_file() or path.is_fifo() or path.is_char_device():
             return "file"
         return "folder" if path.is_dir() else None
     except (OSError, ValueError):  # the name is too long, or contains a zero byte

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -206,3 +208,31 @@ def test_model_and_tokenizer_take_the_same_options_of_a_download(tmp_path, monke
     ResidueTokenizer.from_pretrained(tmp_path, **given)
     assert seen
     assert all(options.items() >= given.items() for options in seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"post_processor": None}, "puts 0 special tokens around a sequence, but a esm backbone has 1 before and 1"),
+        ({"pre_tokenizer": None}, "does not give each residue its own token"),
+        ({"normalizer": {"type": "Lowercase"}}, "gives A another token than its own"),
+    ],
+)
+def test_files_that_would_shift_or_lose_states_are_refused(change, message, tmp_path):
+    """A model's states are those of its residues' tokens: with others, there would be fewer states than residues."""
+    backbone = save_tiny_backbone(tmp_path / "backbone", "esm")
+    SecondaryStructureModel.from_backbone(backbone, head="linear").save_pretrained(tmp_path / "model")
+    ResidueTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        ResidueTokenizer.from_pretrained(tmp_path / "model")
+
+
+def test_the_longest_input_is_a_number(tmp_path):
+    tokenizer = ResidueTokenizer.from_pretrained(save_tiny_backbone(tmp_path, "esm"))
+    tokenizer.save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": "x"}))
+    with pytest.raises(ValueError, match=r"has 'model_max_length' 'x'\. Expected a number"):
+        ResidueTokenizer.from_pretrained(tmp_path / "saved")

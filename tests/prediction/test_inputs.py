@@ -99,6 +99,8 @@ def test_a_sequence_may_be_longer_than_a_file_name():
     [
         ("nothing.fasta", r"nothing\.fasta: no such file\. Give a file, - for"),
         ("mkvl", "mkvl: no such file"),
+        ("./nothing.fasta", r"\./nothing\.fasta: no such file"),
+        ("data/nothing.fasta.gz", "no such file"),
         ("x" * 5000, "x{80}: no such file"),
         ("a\0b", "no such file"),
     ],
