@@ -69,7 +69,7 @@ def register_pipeline() -> None:
         "impl": SecondaryStructurePipeline,
         "pt": (AutoModelForTokenClassification,),
         "tf": (),
-        "default": {"model": model if transformers.__version__ >= "5" else {"pt": model}},
+        "default": {"model": {"pt": model} if transformers.__version__.startswith("4.") else model},
         "type": "text",
     }
 

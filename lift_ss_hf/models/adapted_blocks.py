@@ -94,8 +94,7 @@ class EndWithAdapters(BottleneckLayer):
     """The end of a half block: a projection, then an adapter, then the residual, and in BERT a norm.
 
     Attributes:
-        location: its place in the adapters library: `mh_adapter` after attention, `output_adapter` after the
-            feed-forward part.
+        location: its place in the adapters library.
     """
 
     location = ""
@@ -109,6 +108,18 @@ class EndWithAdapters(BottleneckLayer):
         """Map (batch, tokens, any) and the half block's input to (batch, tokens, hidden)."""
         hidden_states = self.dropout(self.dense(hidden_states))
         return self.bottleneck_layer_forward(hidden_states, input_tensor, getattr(self, "LayerNorm", None))
+
+
+class AttentionEnd(EndWithAdapters):
+    """The end of an attention half, with a bottleneck after attention."""
+
+    location = "mh_adapter"
+
+
+class FeedForwardEnd(EndWithAdapters):
+    """The end of a feed-forward half, with a bottleneck after it."""
+
+    location = "output_adapter"
 
 
 class LayerWithAdapters(nn.Module):

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -45,7 +44,6 @@ except ImportError:  # transformers 4.57
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # other implementations need another form of mask
-NEEDS_EAGER = 'output_attentions with {} needs eager attention. Load the model with attn_implementation="eager".'
 
 
 class BackboneError(ValueError):
@@ -237,8 +235,8 @@ class BackboneFamily:
 
     def attention_inputs(
         self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int, prefix_shift: bool = False
-    ) -> tuple[torch.Tensor, ...]:
-        """Compute, once for all blocks, what each block needs besides its input.
+    ) -> tuple[Any, ...]:
+        """Compute, once for all blocks, what each block needs besides its input, as it takes them by position.
 
         Args:
             backbone: the backbone.
@@ -253,7 +251,7 @@ class BackboneFamily:
         self,
         block: nn.Module,
         hidden: torch.Tensor,
-        inputs: tuple[torch.Tensor, ...],
+        inputs: tuple[Any, ...],
         has_prefix: bool,
         **options: Any,
     ) -> torch.Tensor:
@@ -262,7 +260,7 @@ class BackboneFamily:
         return output[0] if isinstance(output, tuple) else output
 
     def run_block_with_attention(
-        self, block: Any, hidden: torch.Tensor, inputs: tuple[torch.Tensor, ...], has_prefix: bool
+        self, block: Any, hidden: torch.Tensor, inputs: tuple[Any, ...], has_prefix: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one block with eager attention, the only one that has weights to return.
 
@@ -276,7 +274,10 @@ class BackboneFamily:
         config = getattr(attention, "config", None)  # stock blocks without one take output_attentions
         implementation = getattr(config, "_attn_implementation", None)
         if implementation not in (None, "eager") and block.gradient_checkpointing and block.training:
-            raise ValueError(NEEDS_EAGER.format("gradient checkpointing"))
+            raise ValueError(
+                "output_attentions with gradient checkpointing needs eager attention. Load the model with "
+                'attn_implementation="eager".'
+            )
         if config is not None:
             config._attn_implementation = "eager"
         hook = attention.register_forward_hook(lambda module, args, output: kept.append(output[-1]))
@@ -393,18 +394,16 @@ def whole_weights() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Load or save weights without transformers' bars, which version 5 shows for every shard; downloads keep theirs."""
-    was_quiet, hub_was_quiet = not transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()
-    if not hub_was_quiet:
-        enable_progress_bars()
+    """Load weights without the bars that transformers 5 shows for them; downloads keep theirs.
+
+    The public switch is for both.
+    """
+    shows_bars = transformers_logging._tqdm_active
+    transformers_logging._tqdm_active = False
     try:
         yield
     finally:
-        if not was_quiet:
-            transformers_logging.enable_progress_bar()
-        if hub_was_quiet:
-            disable_progress_bars()
+        transformers_logging._tqdm_active = shows_bars
 
 
 def fingerprint(backbone: Any) -> str:

@@ -16,7 +16,7 @@ from transformers.models.bert.modeling_bert import (
     BertSelfOutput,
 )
 
-from .adapted_blocks import AttentionWithAdapters, EncoderWithAdapters, EndWithAdapters, LayerWithAdapters
+from .adapted_blocks import AttentionEnd, AttentionWithAdapters, EncoderWithAdapters, FeedForwardEnd, LayerWithAdapters
 from .backbones import BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
@@ -33,16 +33,12 @@ class BertSelfAttentionWithAdapters(AttentionWithAdapters, BertSelfAttention):
         return self.attend(hidden_states, *qkv, mask, scale=scale, dropout=self.dropout.p)
 
 
-class BertSelfOutputWithAdapters(EndWithAdapters, BertSelfOutput):
+class BertSelfOutputWithAdapters(AttentionEnd, BertSelfOutput):
     """End of the attention half, with a bottleneck after attention."""
 
-    location = "mh_adapter"
 
-
-class BertOutputWithAdapters(EndWithAdapters, BertOutput):
+class BertOutputWithAdapters(FeedForwardEnd, BertOutput):
     """End of the feed-forward half, with a bottleneck after it."""
-
-    location = "output_adapter"
 
 
 class BertLayerWithAdapters(LayerWithAdapters, BertLayer):

@@ -19,7 +19,7 @@ from transformers.models.esm.modeling_esm import (
     apply_rotary_pos_emb,
 )
 
-from .adapted_blocks import AttentionWithAdapters, EncoderWithAdapters, EndWithAdapters, LayerWithAdapters
+from .adapted_blocks import AttentionEnd, AttentionWithAdapters, EncoderWithAdapters, FeedForwardEnd, LayerWithAdapters
 from .backbones import BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
@@ -69,16 +69,12 @@ class EsmSelfAttentionWithAdapters(AttentionWithAdapters, EsmSelfAttention):
         return self.attend(hidden_states, query, key, value, mask, scale=self.scaling, dropout=self.dropout)
 
 
-class EsmSelfOutputWithAdapters(EndWithAdapters, EsmSelfOutput):
+class EsmSelfOutputWithAdapters(AttentionEnd, EsmSelfOutput):
     """End of the attention half, with a bottleneck after attention."""
 
-    location = "mh_adapter"
 
-
-class EsmOutputWithAdapters(EndWithAdapters, EsmOutput):
+class EsmOutputWithAdapters(FeedForwardEnd, EsmOutput):
     """End of the feed-forward half, with a bottleneck after it."""
-
-    location = "output_adapter"
 
 
 class EsmLayerWithAdapters(LayerWithAdapters, EsmLayer):
@@ -207,27 +203,13 @@ class EsmFamily(BackboneFamily):
 
     def attention_inputs(
         self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int, prefix_shift: bool = False
-    ) -> tuple[torch.Tensor, ...]:
-        """Return the mask, and on transformers 5 cosines and sines of the positions, in fp32."""
+    ) -> tuple[Any, ...]:
+        """Return the mask, and on transformers 5 no other encoder's states and the rotations of the positions."""
         (mask,) = super().attention_inputs(backbone, attention_mask, prefix_length, prefix_shift)
         if getattr(backbone, "rotary_embeddings", None) is None:
             return (mask,)
         positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
-        return mask, *backbone.rotary_embeddings(mask.float(), positions)
-
-    def run_block(
-        self,
-        block: nn.Module,
-        hidden: torch.Tensor,
-        inputs: tuple[torch.Tensor, ...],
-        has_prefix: bool,
-        **options: Any,
-    ) -> torch.Tensor:
-        """Run one block: (batch, tokens, hidden) to (batch, tokens, hidden)."""
-        mask, *rotation = inputs
-        if rotation:
-            options["position_embeddings"] = rotation
-        return super().run_block(block, hidden, (mask,), has_prefix, **options)
+        return mask, None, None, backbone.rotary_embeddings(mask.float(), positions)  # in fp32
 
     def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
         """Return ESM's blocks on a row; relative positions are not supported."""

@@ -449,7 +449,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
     ) -> list[torch.Tensor]:
         """Run blocks `start` to `stop` on the last of `outputs`; return all outputs if they are kept, else the last."""
         blocks = self.family.blocks(self.backbone)
-        inputs: tuple[torch.Tensor, ...] = ()
+        inputs: tuple[Any, ...] = ()
         if stop > start:
             prefix = (self._prefix_length, self.config.prefix_shift)
             inputs = self.family.attention_inputs(self.backbone, attention_mask, *prefix)
@@ -562,11 +562,13 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         loss = None
         if labels is not None:
             loss = residue_loss(output.logits, labels, self.margin, num_items_in_batch, self.state_weight)
-        hidden_states = tuple(outputs if windows is None else map(windows.stitch, outputs))
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = tuple(outputs if windows is None else map(windows.stitch, outputs))
         result = SecondaryStructureOutput(
             loss=loss,
             logits=output.logits,
-            hidden_states=hidden_states if output_hidden_states else None,
+            hidden_states=hidden_states,
             attentions=None if trace.attentions is None else tuple(trace.attentions),
             similarities=output.similarities if return_similarities else None,
             embeddings=output.embeddings if return_embeddings else None,

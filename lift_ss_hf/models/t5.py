@@ -11,7 +11,7 @@ from torch import nn
 from transformers import T5Config, T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5LayerFF, T5LayerSelfAttention
 
-from .adapted_blocks import AttentionWithAdapters, EncoderWithAdapters, EndWithAdapters
+from .adapted_blocks import AttentionEnd, AttentionWithAdapters, EncoderWithAdapters, FeedForwardEnd
 from .adapters_library import LoRALinear
 from .backbones import BackboneFamily
 from .configuration import SecondaryStructureConfig
@@ -38,6 +38,13 @@ def bias_by_distance(attention: Any, distances: torch.Tensor) -> torch.Tensor:
     return attention.relative_attention_bias(buckets).movedim(-1, 0)
 
 
+def bias_of_tokens(attention: Any, num_queries: int, num_keys: int) -> torch.Tensor:
+    """Return the bias of the scores, (1, heads, queries, keys), of queries and keys that are numbered from 0."""
+    device = attention.relative_attention_bias.weight.device
+    keys, queries = torch.arange(num_keys, device=device), torch.arange(num_queries, device=device)
+    return bias_by_distance(attention, keys - queries[:, None])[None]
+
+
 class T5AttentionWithAdapters(AttentionWithAdapters, T5Attention):
     """Self-attention with adapters and a bias by distance."""
 
@@ -47,8 +54,8 @@ class T5AttentionWithAdapters(AttentionWithAdapters, T5Attention):
     def forward(self, hidden_states, mask=None, *_, position_bias=None, **__):
         """As in `T5Attention`; a given bias holds the mask."""
         if position_bias is None:  # of block 0, in the stock forward
-            here = torch.arange(hidden_states.shape[1], device=hidden_states.device)
-            position_bias = bias_by_distance(self, here - here[:, None])[None].to(hidden_states.dtype)
+            num_tokens = hidden_states.shape[1]
+            position_bias = bias_of_tokens(self, num_tokens, num_tokens).to(hidden_states.dtype)
             if mask is not None and mask.dtype == torch.bool:
                 mask = torch.zeros_like(mask, dtype=position_bias.dtype).masked_fill(~mask, -torch.inf)
             position_bias = position_bias if mask is None else position_bias + mask
@@ -57,10 +64,8 @@ class T5AttentionWithAdapters(AttentionWithAdapters, T5Attention):
         return self.o(attended), position_bias, weights
 
 
-class T5SelfAttentionHalfWithAdapters(EndWithAdapters, T5LayerSelfAttention):
+class T5SelfAttentionHalfWithAdapters(AttentionEnd, T5LayerSelfAttention):
     """The attention half, with a bottleneck after attention."""
-
-    location = "mh_adapter"
 
     def forward(self, hidden_states, attention_mask=None, position_bias=None, **_):
         """As in `T5LayerSelfAttention`."""
@@ -68,10 +73,8 @@ class T5SelfAttentionHalfWithAdapters(EndWithAdapters, T5LayerSelfAttention):
         return self.bottleneck_layer_forward(self.dropout(attended[0]), hidden_states, None), *attended[1:]
 
 
-class T5FeedForwardHalfWithAdapters(EndWithAdapters, T5LayerFF):
+class T5FeedForwardHalfWithAdapters(FeedForwardEnd, T5LayerFF):
     """The feed-forward half, with LoRA on its projections and a bottleneck after it."""
-
-    location = "output_adapter"
 
     def init_adapters(self, model_config, adapters_config) -> None:
         """Wrap the projections and make room for a bottleneck."""
@@ -186,7 +189,7 @@ class T5Family(BackboneFamily):
 
     def attention_inputs(
         self, backbone: Any, attention_mask: torch.Tensor, prefix_length: int, prefix_shift: bool = False
-    ) -> tuple[torch.Tensor, ...]:
+    ) -> tuple[Any, ...]:
         """Return the position bias with the mask added, for blocks without a prefix and for those with one.
 
         The bias belongs to the distance between residues, so prefix keys get none, unless `prefix_shift` counts them as
@@ -194,18 +197,18 @@ class T5Family(BackboneFamily):
         """
         (mask,) = super().attention_inputs(backbone, attention_mask, prefix_length)
         attention = backbone.encoder.block[0].layer[0].SelfAttention
-        here = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-        bias = bias_by_distance(attention, here - here[:, None]) + mask
+        num_tokens = attention_mask.shape[1]
+        bias = bias_of_tokens(attention, num_tokens, num_tokens) + mask
         if not prefix_shift:
             return bias, bias
-        keys = torch.arange(prefix_length + len(here), device=attention_mask.device)
-        return bias, bias_by_distance(attention, keys - here[:, None]) + F.pad(mask, (prefix_length, 0))
+        shifted = bias_of_tokens(attention, num_tokens, prefix_length + num_tokens)
+        return bias, shifted + F.pad(mask, (prefix_length, 0))
 
     def run_block(
         self,
         block: nn.Module,
         hidden: torch.Tensor,
-        inputs: tuple[torch.Tensor, ...],
+        inputs: tuple[Any, ...],
         has_prefix: bool,
         **options: Any,
     ) -> torch.Tensor:

@@ -64,7 +64,9 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         vocabulary = backend.get_vocab(with_added_tokens=True)
         around = backend.encode("A").ids
         if vocabulary["A"] not in around:
-            raise ValueError("the tokenizer gives A another token than its own. Use the files of the backbone's.")
+            raise ValueError(
+                "the tokenizer gives A another token than its own. Use the tokenizer files of the backbone."
+            )
         self.num_leading = around.index(vocabulary["A"])
         self.num_trailing = len(around) - 1 - self.num_leading
         self._leading, self._trailing = around[: self.num_leading], around[self.num_leading + 1 :]
@@ -422,8 +424,7 @@ def _check_special_tokens(num_leading: int, num_trailing: int, family: BackboneF
         raise ValueError(
             f"the tokenizer puts {num_leading + num_trailing} special tokens around a sequence, but a "
             f"{family.model_type} backbone has {family.num_leading} before and {family.num_trailing} after the "
-            "residues. "
-            "Use the tokenizer that belongs to the backbone."
+            "residues. Use the tokenizer that belongs to the backbone."
         )
 
 

@@ -290,6 +290,9 @@ def build_trainer(
     if training.mask_fraction:
         chains = MaskedChains(chains, training.mask_fraction, tokenizer, training.seed)
     batches = _batches(chains, train, training)
+    if isinstance(batches, TokenBudgetBatches):
+        padding = 100 * batches.padding_fraction
+        logger.info("%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), padding)
     finest, *others = scorable_alphabets(model.config.states, num_states)
     trainer = Trainer(
         model=model,
@@ -311,11 +314,7 @@ def _batches(chains: Any, train: LabelledChains, training: RecipeTrainingArgumen
     """Return the Trainer's dataset: of batches of similar length, or of the chains, which it batches itself."""
     if training.batching == "random":
         return chains
-    batches = TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
-    logger.info(
-        "%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), 100 * batches.padding_fraction
-    )
-    return batches
+    return TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
 
 
 # ---- after training ------------------------------------------------------------------------------------------------

@@ -95,10 +95,9 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
         built = planned_model(model)
         if training.gradient_checkpointing:
             built.gradient_checkpointing_enable()
-        rows = max(1, training.max_tokens_per_batch // chain_length)
-        if training.batching == "random":
-            rows = training.per_device_train_batch_size
-        tokens = torch.ones(rows, chain_length, dtype=torch.int64)
+        is_random = training.batching == "random"
+        rows = training.per_device_train_batch_size if is_random else training.max_tokens_per_batch // chain_length
+        tokens = torch.ones(max(1, rows), chain_length, dtype=torch.int64)
         activations = saved_activations(built, tokens, bool(training.bf16))
     trained = sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
     return Estimate(

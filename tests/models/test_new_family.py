@@ -17,9 +17,10 @@ from transformers.models.roberta import modeling_roberta
 from lift_ss_hf import ResidueTokenizer, SecondaryStructureModel, register_family
 from lift_ss_hf.models import families
 from lift_ss_hf.models.adapted_blocks import (
+    AttentionEnd,
     AttentionWithAdapters,
     EncoderWithAdapters,
-    EndWithAdapters,
+    FeedForwardEnd,
     LayerWithAdapters,
 )
 from lift_ss_hf.models.backbones import BackboneFamily
@@ -39,12 +40,12 @@ class RobertaSelfAttentionWithAdapters(AttentionWithAdapters, modeling_roberta.R
         return self.attend(hidden_states, *qkv, attention_mask, scale=scale, dropout=self.dropout.p)
 
 
-class RobertaSelfOutputWithAdapters(EndWithAdapters, modeling_roberta.RobertaSelfOutput):
-    location = "mh_adapter"
+class RobertaSelfOutputWithAdapters(AttentionEnd, modeling_roberta.RobertaSelfOutput):
+    pass
 
 
-class RobertaOutputWithAdapters(EndWithAdapters, modeling_roberta.RobertaOutput):
-    location = "output_adapter"
+class RobertaOutputWithAdapters(FeedForwardEnd, modeling_roberta.RobertaOutput):
+    pass
 
 
 class RobertaLayerWithAdapters(LayerWithAdapters, modeling_roberta.RobertaLayer):
