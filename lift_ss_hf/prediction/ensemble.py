@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.artefact import fetch_backbone, read_weights
+from ..models.backbones import BackboneFamily
 from ..models.modeling import SecondaryStructureModel, SecondaryStructureOutput
 from ..models.pretrained import as_dtype
 from ..models.safety import HUB_OPTIONS
@@ -148,6 +149,11 @@ class Ensemble(nn.Module):
     def max_residues(self) -> int | None:
         """Length of the longest chain that no model cuts into windows [residues]; None if there is no limit."""
         return min((m.max_residues for m in self.models if m.max_residues is not None), default=None)
+
+    @property
+    def family(self) -> BackboneFamily:
+        """Family of the backbones."""
+        return self.models[0].family
 
     @property
     def device(self) -> torch.device:
