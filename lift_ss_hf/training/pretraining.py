@@ -1,8 +1,9 @@
 """Masked-language-model pretraining of a small encoder of ESM-2's architecture on your own sequences.
 
-Uses the stock `EsmForMaskedLM` and `Trainer`. Batches are never padded: chains of similar length are cropped to the
-shortest of the batch. This is faster, and it avoids a bug: with both `<mask>` tokens and padding, the outputs of ESM
-in transformers 4.57 depend on the padding, because the embeddings' scale ignores the attention mask.
+Uses the stock `Trainer`, and `EsmForMaskedLM` with its weights saved under their own names. Batches are never padded:
+chains of similar length are cropped to the shortest of the batch. This is faster, and it avoids a bug: with both
+`<mask>` tokens and padding, the outputs of ESM in transformers 4.57 depend on the padding, because the embeddings'
+scale ignores the attention mask.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch.utils.data import Dataset, IterableDataset
-from transformers import EsmConfig, EsmForMaskedLM, EsmTokenizer, Trainer, TrainingArguments
+from transformers import EsmConfig, EsmTokenizer, Trainer, TrainingArguments
 from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
 from ..batches.collator import budget_batches
@@ -41,6 +43,10 @@ VOCABULARY = [
 CLS, EOS, UNK, MASK = (VOCABULARY.index(token) for token in ("<cls>", "<eos>", "<unk>", "<mask>"))
 AMINO_ACIDS = np.array([VOCABULARY.index(residue) for residue in STANDARD_RESIDUES])
 RESIDUE_TOKENS = np.full(256, UNK, dtype=np.uint8)
+# transformers 5 saves the norms of an ESM under TensorFlow's names, gamma and beta. `from_pretrained` renames them, but
+# the Trainer resumes with `load_state_dict`, which would leave the norms as they were before training. 4.57 ignores the
+# option. Drop it when 5 saves the names of the model.
+OWN_NAMES: dict[str, Any] = {"save_original_format": False}
 for _token, _letter in enumerate(VOCABULARY):
     if len(_letter) == 1:
         RESIDUE_TOKENS[ord(_letter)] = _token
@@ -176,6 +182,17 @@ class UnpaddedBatches(IterableDataset):
         }
 
 
+class EsmForMaskedLM(transformers.EsmForMaskedLM):
+    """The stock model, saved under the names that its weights have: see `OWN_NAMES`.
+
+    It has the stock model's name, since `config.json` names the class.
+    """
+
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+        """Save the model as transformers does."""
+        super().save_pretrained(save_directory, **{**OWN_NAMES, **options})
+
+
 def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
     """Build an encoder of ESM-2's architecture with a language model head, randomly initialised.
 
@@ -207,10 +224,10 @@ def save_backbone(saved: str | Path, folder: str | Path) -> None:
     The contact head, which masked-language-model training does not change, is set to zeros.
     """
     with whole_weights():
-        encoder = EsmForMaskedLM.from_pretrained(saved).esm.half()
+        encoder = transformers.EsmForMaskedLM.from_pretrained(saved).esm.half()
     for parameter in encoder.contact_head.parameters():
         torch.nn.init.zeros_(parameter)
-    encoder.save_pretrained(folder)
+    encoder.save_pretrained(folder, **OWN_NAMES)
     save_tokenizer(folder)
 
 
