@@ -188,7 +188,7 @@ class EsmForMaskedLM(transformers.EsmForMaskedLM):
     It has the stock model's name, since `config.json` names the class.
     """
 
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
         """Save the model as transformers does."""
         super().save_pretrained(save_directory, **{**OWN_NAMES, **options})
 
