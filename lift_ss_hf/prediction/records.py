@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..corpora.file_kinds import printable
-from ..models.sequences import CleanSequence, clean_sequence, looks_like_nucleotides
+from ..models.sequences import CleanSequence, clean_sequence, looks_like_nucleotides, may_be_nucleotides
 
 logger = logging.getLogger(__name__)
 
 MAX_NAME = 200  # characters; names become parts of file names and figures
-MIN_DOUBTFUL = 6  # letters; shorter peptides of A, C, G and T are common enough
 
 
 class RecordError(ValueError):
@@ -166,10 +165,10 @@ def _make_part(number: int, records: list[Record], skip_bad: bool) -> Part:
             rejected.append(cleaned)
         else:
             raise RecordError(f"{cleaned} Fix it, or add --skip-bad to leave out invalid records.")
-    if doubtful := [query for query in queries if looks_like_nucleotides(query.sequence, MIN_DOUBTFUL)]:
+    if doubtful := [query for query in queries if may_be_nucleotides(query.sequence)]:
         logger.warning(
-            "Short records of A, C, G, T, U and N only: %d, the first is record %d (%s). They are predicted as "
-            "proteins; if they are DNA or RNA, translate them first.",
+            "Records that may be DNA or RNA: %d, the first is record %d (%s). They are predicted as proteins; if they "
+            "are DNA or RNA, translate them first.",
             len(doubtful),
             doubtful[0].number,
             doubtful[0].name,

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from lift_ss_hf.models.sequences import (
     ResidueError,
     clean_sequence,
     looks_like_nucleotides,
+    may_be_nucleotides,
 )
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES
@@ -67,12 +70,24 @@ def test_positions_of_errors_count_gaps():
 
 
 @pytest.mark.parametrize(
-    ("sequence", "expected"),
+    ("sequence", "looks", "may_be"),
     [
-        *(("ACGT" * 5, True), ("acgu" * 5, True), ("ACGTN" * 4, True)),
-        *(("GATTACA", False), ("AG" * 10, False), ("ACGT" * 10 + "E", False), ("AN" * 10, False)),
-        *(("ACGT" * 10 + "W", True), ("ACGTSKGGSS" * 3, False)),  # a few ambiguity codes; too many
+        *(("ACGT" * 5, True, True), ("acgu" * 5, True, True), ("ACGTN" * 4, True, True)),
+        *(("GATTACA", False, True), ("GATTA", False, False), ("AG" * 20, False, False), ("AN" * 20, False, False)),
+        ("ACGT" * 10 + "E", False, False),
+        *(("ACGT" * 10 + "W", True, True), ("ACGT" * 10 + "XXXX", True, True)),  # a few ambiguity codes, a repeat
+        *(("ACGTRYSWKM" * 3, False, True), ("ACGTRYSWKMBDHVN" * 2, False, True), ("ACGTXXX" * 5, False, True)),
+        ("CKGKGASCRKTMYDCCRGSCRSGRC", False, False),  # an omega-conotoxin
+        ("MARYRHSRSRSRSRYRRRRRRRSRYRSRRRRYRGRRRRRSRRGRRRRGYSCRRYSRRRRRRY", False, False),  # a protamine, UniProt Q9GLQ8
     ],
 )
-def test_nucleotides_are_recognised(sequence, expected):
-    assert looks_like_nucleotides(clean_sequence(sequence)) is expected
+def test_nucleotides_are_recognised_and_proteins_of_the_same_letters_are_not(sequence, looks, may_be):
+    clean = clean_sequence(sequence)
+    assert (looks_like_nucleotides(clean), may_be_nucleotides(clean)) == (looks, may_be)
+
+
+def test_no_protein_is_taken_for_nucleotides(shared_corpora):
+    lines = Path(shared_corpora, "promod3", "chains_q9.txt").read_text().splitlines()
+    chains = [clean_sequence(sequence) for sequence in lines[1::3]]
+    assert len(chains) == 20_881
+    assert not any(looks_like_nucleotides(chain) or may_be_nucleotides(chain) for chain in chains)

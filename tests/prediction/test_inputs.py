@@ -191,13 +191,14 @@ def test_missing_sequences_are_rejected_and_the_id_0_is_a_name(tmp_path):
     assert len(part.queries) == 1 and len(part.rejected) == 4
 
 
-def test_short_nucleotides_are_predicted_with_a_warning(caplog):
-    records = [Record(1, "protein", "MKVLAA"), Record(2, "primer", "ACGTACGTAC"), Record(3, "tetramer", "ACGT")]
+def test_what_may_be_nucleotides_is_predicted_with_a_warning(caplog):
+    doubtful = [Record(2, "primer", "ACGTACGTAC"), Record(3, "consensus", "ACGTRYSWKM" * 3)]
+    records = [Record(1, "protein", "MKVLAA"), *doubtful, Record(4, "tetramer", "ACGT")]
     (part,) = split_into_parts(records, 100, 100, skip_bad=False)
-    assert len(part.queries) == 3
+    assert len(part.queries) == 4
     assert caplog.messages == [
-        "Short records of A, C, G, T, U and N only: 1, the first is record 2 (primer). They are predicted as proteins; "
-        "if they are DNA or RNA, translate them first."
+        "Records that may be DNA or RNA: 2, the first is record 2 (primer). They are predicted as proteins; if they "
+        "are DNA or RNA, translate them first."
     ]
 
 
