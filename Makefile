@@ -1,8 +1,9 @@
-# Each target sets itself up: `make test` on a fresh machine with Python 3.11 is enough.
-PYTHON ?= python3.11
-# Version of transformers: 4.57, or 5 in an environment of its own
-STACK  ?= 4.57
-VENV   ?= .venv$(if $(filter 5,$(STACK)),-5)
+# Each target sets itself up: `make test` on a fresh machine with one of these Pythons is enough.
+PYTHONS = python3.11 python3.12 python3.13 python3.14
+PYTHON ?= $(shell for python in $(PYTHONS); do $$python -c "" 2>/dev/null && echo $$python && break; done)
+# Version of transformers: 5, or 4.57 in an environment of its own
+STACK  ?= 5
+VENV   ?= .venv$(if $(filter 4.57,$(STACK)),-4.57)
 PINS    = constraints-$(STACK).txt
 BIN     = $(VENV)/bin
 # One stamp per set of extras, renewed when the requirements change.
@@ -15,7 +16,7 @@ help:  ## list the targets
 
 # torch goes first and alone: the constraints say why; adapters goes last and without its own: CONTRIBUTING.md says why.
 $(STAMP): setup.cfg pyproject.toml $(PINS)
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. Install Python 3.11, or name another: make PYTHON=python3 ..."; exit 1; }
+	@$(or $(PYTHON),false) -c "" 2>/dev/null || { echo "$(or $(PYTHON),$(PYTHONS)): not found. Install Python 3.11 to 3.14, or name yours: make PYTHON=/path/to/python ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint $(PINS) torch
 	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[structures,prot-t5,test,quality]"

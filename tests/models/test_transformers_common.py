@@ -2,9 +2,9 @@
 
 The tests come with the source distribution of transformers, not with its wheel:
 
-    pip download --no-binary transformers --no-deps --constraint constraints-4.57.txt transformers
-    tar --extract --file transformers-4.57.6.tar.gz
-    TRANSFORMERS_TESTS_DIR=transformers-4.57.6/tests pytest tests/models/test_transformers_common.py
+    pip download --no-binary transformers --no-deps --constraint constraints-5.txt transformers
+    tar --extract --file transformers-5.23.0.tar.gz
+    TRANSFORMERS_TESTS_DIR=transformers-5.23.0/tests pytest tests/models/test_transformers_common.py
 """
 
 from __future__ import annotations
