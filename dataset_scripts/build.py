@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.building import build_corpus, push_corpus
 from lift_ss_hf.corpora.catalogue import DEFAULT_CONFIG, CorpusEntry, get_corpus, load_catalogue
+from lift_ss_hf.models.atomic import require_folder
 
 
 def parse() -> argparse.Namespace:
@@ -39,6 +40,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Build the corpora, and return the exit status."""
     args = parse()
+    require_folder(args.out)
     entries = list(load_catalogue().values()) if args.all else find_entries(args.names)
     failures: list[str] = []
     progress = tqdm(entries, unit="corpus", disable=not sys.stderr.isatty())

@@ -15,7 +15,7 @@ from pathlib import Path
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.fasta import read_fasta
 from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs, write_fasta
-from lift_ss_hf.models.atomic import replacing_folder, restore
+from lift_ss_hf.models.atomic import replacing_folder, require_folder, restore
 
 HELDOUT, TRAIN = "heldout.fasta", "train.fasta"
 
@@ -46,6 +46,7 @@ def main() -> None:
     """Cluster the sequences, and write the training and the held-out ones."""
     args = parse()
     require_mmseqs()
+    require_folder(args.out)
     restore(args.out)
     if args.out.exists() and not is_replaceable(args.out):
         raise ValueError(f"{args.out}: contains other files than clusters. Name another folder, or remove it.")
@@ -71,7 +72,7 @@ def main() -> None:
 
 def is_replaceable(folder: Path) -> bool:
     """Return True if a folder holds nothing but what this command writes, since replacing it removes everything."""
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {HELDOUT, TRAIN}
+    return {path.name for path in folder.iterdir()} <= {HELDOUT, TRAIN}
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from lift_ss_hf.corpora.labelling import (
 )
 from lift_ss_hf.corpora.mkdssp import Mkdssp
 from lift_ss_hf.corpora.structures import find_structure_files
+from lift_ss_hf.models.atomic import require_folder
 
 
 def parse() -> argparse.Namespace:
@@ -71,6 +72,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Label the structures, report what was skipped, write the corpus, and return the exit status."""
     args = parse()
+    require_folder(args.out)
     mkdssp = Mkdssp.find(args.mkdssp)
     files = find_structure_files(args.paths)
     structures: list[LabelledStructure] = []

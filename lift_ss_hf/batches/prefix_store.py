@@ -35,7 +35,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..models.atomic import remove_leftovers, replacing, replacing_folder
+from ..models.atomic import remove_leftovers, replacing, replacing_folder, require_folder
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class PrefixStore:
     @contextmanager
     def locked(self) -> Iterator[PrefixStore]:
         """Hold the store's lock, waiting for another writer if there is one; a killed writer's lock is released."""
+        require_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOCK_FILE).open("ab") as lock:
             try:

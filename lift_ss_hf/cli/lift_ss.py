@@ -27,8 +27,8 @@ INPUT_HELP = """\
 inputs: FASTA, PIR, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz
 or .zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences in capital letters.
 Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, and B J O U X Z are read as X if the
-backbone has no token for them; the summary counts these changes. Records with the same name are told apart by their
-number in the input.
+backbone has no token for them; the summary counts these changes. A cell of a table with NaN, NA, None or NULL is a
+missing sequence, never a peptide. Records with the same name are told apart by their number in the input.
 
 several processes or machines: accelerate launch recipes/predict.py ..., with the same output directory for all. If one
 dies, start any number of them again with --resume.
@@ -154,7 +154,8 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
-    """Raise ValueError for unknown formats or states, and for what needs an output directory."""
+    """Raise ValueError for unknown formats or states, and for an output that is not a directory or needs one."""
+    from ..models.atomic import require_folder
     from ..models.states import get_alphabet
     from ..prediction.formats import get_format
 
@@ -162,6 +163,7 @@ def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
     if args.states is not None:
         get_alphabet(args.states)
     if args.output is not None:
+        require_folder(args.output)
         return
     if isinstance(sys.stdout, ClosedOutput):
         raise ValueError("standard output is closed. Give a directory with -o.")

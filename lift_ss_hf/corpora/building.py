@@ -68,7 +68,7 @@ def build_corpus(entry: CorpusEntry, out: Path, data_dir: str | Path | None = No
         try:
             form = next(iter(entry.configs[DEFAULT_CONFIG].splits.values())).form
             write_corpus(folder, splits, _card_facts(entry, sources, missing), corpus_features(form))
-        except CorpusError as error:
+        except ValueError as error:
             problem = str(error)
     if problem is not None:
         return BuildResult(failures=[*result.failures, f"{entry.name}: {problem}"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 
-from ..models.atomic import replacing_folder, restore
+from ..models.atomic import replacing_folder, require_folder, restore
 from .cards import CardFacts, dataset_card, file_name
 from .chains import CorpusError
 from .splits import Split
@@ -29,6 +29,7 @@ def write_corpus(
 
     Raises:
         CorpusError: if there is nothing to write, or the folder holds anything but a corpus.
+        ValueError: if the path is not a folder.
 
     Example:
         >>> import tempfile
@@ -43,6 +44,7 @@ def write_corpus(
     if not splits or any(not split.chains for split in splits):
         empty = ", ".join(split.name for split in splits if not split.chains) or "no split"
         raise CorpusError(f"{folder}: nothing to write ({empty} has no chains).")
+    require_folder(folder)
     restore(folder)
     if folder.exists() and not _is_replaceable(folder):
         raise CorpusError(
@@ -65,8 +67,6 @@ def write_corpus(
 
 def _is_replaceable(folder: Path) -> bool:
     """Return True if a folder is empty or holds nothing but a corpus of ours, since replacing it removes everything."""
-    if not folder.is_dir():
-        return False
     names = {path.name for path in folder.iterdir()}
     if not names:
         return True

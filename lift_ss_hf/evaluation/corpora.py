@@ -16,7 +16,7 @@ from ..corpora import load_corpus
 from ..corpora.catalogue import find_corpus
 from ..corpora.loading import require_labels
 from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
-from ..models.atomic import replacing
+from ..models.atomic import replacing, require_folder
 from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import IGNORE_INDEX
@@ -185,8 +185,10 @@ def evaluate_saved(
         The results as Markdown tables.
 
     Raises:
-        ValueError: if a model or a corpus cannot be loaded.
+        ValueError: if a model or a corpus cannot be loaded, or `out` is not a folder.
     """
+    if out is not None:
+        require_folder(out)
     folders = [locate(model, "predictor") for model in models]
     predictor: Any = (
         SecondaryStructureModel.from_pretrained(folders[0], backbone=backbone)

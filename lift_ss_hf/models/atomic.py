@@ -30,6 +30,22 @@ INCOMPLETE, OLD = ".lift_ss_hf.incomplete", ".lift_ss_hf.old"  # endings of the 
 CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)  # network file systems that cannot sync a folder
 
 
+def require_folder(folder: str | Path) -> None:
+    """Raise ValueError if a folder cannot be written because its path, or a parent's, is something else.
+
+    Call it before work whose result goes there; the folder need not exist.
+
+    Example:
+        >>> require_folder("/dev/null/run")
+        Traceback (most recent call last):
+        ValueError: /dev/null exists and is not a directory. Give another directory to write to.
+    """
+    folder = Path(folder)
+    found = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    if os.path.lexists(found) and not found.is_dir():  # a link that leads nowhere is one, too
+        raise ValueError(f"{found} exists and is not a directory. Give another directory to write to.")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Provide a temporary file beside `path`, which replaces it if the context ends without an error.
@@ -50,8 +66,12 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     """Provide a new folder beside `folder`, which replaces it if the context ends without an error.
 
     Missing parent folders are created.
+
+    Raises:
+        ValueError: if the path, or a parent's, is not a folder.
     """
     folder = Path(folder)
+    require_folder(folder)
     with _temporary(folder, is_folder=True) as temporary:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -92,6 +112,7 @@ def remove_leftovers(folder: Path) -> None:
 @contextmanager
 def _temporary(path: Path, is_folder: bool) -> Iterator[Path]:
     """Create a locked temporary file or folder beside `path`, and remove it at the end unless it was renamed."""
+    require_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with _locked(path.parent):  # else another writer could find the temporary before it is locked

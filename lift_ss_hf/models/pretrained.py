@@ -15,6 +15,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .artefact import CUSTOM_PIPELINES, check_fingerprint, copy_code, fetch_backbone, read_weights, write_artefact
+from .atomic import require_folder
 from .backbones import (
     BackboneFamily,
     fingerprint,
@@ -385,14 +386,13 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
             kwargs: further arguments of transformers' method, ignored.
 
         Raises:
-            ValueError: if `safe_serialization=False`, `push_to_hub=True`, the folder is a file, or a backbone that is
-                not in any checkpoint, or was resized, is left out.
+            ValueError: if `safe_serialization=False`, `push_to_hub=True`, the path is not a folder, or a backbone that
+                is not in any checkpoint, or was resized, is left out.
         """
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("weights are written as safetensors only. Leave out safe_serialization=False.")
         folder = Path(save_directory)
-        if folder.is_file():
-            raise ValueError(f"{folder} is a file. Give a folder to save_pretrained.")
+        require_folder(folder)
         if push_to_hub:
             raise ValueError("save_pretrained only writes files. To upload, call the model's push_to_hub(repo_id).")
         if not is_main_process:

@@ -25,12 +25,13 @@ from .records import Record, printable_name
 
 SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
 NAME_COLUMNS = ("id", "name", "accession", "entry", "header", "chain_id")
-MISSING_VALUES = ("", "nan", "none", "null", "na", "n/a", "<na>", "#n/a")  # as tables are written by pandas, R, Excel
+# As pandas, R and Excel write them. NAN, NA, NONE and NULL are peptides, too, but in a table that is far less likely.
+MISSING_VALUES = ("nan", "none", "null", "na", "n/a", "<na>", "#n/a")
 MAX_TABLE_LINE = 1 << 24  # characters
 STANDARD_INPUT = "-"
 TABLES = {".csv": ",", ".tsv": "\t"}  # suffix to separator
 
-Pair = tuple[str, str]  # name and sequence, as read
+Row = tuple[str, str, str]  # name and sequence as read, and why there is no sequence if a table has none
 
 
 class ByteCounter(io.RawIOBase):
@@ -94,11 +95,11 @@ class Inputs:
         numbers = itertools.count(1)
         for (source, read), size in zip(self._readers, self._sizes, strict=True):
             try:
-                for name, sequence in read(self):
+                for name, sequence, problem in read(self):
                     number = next(numbers)
                     if len(sequence) > self.max_residues:
                         raise ValueError(too_long(f"{_shown(source)}: record {number}", self.max_residues))
-                    yield Record(number, printable_name(name, number), sequence)
+                    yield Record(number, printable_name(name, number), sequence, problem)
             except (*DAMAGE_ERRORS, pa.ArrowException, csv.Error) as error:
                 raise ValueError(damaged(_shown(source), error)) from None
             self._finished, self._counter = self._finished + size, ByteCounter(io.BytesIO())
@@ -132,22 +133,22 @@ def _is_sequence(source: str) -> bool:
     return source.isascii() and source.isalpha() and source.isupper()
 
 
-def _reader(source: str) -> Callable[[Inputs], Iterator[Pair]]:
+def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
     """Return the function that reads a source."""
     path = Path(source)
     if source == STANDARD_INPUT or _path_kind(path) == "file":
         suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
         if ".parquet" in suffixes[-1:]:
-            return lambda inputs: _parquet_pairs(source)
+            return lambda inputs: _parquet_rows(source)
         for suffix, separator in TABLES.items():
             if suffix in suffixes:
-                return lambda inputs: _table_pairs(inputs, source, separator)
-        return lambda inputs: _fasta_pairs(inputs, source)
+                return lambda inputs: _table_rows(inputs, source, separator)
+        return lambda inputs: _fasta_rows(inputs, source)
     if _is_sequence(source):
-        return lambda inputs: iter([("", source)])
+        return lambda inputs: iter([("", source, "")])
     name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
     if DATA_SET.fullmatch(name) or _path_kind(Path(name)) == "folder":
-        return lambda inputs: _dataset_pairs(name, split)
+        return lambda inputs: _dataset_rows(name, split)
     raise ValueError(
         f"{source[:80]}: no such file. Give a file, - for standard input, a sequence in capital letters, or a data set "
         "as org/name."
@@ -169,23 +170,23 @@ def _file_size(path: Path) -> int:
     return path.stat().st_size if _path_kind(path) == "file" else 0
 
 
-def _fasta_pairs(inputs: Inputs, source: str) -> Iterator[Pair]:
+def _fasta_rows(inputs: Inputs, source: str) -> Iterator[Row]:
     with inputs.open(source) as lines:
-        yield from read_fasta_lines(lines, _shown(source), inputs.max_residues)
+        for name, sequence in read_fasta_lines(lines, _shown(source), inputs.max_residues):
+            yield name, sequence, ""
 
 
-def _table_pairs(inputs: Inputs, source: str, separator: str) -> Iterator[Pair]:
+def _table_rows(inputs: Inputs, source: str, separator: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_TABLE_LINE)  # 131,072 by default, for the whole process
     with inputs.open(source) as text:
         rows = csv.reader(bounded_lines(text, _shown(source), MAX_TABLE_LINE), delimiter=separator)
         header = next(rows, [])
         sequence, name = _columns(header, _shown(source))
         for row in filter(None, rows):
+            where = f"{_shown(source)}: line {rows.line_num}"
             if len(row) != len(header):
-                raise ValueError(
-                    f"{_shown(source)}: line {rows.line_num}: {len(row)} fields, but the header has {len(header)}."
-                )
-            yield row[name] if name is not None else "", _sequence(row[sequence])
+                raise ValueError(f"{where}: {len(row)} fields, but the header has {len(header)}.")
+            yield row[name] if name is not None else "", *_sequence(row[sequence], where, header[sequence])
 
 
 def _columns(header: Sequence[str], where: str) -> tuple[int, int | None]:
@@ -200,35 +201,50 @@ def _columns(header: Sequence[str], where: str) -> tuple[int, int | None]:
     return sequence, next((lower.index(column) for column in NAME_COLUMNS if column in lower), None)
 
 
-def _parquet_pairs(source: str) -> Iterator[Pair]:
+def _parquet_rows(source: str) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(source)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{source}: not a complete Parquet file ({str(error).splitlines()[0]}).") from None
-    yield from _rows(table.schema_arrow.names, _parquet_rows(table), source)
+    yield from _rows(table.schema_arrow.names, _parquet_values(table), source)
 
 
-def _parquet_rows(table: pq.ParquetFile) -> Iterator[dict[str, Any]]:
+def _parquet_values(table: pq.ParquetFile) -> Iterator[dict[str, Any]]:
     for batch in table.iter_batches(batch_size=1024):
         yield from batch.to_pylist()
 
 
-def _rows(columns: Sequence[str], rows: Iterator[dict[str, Any]], where: str) -> Iterator[Pair]:
-    sequence, name = _columns(columns, where)
+def _rows(columns: Sequence[str], rows: Iterator[dict[str, Any]], source: str) -> Iterator[Row]:
+    sequence, name = _columns(columns, source)
     for number, row in enumerate(rows, start=1):
-        value = _sequence(row[columns[sequence]])
-        if not isinstance(value, str):
-            raise ValueError(f"{where}: row {number}: the sequence is {value!r}. Expected a string.")
         label = row[columns[name]] if name is not None else None
-        yield "" if label is None else str(label), value
+        cell = _sequence(row[columns[sequence]], f"{source}: row {number}", columns[sequence])
+        yield "" if label is None else str(label), *cell
 
 
-def _sequence(cell: Any) -> Any:
-    """Return a cell of the column of sequences, empty if it stands for a missing value."""
-    return "" if str(cell).strip().lower() in MISSING_VALUES else cell
+def _sequence(cell: Any, where: str, column: str) -> tuple[str, str]:
+    """Return the sequence in a cell of a table, and why there is none if the cell is empty or means a missing value.
+
+    Args:
+        cell: its content.
+        where: file and row, for messages.
+        column: name of the column.
+
+    Raises:
+        ValueError: if the cell is neither text nor missing.
+    """
+    where, text = f"{where}, column {column!r}", "" if cell is None else str(cell).strip()
+    if not text:
+        return "", f"{where}: the cell is empty. Fill it in, or leave out the row."
+    if text.lower() in MISSING_VALUES:
+        peptide = " A peptide of these letters can be read from a FASTA file." if text.isalpha() else ""
+        return "", f"{where}: {text!r} stands for a missing value. Leave out the row.{peptide}"
+    if not isinstance(cell, str):
+        raise ValueError(f"{where}: the sequence is {cell!r}. Expected a string.")
+    return cell, ""
 
 
-def _dataset_pairs(name: str, split: str) -> Iterator[Pair]:
+def _dataset_rows(name: str, split: str) -> Iterator[Row]:
     import datasets
 
     with _dataset_errors(name):

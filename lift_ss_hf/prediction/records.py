@@ -31,11 +31,13 @@ class Record:
         number: of the record in its input, from 1; it tells records with the same name apart.
         name: of the chain.
         sequence: as it was read.
+        problem: why there is no sequence, and what to do; empty if there is one.
     """
 
     number: int
     name: str
     sequence: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def clean_record(record: Record) -> Query | RejectedRecord:
         >>> print(clean_record(Record(2, "b", "ACGT" * 10)))
         record 2 (b): its 40 letters are nucleotides: this looks like DNA or RNA. Translate it to a protein first.
     """
+    if record.problem:
+        return RejectedRecord(record.number, record.name, record.problem)
     try:
         sequence = clean_sequence(record.sequence, drop_gaps=True)
     except ValueError as error:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..models.atomic import is_leftover, locked_file, remove_leftovers, replacing, replacing_folder
+from ..models.atomic import is_leftover, locked_file, remove_leftovers, replacing, replacing_folder, require_folder
 from .formats import Format, get_format, tsv_field
 from .records import Part
 from .result import Prediction
@@ -97,11 +97,11 @@ class RunFolder:
             is_first: True for the first of several processes; the others wait until it has created the directory.
 
         Raises:
-            ValueError: if the directory holds other files, a run with other settings, or a run and `resume` is False.
+            ValueError: if the path is not a directory, or it holds other files, a run with other settings, or a run and
+                `resume` is False.
         """
         path = self.folder / SETTINGS
-        if self.folder.is_file():
-            raise ValueError(f"{self.folder} is a file. Give a directory to write to.")
+        require_folder(self.folder)
         if not is_first:
             self._wait_for_settings(path)
             self._check_settings(self._read(path), path)

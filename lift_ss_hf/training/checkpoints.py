@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..models.atomic import remove_whole
+from ..models.atomic import remove_whole, require_folder
 from .arguments import RecipeTrainingArguments
 from .checkpoint_files import find_damage, read_trainer_state
 from .recipes import RecipeError
@@ -35,9 +35,11 @@ def starting_checkpoint(training: TrainingArguments) -> str | None:
             overwrite_output_dir.
 
     Raises:
-        RecipeError: if the output directory holds another run, or there is no complete checkpoint to resume from.
+        ValueError: if the output directory is not a directory.
+        RecipeError: if it holds another run, or there is no complete checkpoint to resume from.
     """
     out, wanted = Path(str(training.output_dir)), str(training.resume_from_checkpoint or "")
+    require_folder(out)
     if wanted.lower() in ("", "none", "false"):
         if out.is_dir() and any(out.iterdir()) and not training.overwrite_output_dir:
             raise RecipeError(

@@ -26,6 +26,7 @@ from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
 from ..batches.collator import budget_batches
 from ..corpora.fasta import read_fasta
+from ..models.atomic import require_folder
 from ..models.backbones import whole_weights
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
@@ -290,6 +291,8 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: Tr
         if not getattr(sequences, name):
             raise ValueError(f"no {name} given. Give a FASTA file: --{name} sequences.fasta.gz")
     checkpoint = starting_checkpoint(training)
+    if sequences.backbone_dir:
+        require_folder(sequences.backbone_dir)
     train, validation = Sequences(sequences.train_file), Sequences(sequences.validation_file)
     batching = (sequences.max_residues, sequences.tokens_per_batch, sequences.mask_fraction, training.seed)
     unlimited = copy.copy(training)  # not dataclasses.replace, which would set up devices and plugins again

@@ -21,7 +21,7 @@ from statistics import mean
 from typing import Any
 
 from ..batches.cached_chains import cached_states_bytes
-from ..models.atomic import replacing
+from ..models.atomic import replacing, require_folder
 from ..reports import figures as plots
 from ..reports.tables import ALPHABET_TITLES, sweep_markdown
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments, unless_none
@@ -83,8 +83,10 @@ def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
         One row per point: its settings, and under `scores` the accuracies [fraction] by corpus and alphabet.
 
     Raises:
+        ValueError: if `out` is not a folder.
         RecipeError: if the grid is invalid, before anything is run.
     """
+    require_folder(out)
     base, points = read_points(path)
     out = Path(out)
     parsed = []

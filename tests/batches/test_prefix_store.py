@@ -26,6 +26,14 @@ def test_reading_returns_what_was_written_and_only_new_chains_are_added(tmp_path
     check(tmp_path)
 
 
+def test_a_store_in_the_place_of_a_file_is_refused():
+    with (
+        pytest.raises(ValueError, match="/dev/null exists and is not a directory"),
+        PrefixStore("/dev/null", {}).locked(),
+    ):
+        pass
+
+
 def flip(path, place):
     data = bytearray(path.read_bytes())
     data[place] ^= 1

@@ -105,6 +105,11 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
         (["predict", "MKVL", "--format", "pdf"], "unknown format 'pdf'. Choose from: three-line"),
         (["predict", "MKVL", "--states", "q7"], "unknown alphabet 'q7'"),
         (["predict", "MKVL", "--model", "{data}/model", "--precision", "fp8"], "unknown precision 'fp8'"),
+        (["predict", "MKVL", "-o", "/dev/full"], "error: /dev/full exists and is not a directory. Give another"),
+        (
+            ["predict", "MKVL", "-o", "{data}/two.fasta", "--model", "no/model"],
+            "two.fasta exists and is not a directory",
+        ),
         (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): its 40 letters are nucleotides"),
         (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),
         (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: not a prediction"),

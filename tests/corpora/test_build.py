@@ -149,10 +149,13 @@ def test_a_missing_split_is_on_the_card(sources, tmp_path):
 def test_a_folder_that_cannot_be_written_does_not_stop_the_others(sources, tmp_path, monkeypatch):
     (tmp_path / "my_corpus").mkdir()
     (tmp_path / "my_corpus" / "notes.txt").write_text("mine")
+    (tmp_path / "a_file").write_text("mine")
     catalogue = catalogue_module.load_catalogue()
-    monkeypatch.setitem(catalogue, "other", replace(catalogue["my_corpus"], name="other"))
-    result = run_script(SCRIPT, "my_corpus", "other", "--source", sources, "--out", tmp_path)
+    for name in ("other", "a_file"):
+        monkeypatch.setitem(catalogue, name, replace(catalogue["my_corpus"], name=name))
+    result = run_script(SCRIPT, "my_corpus", "a_file", "other", "--source", sources, "--out", tmp_path)
     assert result.returncode == 1
+    assert "a_file exists and is not a directory" in result.stderr
     assert "my_corpus: contains files that do not belong to a corpus" in result.stderr
     assert "other train: 2 chains" in result.stdout
     assert "my_corpus train" not in result.stdout
@@ -187,7 +190,9 @@ def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):
     for kept in (other, folder):
         with pytest.raises(CorpusError, match="contains files that do not belong to a corpus"):
             write_corpus(kept, [Split.of("train", CHAINS)], FACTS)
-    assert (other / "chapter1.tex").exists()
+    with pytest.raises(ValueError, match=r"chapter1\.tex exists and is not a directory"):
+        write_corpus(other / "chapter1.tex", [Split.of("train", CHAINS)], FACTS)
+    assert (other / "chapter1.tex").is_file()
     assert (folder / "data" / "notes.txt").exists()
 
 

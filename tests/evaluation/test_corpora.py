@@ -93,6 +93,11 @@ def test_columns_of_the_reference_are_printed_and_written(folder, tmp_path):
         EvaluationSettings(columns="paper")
 
 
+def test_results_in_the_place_of_a_file_are_refused_before_a_model_is_loaded(folder):
+    with pytest.raises(ValueError, match=r"test\.txt exists and is not a directory"):
+        evaluate_saved([str(folder / "nothing")], ["sample"], out=str(folder / "test.txt"))
+
+
 @pytest.mark.parametrize(
     ("model", "corpus", "message"),
     [

@@ -98,7 +98,7 @@ def test_ways_to_save_that_are_refused(saved, tmp_path):
     with pytest.raises(ValueError, match=r"To upload, call the model's push_to_hub\(repo_id\)"):
         model.save_pretrained(tmp_path / "x", push_to_hub=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"is a file\. Give a folder"):
+    with pytest.raises(ValueError, match=r"file exists and is not a directory\. Give another"):
         model.save_pretrained(tmp_path / "file")
     model.save_pretrained(tmp_path / "not_main", is_main_process=False)
     assert not (tmp_path / "not_main").exists()

@@ -8,7 +8,7 @@ import pytest
 from stopped_at import STOPS, stopped_everywhere, tree
 
 from lift_ss_hf.models import atomic
-from lift_ss_hf.models.atomic import remove_leftovers, replacing, replacing_folder, restore
+from lift_ss_hf.models.atomic import remove_leftovers, replacing, replacing_folder, require_folder, restore
 
 OLD, NEW = {"a": b"old", "b/c": b"old"}, {"a": b"new", "d/e": b"new"}
 
@@ -81,6 +81,25 @@ def test_an_interrupt_between_the_two_renames_puts_the_old_folder_back(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         write_folder(folder)
     assert tree(tmp_path) == {f"folder/{name}": data for name, data in OLD.items()}
+
+
+@pytest.mark.parametrize("name", ["file", "file/run", "pipe", "nowhere", "nowhere/run"])
+def test_a_folder_in_the_place_of_anything_else_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("years of work")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    found = tmp_path / name.split("/")[0]
+    message = f"^{found} exists and is not a directory. Give another directory to write to.$"
+    for write in (require_folder, write_folder, lambda path: write_file(path / "file")):
+        with pytest.raises(ValueError, match=message):
+            write(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "years of work"
+
+
+def test_a_folder_may_be_new_or_a_link_to_one(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    for name in ("", "new/run", "link", "link/run"):
+        require_folder(tmp_path / name)
 
 
 def test_only_what_a_killed_writer_of_ours_left_is_removed(tmp_path):

@@ -191,6 +191,33 @@ def test_missing_sequences_are_rejected_and_the_id_0_is_a_name(tmp_path):
     assert len(part.queries) == 1 and len(part.rejected) == 4
 
 
+@pytest.mark.parametrize("value", ["NAN", "nan", "NA", "NONE", "null", "<NA>", "#N/A", ""])
+def test_a_missing_sequence_is_never_a_peptide_and_its_cell_is_named(tmp_path, value):
+    reason = f"{value!r} stands for a missing value. Leave out the row." if value else "the cell is empty. Fill it in"
+    hint = "A peptide of these letters can be read from a FASTA file."
+    for ending, place in (("csv", "line 3"), ("parquet", "row 2")):
+        path = tmp_path / f"chains.{ending}"
+        pq.write_table(pa.table({"ID": ["a", "b"], "Seq": ["MKV", value]}), path)
+        if ending == "csv":
+            path.write_text(f"ID,Seq\na,MKV\nb,{value}\n")
+        first, second = map(clean_record, Inputs([str(path)]))
+        assert isinstance(first, Query)
+        assert str(second).startswith(f"record 2 (b): {path}: {place}, column 'Seq': {reason}")
+        assert (hint in str(second)) == value.isalpha()
+    if value.isalpha():
+        path = tmp_path / "chains.fasta"
+        path.write_text(f">b\n{value}\n")
+        assert [str(clean_record(record).sequence) for record in Inputs([str(path), "NAN"])] == [value.upper(), "NAN"]
+
+
+def test_a_cell_that_is_not_text_is_named(tmp_path):
+    pq.write_table(pa.table({"id": ["a"], "sequence": [5]}), tmp_path / "chains.parquet")
+    with pytest.raises(
+        ValueError, match=r"chains\.parquet: row 1, column 'sequence': the sequence is 5\. Expected a string"
+    ):
+        pairs(tmp_path / "chains.parquet")
+
+
 def test_what_may_be_nucleotides_is_predicted_with_a_warning(caplog):
     doubtful = [Record(2, "primer", "ACGTACGTAC"), Record(3, "consensus", "ACGTRYSWKM" * 3)]
     records = [Record(1, "protein", "MKVLAA"), *doubtful, Record(4, "tetramer", "ACGT")]

@@ -291,7 +291,7 @@ def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="is not empty and does not hold a run"):
         run(data, tmp_path)
-    with pytest.raises(ValueError, match=r"thesis\.tex is a file"):
+    with pytest.raises(ValueError, match=r"thesis\.tex exists and is not a directory"):
         run(data, tmp_path / "thesis.tex")
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 

@@ -183,6 +183,13 @@ def test_of_the_best_checkpoint_only_the_weights_are_needed(run, checkpoint):
         starting_checkpoint(arguments)
 
 
+def test_a_run_cannot_be_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "file").write_text("years of work")
+    arguments = RecipeTrainingArguments(str(tmp_path / "file"), overwrite_output_dir=True, report_to="none")
+    with pytest.raises(ValueError, match="file exists and is not a directory"):
+        starting_checkpoint(arguments)
+
+
 def test_the_state_of_every_process_counts(checkpoint):
     (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
     shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")

@@ -19,16 +19,19 @@ from transformers.models.esm.configuration_esm import get_default_vocab_list
 
 from lift_ss_hf.corpora.fasta import read_fasta
 from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.training.launch import LaunchedArguments
 from lift_ss_hf.training.pretraining import (
     CLS,
     EOS,
     MASK,
     VOCABULARY,
     EncoderArguments,
+    SequenceArguments,
     Sequences,
     UnpaddedBatches,
     baseline_perplexities,
     build_encoder,
+    pretrain,
     save_backbone,
 )
 
@@ -117,6 +120,14 @@ def test_weights_are_saved_under_the_names_by_which_a_run_is_resumed(tmp_path):
         names = set(load_file(tmp_path / folder / "model.safetensors"))
         assert {name for name, _ in saved.named_parameters()} <= names <= set(saved.state_dict())
     assert json.loads((tmp_path / "model" / "config.json").read_text())["architectures"] == ["EsmForMaskedLM"]
+
+
+def test_a_backbone_in_the_place_of_a_file_is_refused_before_training(fasta, tmp_path):
+    sequences = SequenceArguments(train_file=str(fasta), validation_file=str(fasta), backbone_dir=str(fasta))
+    training = LaunchedArguments(str(tmp_path / "run"), report_to="none")
+    with pytest.raises(ValueError, match="exists and is not a directory"):
+        pretrain(EncoderArguments(16, 2, 2, 32), sequences, training)
+    assert not (tmp_path / "run").exists()
 
 
 def test_baselines_follow_from_the_counts(tmp_path):

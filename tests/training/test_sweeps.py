@@ -43,6 +43,11 @@ def test_a_sweep_runs_every_point_once(grid, monkeypatch):
     assert "| top_blocks | adapter | runs |" in (grid / "out" / "results.md").read_text()
 
 
+def test_a_sweep_in_the_place_of_a_file_is_refused_before_its_first_run(grid):
+    with pytest.raises(ValueError, match=r"grid\.yaml exists and is not a directory"):
+        run_sweep(grid / "grid.yaml", grid / "grid.yaml")
+
+
 def points_of(grid, tmp_path, *settings, **base):
     base |= {"backbone": f"{grid}/backbone", "train": [f"{grid}/train.txt"], "validation": [f"{grid}/validation.txt"]}
     base |= {"prefix_cache": str(tmp_path / "prefixes")}
