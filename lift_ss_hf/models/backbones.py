@@ -37,10 +37,15 @@ from .safety import (
     read_json_object,
 )
 
+NamesInReport: type[set] | type[list]  # of `output_loading_info`
 try:
     from transformers.initialization import no_init_weights
+
+    NamesInReport = set
 except ImportError:  # transformers 4.57
     from transformers.modeling_utils import no_init_weights
+
+    NamesInReport = list
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
 ATTENTION = ("eager", "sdpa")  # other implementations need another form of mask

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
@@ -300,8 +301,18 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         """
         raise ValueError(PRUNING)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
         """Recompute trained blocks in the backward pass instead of keeping their activations.
+
+        Args:
+            gradient_checkpointing_kwargs: options of `torch.utils.checkpoint.checkpoint`.
+            every_n_layers: do so in each n-th block only; needs transformers 5.
+            offload: move what is kept of the blocks' inputs to the memory of the host.
 
         Raises:
             ValueError: for `use_reentrant=True`, in which adapters cannot see the pass they belong to.
@@ -312,9 +323,11 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
         def run(function: Any, *args: Any) -> Any:
             context = ForwardContext.get_context() or contextlib.nullcontext()
-            return checkpoint(function, *args, context_fn=lambda: (contextlib.nullcontext(), context), **options)
+            with save_on_cpu(pin_memory=torch.accelerator.is_available()) if offload else contextlib.nullcontext():
+                return checkpoint(function, *args, context_fn=lambda: (contextlib.nullcontext(), context), **options)
 
-        self._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=run)
+        which: dict[str, Any] = {} if every_n_layers == 1 else {"every_n_layers": every_n_layers}
+        self._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=run, **which)
         if getattr(self, "_hf_peft_config_loaded", False):  # as in PreTrainedModel, whose `disable` undoes it
             self.enable_input_require_grads()
 

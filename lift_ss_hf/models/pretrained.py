@@ -18,6 +18,7 @@ from .artefact import CUSTOM_PIPELINES, check_fingerprint, copy_code, fetch_back
 from .atomic import require_folder
 from .backbones import (
     BackboneFamily,
+    NamesInReport,
     fingerprint,
     get_model_class,
     locate,
@@ -237,7 +238,8 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         if device is not None:
             model = model.to(device)
         if options.get("output_loading_info"):  # anything missing would have been an error
-            return model, {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+            names = {kind: NamesInReport() for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+            return model, {**names, "error_msgs": []}
         return model
 
     @classmethod

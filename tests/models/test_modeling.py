@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_models import (
     FAMILIES,
+    TRANSFORMERS_4,
     batch_of_chains,
     prot_bert_tokenizer,
     prot_t5_tokenizer,
@@ -12,7 +13,7 @@ from tiny_models import (
     tiny_backbone,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import EsmTokenizer, pipeline
+from transformers import EsmTokenizer, Trainer, TrainingArguments, pipeline
 
 from lift_ss_hf.models.backbones import ATTENTION
 from lift_ss_hf.models.bert import BertForSecondaryStructure
@@ -174,6 +175,34 @@ def test_gradient_checkpointing_gives_the_same_gradients(backbones, family, opti
     for (name, expected), found in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
         if expected.requires_grad:
             assert torch.allclose(found.grad, expected.grad, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [({}, [True] * 4), ({"every_n_layers": 2}, [True, False] * 2), ({"offload": True}, [True] * 4)],
+)
+def test_the_trainers_options_of_checkpointing_reach_the_blocks(backbones, given, where, tmp_path):
+    if TRANSFORMERS_4 and given:
+        pytest.skip("options of transformers 5")
+    plain = new_model(backbones["esm"], perturb=True, head_dropout=0.0, adapter="bottleneck", leave_out=[])
+    model = copy.deepcopy(plain)
+    batches = [{name: values[0] for name, values in batch_of_chains("esm", [9]).items()}] * 2
+    arguments = TrainingArguments(
+        **{"output_dir": str(tmp_path), "max_steps": 1, "report_to": "none", "use_cpu": True, "save_strategy": "no"},
+        **{"gradient_checkpointing" if TRANSFORMERS_4 else "activation_checkpointing": True},
+        **({"activation_checkpointing_kwargs": given} if given else {}),
+    )
+    Trainer(model, arguments, train_dataset=batches).train()
+    assert [block.gradient_checkpointing for block in model.family.blocks(model.backbone)] == where
+    batch = batch_of_chains("esm", [9, 5])
+    for each in (plain, model):
+        each.load_state_dict(plain.state_dict())
+        each.zero_grad()
+        each.train()
+        each(**batch).loss.backward()
+    for expected, found in zip(plain.parameters(), model.parameters(), strict=True):
+        if expected.requires_grad:
+            torch.testing.assert_close(found.grad, expected.grad, atol=1e-6, rtol=1e-5)
 
 
 def test_reentrant_checkpointing_is_refused(backbones):
