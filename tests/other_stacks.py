@@ -1,4 +1,6 @@
-"""Small models as each supported version of transformers saves them, and their logits; kept in tests/data.
+"""What each supported version of transformers leaves in files: small models, their logits, the names of its arguments.
+
+They are kept in tests/data.
 
 To make them again, run this file in an environment with that version:
 
@@ -7,18 +9,21 @@ To make them again, run this file in an environment with that version:
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
+from transformers import TrainingArguments
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
 DATA = Path(__file__).parent / "data"
 LOGITS = "logits.safetensors"
+ARGUMENTS = "training_arguments.txt"
 SIZES = {
     "esm": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
     "bert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64},
@@ -46,10 +51,18 @@ def expected_logits(folder: Path) -> torch.Tensor:
     return load_file(folder / LOGITS)["logits"]
 
 
+def training_arguments() -> list[str]:
+    """Return the names of all arguments that the installed `TrainingArguments` takes, sorted."""
+    return sorted(field.name for field in dataclasses.fields(TrainingArguments) if field.init)
+
+
 def main() -> None:
-    """Write all models with the installed version of transformers."""
+    """Write all files with the installed version of transformers."""
+    folder = DATA / f"transformers_{transformers.__version__}"
+    folder.mkdir(exist_ok=True)
+    (folder / ARGUMENTS).write_text("\n".join(training_arguments()) + "\n")
     for family, adapter in ARTEFACTS:
-        folder = DATA / f"transformers_{transformers.__version__}" / f"{family}_{adapter}"
+        model_folder = folder / f"{family}_{adapter}"
         backbone = backbone_of(family)
         torch.manual_seed(0)
         model = SecondaryStructureModel.from_backbone(
@@ -60,10 +73,10 @@ def main() -> None:
                 if parameter.requires_grad:
                     parameter.add_(0.1 * torch.randn_like(parameter))
         model.config.backbone_name = f"tiny_backbones/{family}"  # not a path of this machine
-        model.save_pretrained(folder, include_backbone=adapter == "bottleneck")
+        model.save_pretrained(model_folder, include_backbone=adapter == "bottleneck")
         if adapter == "bottleneck":
-            ResidueTokenizer.from_pretrained(backbone).save_pretrained(folder)
-        save_file({"logits": logits_of(model.eval(), family).contiguous()}, folder / LOGITS)
+            ResidueTokenizer.from_pretrained(backbone).save_pretrained(model_folder)
+        save_file({"logits": logits_of(model.eval(), family).contiguous()}, model_folder / LOGITS)
 
 
 if __name__ == "__main__":

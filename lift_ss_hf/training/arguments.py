@@ -183,7 +183,7 @@ CHANGED_DEFAULTS = {
     "save_strategy": "epoch; transformers: steps. Keeping the best epoch requires the same as eval_strategy.",
     "save_total_limit": "2; transformers: all. The best and the last checkpoint are what resuming requires.",
     "load_best_model_at_end": "true, as LIFT_SS keeps the best epoch; transformers: false.",
-    "report_to": "tensorboard; transformers: everything installed, which may include services that require a login.",
+    "report_to": "tensorboard; transformers 4.57: all that is installed, services with a login too; 5: none.",
     "logging_steps": "20; transformers: 500, more steps than a small run has.",
     "remove_unused_columns": "false. Batches are built from chains, not from columns named after model arguments.",
     "per_device_train_batch_size": "1 batch of max_tokens_per_batch tokens; transformers: 8 chains of any length.",

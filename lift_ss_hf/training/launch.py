@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -49,10 +50,16 @@ class LaunchedArguments(TrainingArguments):
                 raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
             _warn_of_abandoned_builds()
-        if self.warmup_ratio and not hasattr(TrainingArguments, "warmup_ratio"):
-            self.warmup_steps = self.warmup_ratio  # of transformers 5: below 1 it is a part of the steps
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio is {self.warmup_ratio}. Expected a fraction from 0 to 1.")
         super().__post_init__()
         LaunchedArguments._precision_left = os.environ.get(LAUNCHER_PRECISION, "no"), launched
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Return the number of steps of the warm-up: `warmup_steps`, or else `warmup_ratio` of all."""
+        if self.warmup_steps or not self.warmup_ratio:
+            return super().get_warmup_steps(num_training_steps)
+        return math.ceil(num_training_steps * self.warmup_ratio)
 
     def _set_precision(self) -> str:
         """Take the launcher's precision where the recipe sets none, and return the launcher's.

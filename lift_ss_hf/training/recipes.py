@@ -124,21 +124,57 @@ def _known_names(parser: HfArgumentParser) -> list[str]:
     return sorted({action.dest for action in parser._actions} - {"help"})
 
 
-# Arguments of transformers 4.57 that transformers 5 no longer has, and what to do instead.
-REMOVED = {
+# Arguments that one version of transformers has, and what to do with the other. `warmup_ratio` and
+# `overwrite_output_dir` of 4.57 are not among them: here they work with both.
+LEAVE_OUT = "Leave it out, or use the other version."
+ONLY_IN_4_57 = {
+    "adafactor": "Write optim: adafactor.",
+    "fp16_backend": "Leave it out: mixed precision is torch's own.",
+    "fp16_opt_level": "Leave it out: mixed precision is torch's own.",
+    "fsdp_min_num_params": "Write min_num_params in fsdp_config.",
+    "fsdp_transformer_layer_cls_to_wrap": "Write transformer_layer_cls_to_wrap in fsdp_config.",
     "group_by_length": "Leave it out: chains of similar length are batched together (--batching).",
+    "half_precision_backend": "Leave it out: mixed precision is torch's own.",
+    "include_inputs_for_metrics": "Write include_for_metrics: [inputs].",
+    "include_tokens_per_second": "Write include_num_input_tokens_seen: all.",
+    "jit_mode_eval": "Leave it out, or write torch_compile.",
     "logging_dir": "Set the environment variable TENSORBOARD_LOGGING_DIR.",
+    "mp_parameters": "Leave it out: it was for SageMaker's launcher.",
     "no_cuda": "Write use_cpu.",
+    "past_index": "Leave it out: an encoder has no past.",
+    "per_gpu_eval_batch_size": "Write per_device_eval_batch_size.",
+    "per_gpu_train_batch_size": "Write per_device_train_batch_size.",
     "push_to_hub_model_id": "Write hub_model_id.",
     "push_to_hub_organization": "Write hub_model_id, with the organization before a slash.",
     "push_to_hub_token": "Write hub_token.",
+    "ray_scope": "Leave it out: it was for searches with Ray.",
     "save_safetensors": "Leave it out: weights are always saved as safetensors.",
+    "torchdynamo": "Write torch_compile_backend.",
+    "tpu_metrics_debug": "Write debug: tpu_metrics_debug.",
+    "tpu_num_cores": "Leave it out: the launcher knows.",
+    "use_legacy_prediction_loop": "Leave it out: there is one loop.",
+    "use_mps_device": "Leave it out: an MPS device is used where there is one.",
+}
+ONLY_IN_5 = {
+    "activation_checkpointing": "Write gradient_checkpointing.",
+    "activation_checkpointing_kwargs": "Write gradient_checkpointing_kwargs.",
+    "dataloader_in_order": LEAVE_OUT,
+    "dataloader_multiprocessing_context": LEAVE_OUT,
+    "ddp_static_graph": LEAVE_OUT,
+    "enable_jit_checkpoint": "Leave it out: on SIGTERM a run saves a checkpoint anyway.",
+    "train_sampling_strategy": "Leave it out, or write batching.",
+    "trackio_bucket_id": LEAVE_OUT,
+    "trackio_static_space_id": LEAVE_OUT,
+    "use_cache": "Leave it out: an encoder keeps no keys and values.",
 }
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    if name in REMOVED:
-        return f"transformers {transformers.__version__} has no argument {name!r} any more. {REMOVED[name]}"
+    instead = ONLY_IN_4_57.get(name) or ONLY_IN_5.get(name)
+    if instead and "learning_rate" in known:  # of the arguments of the Trainer
+        where = "4.57" if name in ONLY_IN_4_57 else "5"
+        found = transformers.__version__
+        return f"{name!r} is an argument of transformers {where}; transformers {found} does not have it. {instead}"
     close = difflib.get_close_matches(name, known, n=1)
     return f"unknown argument {name!r}." + (f" Did you mean {close[0]!r}?" if close else " See --help for all of them.")
 

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.tools
 PRUNING = "prune_heads is refused: a saved model names its backbone, which has all its heads"
 EMBEDDINGS = "inputs_embeds is refused: long chains are cut into windows by their tokens"
 NO_RANDOM_WEIGHTS = "a file that lacks weights is refused; transformers would go on with random ones"
+NO_INIT = "init_weights does nothing: the parts have initialised themselves, or are pretrained"
 REENTRANT = "use_reentrant=True is refused: adapters do not see it"
 SKIPS = {
     "test_inputs_embeds": EMBEDDINGS,
@@ -58,8 +59,10 @@ SKIPS |= (
     if TRANSFORMERS_4
     else {
         "test_training_gradient_checkpointing_use_reentrant_true": REENTRANT,
-        "test_can_capture_specific_layers_hidden_states": "output_hidden_states is true or false, not a choice of blocks",
-        "test_init_weights_can_init_buffers": "init_weights does nothing: the parts have initialised themselves",
+        "test_can_capture_specific_layers_hidden_states": "output_hidden_states is true or false, no list",
+        "test_init_weights_can_init_buffers": NO_INIT,
+        "test_all_tensors_are_parameter_or_buffer": NO_INIT,
+        "test_keep_in_fp32_modules": "trained weights are always fp32, and frozen ones of the type that was asked for",
     }
 )
 ADAPTER_SKIPS = {

@@ -1,8 +1,10 @@
 """Recipes: flags win over the YAML file, and unknown names get a suggestion before anything is run."""
 
+import re
 from pathlib import Path
 
 import pytest
+from other_stacks import ARGUMENTS, DATA, training_arguments
 from small_runs import write_data
 from tiny_models import TRANSFORMERS_4, save_tiny_backbone
 from transformers import TrainingArguments
@@ -11,7 +13,7 @@ from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.training.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import model_options, run_training
 from lift_ss_hf.training.pretraining import EncoderArguments, SequenceArguments
-from lift_ss_hf.training.recipes import REMOVED, RecipeError, parse_recipe, parse_settings
+from lift_ss_hf.training.recipes import ONLY_IN_4_57, ONLY_IN_5, RecipeError, parse_recipe, parse_settings
 from lift_ss_hf.training.sweeps import read_points
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -161,17 +163,46 @@ def test_greater_is_better_unless_the_metric_is_a_loss(tmp_path):
         assert training.greater_is_better == greater
 
 
-def test_a_warm_up_is_a_part_of_the_steps_in_every_version_of_transformers(tmp_path):
-    training = RecipeTrainingArguments(output_dir=str(tmp_path), warmup_ratio=0.25)
-    assert training.get_warmup_steps(40) == 10
+@pytest.mark.parametrize(
+    ("given", "num_steps"),
+    [
+        ({"warmup_ratio": 0.25}, 10),
+        ({"warmup_ratio": 1.0}, 40),
+        ({"warmup_ratio": 0.25, "warmup_steps": 3}, 3),
+        ({"warmup_steps": 3}, 3),
+        ({}, 0),
+    ],
+)
+def test_a_warm_up_is_the_same_in_every_version_of_transformers(given, num_steps, tmp_path):
+    assert RecipeTrainingArguments(output_dir=str(tmp_path), **given).get_warmup_steps(40) == num_steps
 
 
-@pytest.mark.skipif(TRANSFORMERS_4, reason="transformers 4.57 has them")
-def test_arguments_that_transformers_5_removed_say_what_to_write(tmp_path):
-    for name, instead in REMOVED.items():
+def test_a_warm_up_of_more_than_all_steps_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"warmup_ratio is 1.5. Expected a fraction from 0 to 1."):
+        RecipeTrainingArguments(output_dir=str(tmp_path), warmup_ratio=1.5)
+
+
+def test_an_argument_of_one_version_of_transformers_works_or_says_what_to_write(tmp_path):
+    in_4, in_5 = (set((folder / ARGUMENTS).read_text().split()) for folder in sorted(DATA.glob("transformers_*")))
+    installed, other = (in_4, in_5) if TRANSFORMERS_4 else (in_5, in_4)
+    assert installed == set(training_arguments()), "make the file again: see tests/other_stacks.py"
+    assert in_4 - in_5 == set(ONLY_IN_4_57) | {"warmup_ratio", "overwrite_output_dir"}
+    assert in_5 - in_4 == set(ONLY_IN_5)
+    known = RecipeTrainingArguments.__dataclass_fields__
+    there, here = ("5", "4.57") if TRANSFORMERS_4 else ("4.57", "5")
+    for name, instead in (ONLY_IN_5 if TRANSFORMERS_4 else ONLY_IN_4_57).items():
+        assert name in other
         with pytest.raises(RecipeError) as error:
-            parse(tmp_path, f"--{name}", "x")
-        assert f"has no argument {name!r} any more. {instead}" in str(error.value)
+            parse(tmp_path, text=f"{name}: x")
+        assert f"{name!r} is an argument of transformers {there}; transformers {here}" in str(error.value)
+        assert str(error.value).endswith(instead)
+        for word in re.findall(r"Write (\w+)", instead):
+            assert word in known or "fsdp_config" in instead
+
+
+def test_an_argument_of_the_trainer_is_unknown_where_nothing_is_trained():
+    with pytest.raises(RecipeError, match=r"unknown argument 'logging_dir'\. See --help"):
+        parse_recipe([ModelArguments], "", ["--logging_dir", "x"])
 
 
 def test_the_other_recipes_parse_too():
