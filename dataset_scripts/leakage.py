@@ -28,7 +28,7 @@ from lift_ss_hf.corpora.leakage import (
     leakage_table,
     load_chains,
 )
-from lift_ss_hf.corpora.loading import resolve_corpus
+from lift_ss_hf.corpora.loading import Corpus, resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
 
 
@@ -119,7 +119,7 @@ def main() -> int:
     return status
 
 
-def held_out(args: argparse.Namespace) -> dict[str, tuple[CataloguedCorpus | Path, str]]:
+def held_out(args: argparse.Namespace) -> dict[str, tuple[Corpus, str]]:
     """Return the validation and test sets by the name to show, each with its split.
 
     Raises:
@@ -139,7 +139,7 @@ def held_out(args: argparse.Namespace) -> dict[str, tuple[CataloguedCorpus | Pat
 def card_facts(
     args: argparse.Namespace,
     others: Iterable[str],
-    corpus: CataloguedCorpus | Path,
+    corpus: Corpus,
     settings: SearchSettings,
     num_kept: int,
     num_before: int,
@@ -157,7 +157,7 @@ def card_facts(
         made_by="python dataset_scripts/leakage.py",
         sources=[f"{args.train}, split {args.split}"],
         trains_for=f"Filtered for use with: {', '.join(others)}. Removed: {removed}.",
-        **({"license": "unknown"} if isinstance(corpus, Path) else origin_facts(corpus.entry)),
+        **(origin_facts(corpus.entry) if isinstance(corpus, CataloguedCorpus) else {"license": "unknown"}),
     )
 
 

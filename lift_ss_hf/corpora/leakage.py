@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .catalogue import CataloguedCorpus
 from .chains import Chain
-from .loading import load_resolved, split_names
+from .loading import Corpus, load_resolved, own_splits, split_names
 from .mmseqs import require_mmseqs, run_mmseqs, write_fasta
 
 CHUNK = 2000  # training chains per search: few enough to show progress, enough to keep all cores busy
@@ -140,7 +139,7 @@ def _search(
                 yield query, target, float(identity)
 
 
-def load_chains(corpus: CataloguedCorpus | Path, split: str, data_dir: str | Path | None = None) -> list[Chain]:
+def load_chains(corpus: Corpus, split: str, data_dir: str | Path | None = None) -> list[Chain]:
     """Return the chains of one split of a corpus. If the corpus has a single split, that one is taken.
 
     Args:
@@ -163,13 +162,13 @@ def load_chains(corpus: CataloguedCorpus | Path, split: str, data_dir: str | Pat
     ]
 
 
-def has_own_validation(corpus: CataloguedCorpus | Path) -> bool:
-    """Return True if a training corpus comes with validation chains; a file has no splits.
+def has_own_validation(corpus: Corpus) -> bool:
+    """Return True if a training corpus comes with validation chains.
 
     Args:
         corpus: what `resolve_corpus` returns for a name.
     """
-    return not (isinstance(corpus, Path) and corpus.is_file()) and "validation" in split_names(corpus)
+    return "validation" in own_splits(corpus)
 
 
 @dataclass(frozen=True)

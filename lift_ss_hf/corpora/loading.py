@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import TypeGuard
 
 import datasets
 
@@ -14,13 +15,17 @@ from ..assets import sample_corpus
 from ..models.atomic import restore
 from ..models.states import UNRESOLVED
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
-from .chains import CorpusError
+from .chains import Chain, CorpusError
+from .custom import ChainsBySplit, is_data_set, is_fasta_pair, read_custom
 from .dataset_builder import PsspCorpusBuilder
 from .readers import read_chains
 
 logger = logging.getLogger(__name__)
 
 BUNDLED = "sample"  # name of the bundled corpus, drawn by dataset_scripts/sample.py
+
+# A corpus of the catalogue; a file or folder; or the name of a pair of FASTA files or of a data set on the Hub.
+Corpus = CataloguedCorpus | Path | str
 
 
 def load_corpus(
@@ -35,8 +40,8 @@ def load_corpus(
 
     Args:
         name: name of a corpus (`casp12`), with the configuration after a colon (`promod3:lt25id`); `sample`, the
-            bundled corpus; the folder of a built corpus; or a file that `read_chains` reads. A file or a folder
-            with a single split is used for every split.
+            bundled corpus; the folder of a built corpus; or a custom corpus, which `custom.read_custom` reads: a file,
+            a folder, or a data set on the Hub. A corpus without splits or with a single one is used for every split.
         split: `train`, `validation`, `test`, a slice (`test[:10]`) or a sum of them; None for all splits.
         data_dir: a folder that holds the source files. By default they come from the folder in the environment
             variable LIFT_SS_DATA_DIR, the cache or the network, in this order.
@@ -61,13 +66,13 @@ def load_corpus(
     return load_resolved(corpus, split, data_dir, cache_dir)
 
 
-def resolve_corpus(name: str) -> CataloguedCorpus | Path:
-    """Return the corpus of the catalogue that a name selects, or the path of the bundled sample or a custom corpus.
+def resolve_corpus(name: str) -> Corpus:
+    """Return the corpus of the catalogue that a name selects, the path of the bundled sample, or a custom corpus.
 
     A custom corpus may not have the name of a catalogued one: write `./casp12` for a folder of that name.
 
     Raises:
-        ValueError: if the name is neither in the catalogue nor an existing path.
+        ValueError: if the name is neither in the catalogue nor an existing path, nor may be that of a data set.
     """
     if name == BUNDLED:
         return sample_corpus()
@@ -75,6 +80,8 @@ def resolve_corpus(name: str) -> CataloguedCorpus | Path:
         restore(name)
         if Path(name).exists():
             return Path(name)
+        if is_fasta_pair(name) or is_data_set(name):
+            return name
     try:
         return get_corpus(name)
     except ValueError as error:
@@ -82,14 +89,14 @@ def resolve_corpus(name: str) -> CataloguedCorpus | Path:
 
 
 def load_resolved(
-    corpus: CataloguedCorpus | Path,
+    corpus: Corpus,
     split: str | None = None,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> datasets.Dataset | datasets.DatasetDict:
     """Load what `resolve_corpus` returned; arguments, result and errors as for `load_corpus`."""
-    if isinstance(corpus, Path):
-        return _load_folder(corpus, split, cache_dir) if corpus.is_dir() else _load_file(corpus, split)
+    if not isinstance(corpus, CataloguedCorpus):
+        return _load_folder(corpus, split, cache_dir) if _is_built(corpus) else _load_custom(corpus, split)
     if split is None:
         splits = {name: _load_split(corpus, name, data_dir, cache_dir) for name in corpus.config.splits}
         return datasets.DatasetDict(splits)
@@ -97,11 +104,23 @@ def load_resolved(
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
-def split_names(corpus: CataloguedCorpus | Path) -> list[str]:
-    """Return the names of the splits of a corpus; a file serves for all of them."""
-    if not isinstance(corpus, Path):
+def split_names(corpus: Corpus) -> list[str]:
+    """Return the names of the splits of a corpus; one without any serves for all of them."""
+    return own_splits(corpus) or list(SPLIT_ORDER)
+
+
+def own_splits(corpus: Corpus) -> list[str]:
+    """Return the names of the splits of a corpus; none if it is a custom corpus that does not say any."""
+    if isinstance(corpus, CataloguedCorpus):
         return list(corpus.config.splits)
-    return _folder_split_names(corpus) if corpus.is_dir() else list(SPLIT_ORDER)
+    if _is_built(corpus):
+        return _folder_split_names(corpus)
+    return [split for split in SPLIT_ORDER if split in read_custom(corpus)]
+
+
+def _is_built(corpus: Corpus) -> TypeGuard[Path]:
+    """Return True for the folder of a built corpus."""
+    return isinstance(corpus, Path) and (corpus / "README.md").is_file() and (corpus / "data").is_dir()
 
 
 def _load_split(
@@ -140,8 +159,6 @@ def _load_folder(
 
 
 def _folder_split_names(folder: Path) -> list[str]:
-    if not (folder / "README.md").is_file():
-        raise CorpusError(f"{folder}: not a built corpus (no README.md). Build one, or name a file of chains.")
     return datasets.get_dataset_split_names(str(folder))
 
 
@@ -157,11 +174,26 @@ def _parquet_files(folder: Path) -> list[Path]:
     return sorted((folder / "data").glob("*.parquet"))
 
 
-def _load_file(path: Path, split: str | None) -> datasets.Dataset:
-    """Load a file of chains, which is used for every split."""
-    if split is not None and split not in SPLIT_ORDER:
-        raise ValueError(f"{path} is a single file without a split {split!r}. Choose one of: {', '.join(SPLIT_ORDER)}.")
-    return datasets.Dataset.from_list([chain.row() for chain in read_chains(path)])
+def _load_custom(corpus: Path | str, split: str | None) -> datasets.Dataset | datasets.DatasetDict:
+    """Load a custom corpus; without splits, or with a single one, it serves for every split."""
+    found = read_custom(corpus)
+    if split is None:
+        tables = {name: _table(chains) for name, chains in found.items()}
+        return next(iter(tables.values())) if len(tables) == 1 else datasets.DatasetDict(tables)
+    return _table(_chains_of_split(found, corpus, split))
+
+
+def _chains_of_split(found: ChainsBySplit, corpus: Path | str, split: str) -> list[Chain]:
+    if len(found) == 1 and split in SPLIT_ORDER:
+        return next(iter(found.values()))
+    if split not in found:
+        choices = ", ".join(name for name in SPLIT_ORDER if len(found) == 1 or name in found)
+        raise ValueError(f"{corpus} has no split {split!r}. Choose one of: {choices}.")
+    return found[split]
+
+
+def _table(chains: Sequence[Chain]) -> datasets.Dataset:
+    return datasets.Dataset.from_list([chain.row() for chain in chains])
 
 
 def require_labels(name: str, corpus: datasets.Dataset) -> None:

@@ -1,8 +1,9 @@
 """Readers: functions that read chains from a source file and check them, one function per format.
 
 The formats are `three_line` (`>id`, residues, states), `ps4_csv` (CB513 as NetSurfP-2.0 and ProtTrans use it),
-`cu_ssp_csv` (id, len, input, expected) and `parquet` (written by this package). Every reader is a generator, so that
-a corpus of any size can be read. Harmless deviations are accepted: CRLF, a byte-order mark, trailing blanks, blank
+`cu_ssp_csv` (id, len, input, expected) and `parquet` (written by this package); and of custom corpora, tables with a
+column of sequences and one of states, and biotrainer's FASTA. Every reader is a generator, so that a corpus of any
+size can be read. Harmless deviations are accepted: CRLF, a byte-order mark, trailing blanks, blank
 lines between chains. Anything else raises a `CorpusError` that says where.
 """
 
@@ -21,7 +22,9 @@ import pyarrow.parquet as pq
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES, UNRESOLVED
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
+from .fasta_pairs import chains_of_pair, chains_with_targets, has_targets, read_records
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
+from .tables import TableColumns, chains_of_rows, masked, read_mask
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
 
@@ -34,7 +37,8 @@ COMPRESSED = {
 }  # by the first bytes
 IS_FASTA = (
     "this is FASTA with sequences only, but a corpus needs the states. Write three lines per chain: >id, residues "
-    "on one line, states on the next. To predict the states: lift-ss predict"
+    "on one line, states on the next; or name a second FASTA file with the states of the same ids: "
+    "SEQUENCES.fasta+STATES.fasta. To predict the states: lift-ss predict"
 )
 
 
@@ -108,9 +112,18 @@ def _are_residues(line: str) -> bool:
     return 3 * others > len(letters) and all(letter in RESIDUES for letter in letters)
 
 
-def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_header(path: Path, separator: str) -> list[str]:
+    """Return the names of the columns of a CSV file."""
+    return [name.strip() for name in _next_row(csv.reader(_text(path), delimiter=separator), path) or []]
+
+
+def _text(path: Path) -> Iterator[str]:
+    return (line for _, line in _lines(path))
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...] = (), separator: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a CSV file, with their line numbers, after checking that it has the given columns."""
-    reader = csv.reader(line for _, line in _lines(path))
+    reader = csv.reader(_text(path), delimiter=separator)
     header = [name.strip() for name in _next_row(reader, path) or []]
     missing = [name for name in columns if name not in header]
     if missing:
@@ -158,11 +171,10 @@ def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]
     chain_numbers: dict[str, int] = {}
     for row_number, (line, row) in enumerate(_csv_rows(path, columns), start=1):
         chain_id, where = f"cb513_{row_number:03d}", f"{path}: line {line}"
-        tokens = {name: row[name].split() for name in columns}
-        residues = "".join(tokens["input"])
-        sequence, chain_states = check_chain(chain_id, residues, "".join(tokens["dssp8"]), where, changes)
-        resolved, domain = (_mask(tokens[name], name, len(sequence), where, chain_id) for name in columns[2:])
-        chain_states = _masked(chain_states, resolved)
+        residues, letters = ("".join(row[name].split()) for name in columns[:2])
+        sequence, chain_states = check_chain(chain_id, residues, letters, where, changes)
+        resolved, domain = (read_mask(row[name], name, len(sequence), where, chain_id) for name in columns[2:])
+        chain_states = masked(chain_states, resolved)
         number = chain_numbers.setdefault(sequence, len(chain_numbers) + 1)
         extra = {
             "chain": f"cb513_chain_{number:03d}",
@@ -170,21 +182,7 @@ def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]
             "resolved_mask": resolved,
             "domain_mask": domain,
         }
-        yield f"line {line}", Chain(chain_id, sequence, _masked(chain_states, domain), extra)
-
-
-def _mask(tokens: list[str], name: str, num_residues: int, where: str, chain_id: str) -> list[bool]:
-    """Convert the 0/1 tokens of a column to booleans, one per residue."""
-    if len(tokens) != num_residues:
-        raise CorpusError(f"{where}: {chain_id}: {num_residues} residues but {len(tokens)} values of {name}.")
-    for position, token in enumerate(tokens, start=1):
-        if token not in ("0", "1", "0.0", "1.0"):
-            raise CorpusError(f"{where}: {chain_id}: {name} is {token!r} at position {position}. Expected 0 or 1.")
-    return [float(token) == 1 for token in tokens]
-
-
-def _masked(states: str, keep: list[bool]) -> str:
-    return "".join(state if kept else UNRESOLVED for state, kept in zip(states, keep, strict=True))
+        yield f"line {line}", Chain(chain_id, sequence, masked(chain_states, domain), extra)
 
 
 def read_cu_ssp_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -212,7 +210,7 @@ def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Cha
 
 
 def read_parquet(path: Path, changes: Counter[str]) -> Iterator[Chain]:
-    """Read a table with the columns id, sequence and states, as written by `write_corpus`.
+    """Read a corpus as written by `write_corpus`, or another table with a column of sequences and one of states.
 
     Args:
         path: the file.
@@ -230,12 +228,13 @@ def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Ch
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise CorpusError(f"{path}: not a complete parquet file ({reason}). Build it again.") from None
-    missing = [name for name in ("id", "sequence", "states") if name not in table.schema_arrow.names]
-    if missing:
-        raise CorpusError(
-            f"{path}: no column {', '.join(missing)}; found {', '.join(sorted(table.schema_arrow.names))}."
-        )
-    for number, row in enumerate(_parquet_rows(table, path), start=1):
+    names = table.schema_arrow.names
+    rows = enumerate(_parquet_rows(table, path), start=1)
+    if not {"id", "sequence", "states", "num_residues"} <= set(names):  # not written by this package
+        located = ((f"row {number}", row) for number, row in rows)
+        yield from chains_of_rows(located, TableColumns.of(names, str(path)), path, changes)
+        return
+    for number, row in rows:
         where = f"{path}: row {number}"
         for name in ("id", "sequence", "states"):
             if not isinstance(row[name], str):
@@ -266,12 +265,92 @@ READERS: dict[str, Reader] = {
 }
 
 
+def read_table(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    """Read CSV or TSV with a column of sequences and one of states; see `tables.TableColumns` for their names.
+
+    Args:
+        path: the file, plain or gzip.
+        changes: receives the number of changed letters, by description.
+
+    Raises:
+        CorpusError: if the file lacks a column or has an invalid chain.
+    """
+    return require_unique_ids(_table_chains(path, changes), path)
+
+
+def _table_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
+    separator = TABLES[_suffix(path)]
+    columns = TableColumns.of(_csv_header(path, separator), f"{path}: line 1")
+    rows = ((f"line {line}", row) for line, row in _csv_rows(path, separator=separator))
+    yield from chains_of_rows(rows, columns, path, changes)
+
+
+def read_fasta_with_targets(path: Path, changes: Counter[str]) -> Iterator[Chain]:
+    """Read FASTA whose headers have the states, as biotrainer writes them; see `fasta_pairs`.
+
+    Args:
+        path: the file, plain or gzip.
+        changes: receives the number of changed letters, by description.
+
+    Raises:
+        CorpusError: if the file does not have this format.
+    """
+    return require_unique_ids(chains_with_targets(_lines(path), path, changes), path)
+
+
+def read_fasta_pair(
+    sequences: Path, labels: Path, masks: Path | None = None, changes: Counter[str] | None = None
+) -> Iterator[Chain]:
+    """Read a FASTA file of sequences and one of states with the same ids; see `fasta_pairs`.
+
+    Args:
+        sequences: the file of residues, plain or gzip.
+        labels: the file of states.
+        masks: a file of 0 and 1; residues with 0 are unresolved.
+        changes: receives the number of changed letters, by description.
+
+    Raises:
+        CorpusError: if a file is missing or invalid, or the ids differ.
+    """
+    for path in (sequences, labels):
+        if not path.is_file():
+            raise CorpusError(f"{path}: no such file.")
+    chains = chains_of_pair(
+        read_records(_lines(sequences), sequences),
+        read_records(_lines(labels), labels),
+        read_records(_lines(masks), masks) if masks else iter(()),
+        (sequences, labels),
+        Counter() if changes is None else changes,
+    )
+    return require_unique_ids(chains, sequences)
+
+
+TABLES = {".csv": ",", ".tsv": "\t"}  # suffix to separator
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix of a file in lower case, without that of compression."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _reader(path: Path) -> Reader:
+    """Return the function that reads a file, by its name and first line."""
+    suffix = _suffix(path)
+    if suffix == ".parquet":
+        return read_parquet
+    if suffix in TABLES:
+        header = set(_csv_header(path, TABLES[suffix]))
+        return read_cu_ssp_csv if {"len", "input", "expected"} <= header else read_table
+    return read_fasta_with_targets if has_targets(_lines(path)) else read_three_line
+
+
 def read_chains(path: str | Path, changes: Counter[str] | None = None) -> Iterator[Chain]:
     r"""Read and check the chains of a file, one at a time.
 
     Args:
-        path: `.parquet`, `.csv` (columns id, len, input, expected), or any other file with three lines per chain
-            (`>id`, residues, states), plain or gzip.
+        path: `.parquet`; `.csv` or `.tsv` with a column of sequences and one of states (see `tables`); FASTA with the
+            states in the headers (see `fasta_pairs`); or three lines per chain (`>id`, residues, states). Text may be
+            compressed with gzip.
         changes: receives the number of changed letters, by description.
 
     Raises:
@@ -292,5 +371,4 @@ def read_chains(path: str | Path, changes: Counter[str] | None = None) -> Iterat
     path = Path(path)
     if not path.is_file():
         raise CorpusError(f"{path}: no such file.")
-    form = {".parquet": "parquet", ".csv": "cu_ssp_csv"}.get(path.suffix, "three_line")
-    return READERS[form](path, Counter() if changes is None else changes)
+    return _reader(path)(path, Counter() if changes is None else changes)

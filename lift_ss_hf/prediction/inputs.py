@@ -21,10 +21,9 @@ import pyarrow.parquet as pq
 
 from ..corpora.fasta import MAX_RESIDUES, bounded_lines, damaged, open_text, read_fasta_lines, too_long
 from ..corpora.file_kinds import DAMAGE_ERRORS
+from ..corpora.tables import NAME_COLUMNS, SEQUENCE_COLUMNS
 from .records import Record, printable_name
 
-SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
-NAME_COLUMNS = ("id", "name", "accession", "entry", "header", "chain_id")
 # As pandas, R and Excel write them. NAN, NA, NONE and NULL are peptides, too, but in a table that is far less likely.
 MISSING_VALUES = ("nan", "none", "null", "na", "n/a", "<na>", "#n/a")
 MAX_TABLE_LINE = 1 << 24  # characters

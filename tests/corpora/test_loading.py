@@ -95,7 +95,7 @@ def test_a_custom_corpus_loads_by_its_path(tmp_path):
     (tmp_path / "mine.txt").write_bytes(TEXT)
     assert load_corpus(str(tmp_path / "mine.txt"))["id"][:] == ["1abc_A", "2xyz_B"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match=r"not a built corpus"):
+    with pytest.raises(CorpusError, match=r"not a corpus\. Expected a folder that was built"):
         load_corpus(str(tmp_path / "empty"))
 
 

@@ -212,7 +212,7 @@ def test_parquet_round_trips_and_keeps_further_columns(tmp_path):
 def test_bad_parquet_is_refused(tmp_path):
     path = tmp_path / "c.parquet"
     pq.write_table(pa.table({"id": ["a"], "sequence": ["MK"]}), path)
-    with pytest.raises(CorpusError, match=r"no column states; found id, sequence"):
+    with pytest.raises(CorpusError, match=r"no column of states; found id, sequence"):
         list(read_parquet(path, Counter()))
     pq.write_table(pa.table({"id": ["a"], "sequence": ["MK"], "states": [None]}), path)
     with pytest.raises(CorpusError, match=r"row 1: states is None"):

@@ -1,0 +1,113 @@
+"""Custom corpora: files, folders and data sets of the datasets library, as their owners have them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from .chains import Chain, CorpusError, require_unique_ids
+from .fasta_pairs import MASKS_FILE, PAIR, SEQUENCES_FILE, STATES_FILE
+from .readers import read_chains, read_fasta_pair
+from .tables import TableColumns, chains_of_rows, split_name
+
+SAVED_DATASET, SAVED_DATASETS = "dataset_info.json", "dataset_dict.json"  # of Dataset(Dict).save_to_disk
+# org/name on the Hub, and not a path to a file that is missing
+DATA_SET = re.compile(r"(?!.*\.(fa|faa|fas|fasta|txt|csv|tsv|parquet|gz|ya?ml)$)[\w-]+/[\w-][\w.-]*", re.IGNORECASE)
+
+ChainsBySplit = dict[str | None, list[Chain]]
+
+
+def is_fasta_pair(name: str) -> bool:
+    """Return True if a name is that of two files, `SEQUENCES+STATES`, of which at least one exists."""
+    first, plus, second = name.partition(PAIR)
+    return bool(plus) and (Path(first).is_file() or Path(second).is_file())
+
+
+def is_data_set(name: str) -> bool:
+    """Return True if a name, which is not an existing path, may be that of a data set on the Hub.
+
+    Example:
+        >>> is_data_set("org/name"), is_data_set("chains/mine.txt"), is_data_set("casp12")
+        (True, False, False)
+    """
+    return DATA_SET.fullmatch(name) is not None
+
+
+def read_custom(corpus: Path | str) -> ChainsBySplit:
+    """Read the chains of a custom corpus by the split that they belong to, None for those of no split.
+
+    Args:
+        corpus: a file that `read_chains` reads; a folder written by `save_to_disk`, or with biotrainer's
+            `sequences.fasta` and `labels.fasta`; the name of a pair of FASTA files; or of a data set on the Hub.
+
+    Raises:
+        CorpusError: if it cannot be read.
+    """
+    if isinstance(corpus, str):
+        return _of_pair(*corpus.split(PAIR)) if is_fasta_pair(corpus) else _of_data_set(corpus)
+    if corpus.is_file():
+        return _by_split(read_chains(corpus))
+    if (corpus / SAVED_DATASET).is_file() or (corpus / SAVED_DATASETS).is_file():
+        return _of_saved(corpus)
+    if (corpus / SEQUENCES_FILE).is_file() and (corpus / STATES_FILE).is_file():
+        masks = corpus / MASKS_FILE
+        pair = read_fasta_pair(corpus / SEQUENCES_FILE, corpus / STATES_FILE, masks if masks.is_file() else None)
+        return _by_split(pair)
+    raise CorpusError(
+        f"{corpus}: not a corpus. Expected a folder that was built (README.md and data/), written by save_to_disk, or "
+        f"with {SEQUENCES_FILE} and {STATES_FILE}; or name a file of chains."
+    )
+
+
+def _of_pair(sequences: str, labels: str) -> ChainsBySplit:
+    return _by_split(read_fasta_pair(Path(sequences), Path(labels)))
+
+
+def _by_split(chains: Iterable[Chain]) -> ChainsBySplit:
+    found: ChainsBySplit = {}
+    for chain in chains:
+        found.setdefault(chain.extra.get("split"), []).append(chain)
+    return found
+
+
+def _of_saved(folder: Path) -> ChainsBySplit:
+    try:
+        return _of_tables(datasets.load_from_disk(str(folder)), str(folder))
+    except (OSError, KeyError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CorpusError(f"{folder}: cannot be read ({reason}). Save it again with save_to_disk.") from None
+
+
+def _of_data_set(name: str) -> ChainsBySplit:
+    try:
+        tables = datasets.load_dataset(name)
+    except Exception as error:  # `datasets` raises a dozen types; all mean that the data set cannot be read
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CorpusError(
+            f"{name}: neither a corpus of the catalogue, nor an existing file or folder, nor a data set that can be "
+            f"loaded from the Hub ({reason}). Correct the name."
+        ) from error
+    return _of_tables(tables, name)
+
+
+def _of_tables(tables: datasets.Dataset | Mapping[Any, datasets.Dataset], name: str) -> ChainsBySplit:
+    """Read one table, or one for each split."""
+    if isinstance(tables, datasets.Dataset):
+        return _by_split(_chains_of(tables, name))
+    if len(tables) == 1:  # `load_dataset` calls a single table train
+        return _by_split(_chains_of(next(iter(tables.values())), name))
+    found: ChainsBySplit = {}
+    for split, table in tables.items():
+        found.setdefault(split_name(split, name), []).extend(_chains_of(table, f"{name}: {split}"))
+    return found
+
+
+def _chains_of(table: datasets.Dataset, name: str) -> Iterator[Chain]:
+    columns = TableColumns.of(table.column_names, name)
+    rows = ((f"row {number}", row) for number, row in enumerate(table, start=1))
+    return require_unique_ids(chains_of_rows(rows, columns, name, Counter()), name)

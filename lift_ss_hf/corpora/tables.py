@@ -1,0 +1,154 @@
+"""Chains from the rows of a table: CSV, Parquet, or a data set of the datasets library.
+
+The columns may have any of the names in use: `id`, `sequence`, `states`; NetSurfP-2.0's `input`, `dssp8`, `disorder`,
+`cb513_mask`; and others. A column `split` says which part of the corpus a chain belongs to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.states import UNRESOLVED
+from .chains import Chain, CorpusError, check_chain
+
+# Names of columns, the preferred ones first; upper and lower case are the same.
+NAME_COLUMNS = ("id", "name", "accession", "entry", "header", "chain_id")
+SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
+STATES_COLUMNS = ("states", "dssp8", "sst8", "ss8", "dssp", "expected", "labels", "target", "dssp3", "sst3", "ss3")
+SPLIT_COLUMNS = ("split", "set")
+# NetSurfP-2.0's columns of 0 and 1, one per residue: has coordinates, and is scored. Elsewhere `disorder` may mean the
+# opposite, so it counts only beside these states.
+MASK_COLUMNS = ("disorder", "cb513_mask")
+NETSURFP_STATES = ("dssp8", "dssp3")
+
+# How a split may be written: the start of its name in lower case, and ours.
+SPLIT_NAMES = {"train": "train", "val": "validation", "dev": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table that hold chains.
+
+    Attributes:
+        sequence, states: columns of residues and of states.
+        name: column of ids; None if there is none.
+        split: column of splits; None if there is none.
+        masks: columns of 0 and 1; a residue with a 0 in any of them is unresolved.
+    """
+
+    sequence: str
+    states: str
+    name: str | None = None
+    split: str | None = None
+    masks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, columns: Sequence[str], where: str) -> TableColumns:
+        """Find the columns by their names.
+
+        Args:
+            columns: names of all columns.
+            where: the table, for messages.
+
+        Raises:
+            CorpusError: if there is no column of sequences or of states.
+
+        Example:
+            >>> TableColumns.of(["ID", "Seq", "dssp3", "dssp8"], "chains.csv").states
+            'dssp8'
+        """
+        by_name = {column.strip().lower(): column for column in reversed(columns)}
+        found = {
+            part: next((by_name[name] for name in names if name in by_name), None)
+            for part, names in (
+                ("sequence", SEQUENCE_COLUMNS),
+                ("states", STATES_COLUMNS),
+                ("name", NAME_COLUMNS),
+                ("split", SPLIT_COLUMNS),
+            )
+        }
+        sequence, states = found["sequence"], found["states"]
+        for part, column, names in (("sequences", sequence, SEQUENCE_COLUMNS), ("states", states, STATES_COLUMNS)):
+            if column is None:
+                raise CorpusError(
+                    f"{where}: no column of {part}; found {', '.join(columns)[:200] or 'nothing'}. Name it {names[0]} "
+                    f"(also read: {', '.join(names[1:])})."
+                )
+        assert sequence is not None and states is not None
+        has_masks = states.strip().lower() in NETSURFP_STATES
+        masks = tuple(by_name[name] for name in MASK_COLUMNS if has_masks and name in by_name)
+        return cls(sequence, states, found["name"], found["split"], masks)
+
+
+def chains_of_rows(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], columns: TableColumns, path: object, changes: Counter[str]
+) -> Iterator[tuple[str, Chain]]:
+    """Read and check the chains of a table.
+
+    Args:
+        rows: where each row is in the table (`line 2`), and its values by column.
+        columns: which columns to read; chains without an id are called `chain_1`, `chain_2`, ...
+        path: the table, for messages.
+        changes: receives the number of changed letters, by description.
+
+    Yields:
+        Where each chain is, and the chain; its split, if the table has them, is `extra["split"]`.
+
+    Raises:
+        CorpusError: if a row is not a chain.
+    """
+    for number, (location, row) in enumerate(rows, start=1):
+        where = f"{path}: {location}"
+        chain_id = f"chain_{number}" if columns.name is None else str(row[columns.name])
+        sequence = "".join(_text(row[columns.sequence], columns.sequence, where).split())
+        states = _text(row[columns.states], columns.states, where)
+        if len(states) != len(sequence):  # else a blank stands for coil
+            states = "".join(states.split())
+        sequence, states = check_chain(chain_id, sequence, states, where, changes)
+        for name in columns.masks:
+            states = masked(states, read_mask(row[name], name, len(sequence), where, chain_id))
+        extra = {} if columns.split is None else {"split": split_name(row[columns.split], f"{where}: {chain_id}")}
+        yield location, Chain(chain_id, sequence, states, extra)
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    """Return a cell of letters, which may be a list of them."""
+    if isinstance(value, list) and all(isinstance(letter, str) for letter in value):
+        value = "".join(value)
+    if not isinstance(value, str):
+        raise CorpusError(f"{where}: {name} is {repr(value)[:40]}. Expected letters, one per residue.")
+    return value
+
+
+def read_mask(values: Any, name: str, num_residues: int, where: str, chain_id: str) -> list[bool]:
+    """Return a mask, True where a residue counts, from 0 and 1: a list, numbers between blanks, or digits."""
+    tokens = values if isinstance(values, list) else str(values).split()
+    if len(tokens) == 1 and set(str(tokens[0])) <= {"0", "1"}:  # without blanks
+        tokens = list(tokens[0])
+    if len(tokens) != num_residues:
+        raise CorpusError(f"{where}: {chain_id}: {num_residues} residues but {len(tokens)} values of {name}.")
+    for position, token in enumerate(tokens, start=1):
+        if str(token) not in ("0", "1", "0.0", "1.0", "True", "False"):
+            raise CorpusError(f"{where}: {chain_id}: {name} is {token!r} at position {position}. Expected 0 or 1.")
+    return [str(token) in ("1", "1.0", "True") for token in tokens]
+
+
+def masked(states: str, mask: Sequence[bool]) -> str:
+    """Mark the residues unresolved where the mask is False."""
+    return "".join(state if kept else UNRESOLVED for state, kept in zip(states, mask, strict=True))
+
+
+def split_name(value: Any, where: str) -> str:
+    """Return our name of a split: `train`, `validation` or `test`.
+
+    Example:
+        >>> split_name("VAL", "line 2"), split_name("testing", "line 3")
+        ('validation', 'test')
+    """
+    for start, name in SPLIT_NAMES.items():
+        if str(value).lower().startswith(start):
+            return name
+    raise CorpusError(f"{where}: unknown split {str(value)[:40]!r}. Write train, validation or test.")
