@@ -16,6 +16,7 @@ from lift_ss_hf.cli.run import run
 from lift_ss_hf.corpora.fasta import read_fasta
 from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs, write_fasta
 from lift_ss_hf.models.atomic import replacing_folder, require_folder, restore
+from lift_ss_hf.models.wording import counted
 
 HELDOUT, TRAIN = "heldout.fasta", "train.fasta"
 
@@ -67,7 +68,7 @@ def main() -> None:
             write_fasta(part, folder / name)
     for name, part in parts.items():
         residues = sum(len(sequence) for _, sequence in part)
-        print(f"{args.out / name}: {len(part):,} sequences, {residues:,} residues")
+        print(f"{args.out / name}: {counted(len(part), 'sequence')}, {counted(residues, 'residue')}")
 
 
 def is_replaceable(folder: Path) -> bool:

@@ -31,6 +31,7 @@ from lift_ss_hf.corpora.labelling import (
 from lift_ss_hf.corpora.mkdssp import Mkdssp
 from lift_ss_hf.corpora.structures import find_structure_files
 from lift_ss_hf.models.atomic import require_folder
+from lift_ss_hf.models.wording import counted
 
 
 def parse() -> argparse.Namespace:
@@ -89,11 +90,11 @@ def main() -> int:
     for change, number in sorted(changes.items()):
         print(f"{change}: {number:,}")
     if not chains:
-        raise CorpusError(f"no chain with states in {len(files)} files: nothing was written.")
+        raise CorpusError(f"no chain with states in {counted(len(files), 'file')}: nothing was written.")
     split = Split.of(args.split, chains)
     split.counts.changes.update(changes)
     write_corpus(args.out, [split], card_facts(args.license, mkdssp, skipped), STRUCTURE_FEATURES)
-    print(f"{args.out}: {split.counts}, from {len(files):,} files")
+    print(f"{args.out}: {split.counts}, from {counted(len(files), 'file')}")
     return 1 if any(entry.is_error for entry in skipped) else 0
 
 

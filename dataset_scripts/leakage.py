@@ -115,7 +115,7 @@ def main() -> int:
             raise CorpusError(f"{args.train}: no chains are left, nothing was written.")
         split = Split.of("train", kept)
         write_corpus(args.write, [split], card_facts(args, others, corpus, settings, len(kept), len(train)))
-        print(f"wrote {args.write}: {len(kept):,} chains, {split.counts.residues:,} residues")
+        print(f"wrote {args.write}: {split.counts}")
     return status
 
 

@@ -161,7 +161,7 @@ def main() -> int:
         return 130
     print(f"{args.out}: {counts['chains']:,} chains, {counts['residues']:,} residues, sha256 {checksum}")
     short, repeated = counts["short"], counts["repeated"]
-    print(f"left out: {short:,} chains of fewer than {MIN_RESIDUES} residues, {repeated:,} repeated sequences")
+    print(f"left out: {short:,} of fewer than {MIN_RESIDUES} residues, {repeated:,} with a repeated sequence")
     if checksum != EXPECTED_SHA256:
         print(
             f"warning: not the file in the catalogue (expected sha256 {EXPECTED_SHA256}). Is this another version of "

@@ -81,7 +81,7 @@ def main() -> None:
     )
     write_corpus(args.out, splits, card_facts(source, how, counts), corpus_features("three_line"))
     for split in splits:
-        print(f"{split.name}: {split.counts.chains} chains, {split.counts.residues:,} residues")
+        print(f"{split.name}: {split.counts}")
 
 
 def cluster(chains: Iterable[Chain], threads: int) -> list[str]:

@@ -3,13 +3,13 @@
 
 import argparse
 
-from lift_ss_hf.cli.lift_ss import add_predict_arguments, predict
+from lift_ss_hf.cli.lift_ss import CommandParser, add_predict_arguments, predict
 from lift_ss_hf.cli.run import run
 
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     add_predict_arguments(parser)
     return parser.parse_args()
 

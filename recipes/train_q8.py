@@ -2,7 +2,7 @@
 """Train adapters and a head over a protein language model, and score the result.
 
 Without arguments: the bundled backbone on the bundled sample corpus; offline, a few minutes on two CPU cores.
-With a recipe:     accelerate launch recipes/train_q8.py recipes/esm2_650m/pisces.yaml --source DIR
+With a recipe:     accelerate launch --quiet recipes/train_q8.py recipes/esm2_650m/pisces.yaml --source DIR
 """
 
 from pathlib import Path

@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..models.windows import plan_windows
+from ..models.wording import counted
 from .collator import ChainCollator, budget_batches
 from .prefix_store import BYTES_PER_VALUE, ORIGIN_FILE, PrefixStore, chain_key
 
@@ -154,8 +155,8 @@ def _cached(
                 )
     with _agreeing(process):
         if lacking := store.open(chains):
-            raise CannotCacheError(f"{len(lacking)} chains cannot be read back from {store.folder}")
-    logger.info("prefix cache: %d chains from %s, %d of them new", len(chains), store.folder, len(missing))
+            raise CannotCacheError(f"{counted(len(lacking), 'chain')} cannot be read back from {store.folder}")
+    logger.info("prefix cache: %s from %s, %d of them new", counted(len(chains), "chain"), store.folder, len(missing))
     return [
         CachedChains(dataset, its_keys, store, dtype, num_blocks)
         for dataset, its_keys in zip(datasets, keys, strict=True)
@@ -237,7 +238,9 @@ def _check_room(store: PrefixStore, model: Any, num_blocks: int, lengths: Sequen
     free, others = store.free_bytes(), store.others()
     of_others = sum(size for _, size in others)
     taken = store.num_bytes() + of_others
-    logger.info("prefix cache: writing %.3f GB for %d chains to %s", needed / 1e9, len(lengths), store.folder)
+    logger.info(
+        "prefix cache: writing %.3f GB for %s to %s", needed / 1e9, counted(len(lengths), "chain"), store.folder
+    )
     remedy = _how_to_make_room(store.folder.parent, others)
     if taken + needed > limit_gb * 1e9:
         raise CannotCacheError(

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..models.states import IGNORE_INDEX
+from ..models.wording import counted
 
 Features = Mapping[str, Any]  # input_ids and labels of one chain, 1-D of equal length
 
@@ -97,7 +98,7 @@ class TokenBudgetBatches(Dataset):
 
     def __init__(self, chains: Any, lengths: Sequence[int], max_tokens: int, seed: int = 0):
         if len(chains) != len(lengths):
-            raise ValueError(f"{len(chains)} chains but {len(lengths)} lengths.")
+            raise ValueError(f"{counted(len(chains), 'chain')} but {counted(len(lengths), 'length')}.")
         self.chains, self.seed, self.max_tokens = chains, seed, max_tokens
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self._buckets = budget_batches(self.lengths, max_tokens, num_batches=BATCHES_IN_BUCKET)

@@ -1,4 +1,4 @@
-"""The command `lift-ss`: predict, plot, calibrate.
+"""The command `lift-ss`: predict, plot, calibrate, help.
 
 Modules that import numpy or torch are imported within the commands, so that `lift-ss --help` takes 0.05 s.
 """
@@ -6,11 +6,14 @@ Modules that import numpy or torch are imported within the commands, so that `li
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..version import __version__
@@ -21,11 +24,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# of prediction.formats.FORMATS, which --help must not import
+FORMAT_NAMES = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
 MAX_CHAINS = 20  # in one figure; more do not fit on a page
 
 INPUT_HELP = """\
 inputs: FASTA, PIR, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz
-or .zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences in capital letters.
+or .zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences of any length.
 Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, and B J O U X Z are read as X if the
 backbone has no token for them; the summary counts these changes. A cell of a table with NaN, NA, None or NULL is a
 missing sequence, never a peptide. Records with the same name are told apart by their number in the input.
@@ -38,11 +43,37 @@ closed it. A killed run can be resumed with --resume.
 """
 
 
+class CommandParser(argparse.ArgumentParser):
+    """A parser of `lift-ss` or one of its commands, which also takes `--format a b` for `--format a,b`."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse arguments, the formats joined."""
+        return super().parse_known_args(join_formats(sys.argv[1:] if args is None else args), namespace)
+
+
+def join_formats(arguments: Sequence[str]) -> list[str]:
+    """Join the names of formats that follow `--format`, which argparse would take for inputs.
+
+    Example:
+        >>> join_formats(["--format", "tsv", "parquet", "chains.fasta"])
+        ['--format', 'tsv,parquet', 'chains.fasta']
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        follows_format = joined[-2:-1] == ["--format"] or "".join(joined[-1:]).startswith("--format=")
+        if follows_format and argument in FORMAT_NAMES and not Path(argument).exists():
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `lift-ss`; the parsed arguments hold the command to call as `command`."""
-    top = argparse.ArgumentParser(prog="lift-ss", description="Predict the secondary structure of proteins.")
+    top = CommandParser(prog="lift-ss", description="Predict the secondary structure of proteins.")
     top.add_argument("--version", action="version", version=f"lift-ss {__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    top.set_defaults(command=lambda args: top.print_help())
+    commands = top.add_subparsers(metavar="COMMAND")
     for name, command, add_arguments, about in (
         ("predict", predict, add_predict_arguments, "predict states and confidences from sequences"),
         ("plot", plot, add_plot_arguments, "draw predicted chains as SVG or PNG"),
@@ -51,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
         subparser = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
         add_arguments(subparser)
         subparser.set_defaults(command=command)
+    help_parser = commands.add_parser("help", help="show this help, or that of a command")
+    help_parser.add_argument("about", nargs="?", metavar="COMMAND", choices=list(commands.choices))
+    help_parser.set_defaults(command=lambda args: commands.choices.get(args.about, top).print_help())
     return top
 
 
@@ -66,8 +100,8 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FORMAT",
-        help="three-line, fasta, tsv, parquet, jsonl, ss2, horiz or html; several as a,b (default: three-line; "
-        "in a terminal, coloured states)",
+        help=f"{', '.join(FORMAT_NAMES[:-1])} or {FORMAT_NAMES[-1]}; several as a,b (default: three-line; in a "
+        "terminal, coloured states)",
     )
     parser.add_argument("--states", help="states to report: q9, q8, q3 or q3_lift_ss (default: the model's)")
     parser.add_argument("--model", default="bundled", help="Hub id or folder (default: the bundled model)")
@@ -130,8 +164,9 @@ def predict(args: argparse.Namespace) -> None:
 
     max_residues = MAX_RESIDUES if args.max_residues is None else args.max_residues
     inputs = Inputs(args.inputs, max_residues)  # checked before torch is imported
-    from ..prediction.loading import load_predictor
-    from ..prediction.running import RunOptions, predict_to_folder, predict_to_stream, summarise
+    with _collector_paused():
+        from ..prediction.loading import load_predictor
+        from ..prediction.running import RunOptions, predict_to_folder, predict_to_stream, summarise
 
     predictor = load_predictor(args.model, args.backbone, args.precision, args.max_tokens)
     alphabet = args.states or predictor.alphabet
@@ -151,6 +186,16 @@ def predict(args: argparse.Namespace) -> None:
     total = predict_to_folder(predictor, inputs, args.output, options)
     if total is not None:
         logger.info(summarise(total, time.monotonic() - started))
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Look for no garbage while modules are imported: they make many objects and none, and it takes a sixth longer."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:

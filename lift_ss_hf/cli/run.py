@@ -30,7 +30,7 @@ def run(main: Callable[[], int | None]) -> None:
         main: the command line; returns the exit status, None for success.
     """
     _replace_closed_streams()
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[message_handler()])
     is_first = os.environ.get("RANK", "0") == "0"
     logging.getLogger("lift_ss_hf").setLevel(logging.INFO if is_first else logging.ERROR)
     try:
@@ -53,6 +53,26 @@ def run(main: Callable[[], int | None]) -> None:
         status = _report(f"error: cannot write to standard output: {output_failure}", INVALID)
     _flush(sys.stderr)
     sys.exit(status)
+
+
+def message_handler() -> logging.Handler:
+    """Return a handler that shows messages on standard error, except those that their library shows itself.
+
+    huggingface_hub writes its own messages and passes them on, so each of its retries would be shown twice.
+    """
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: not _is_shown(logging.getLogger(record.name)))
+    return handler
+
+
+def _is_shown(logger: logging.Logger) -> bool:
+    """Return True if a logger, or one above it that is not the root, writes messages itself."""
+    above: logging.Logger | None = logger
+    while above is not None and above.parent is not None:
+        if above.handlers and not all(isinstance(handler, logging.NullHandler) for handler in above.handlers):
+            return True
+        above = above.parent
+    return False
 
 
 def _report(line: str, status: int) -> int:

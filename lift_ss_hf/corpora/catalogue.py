@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,8 @@ from pathlib import PurePath
 from typing import Any
 
 import yaml
+
+from ..models.wording import did_you_mean
 
 DEFAULT_CONFIG = "default"
 SPLIT_ORDER = ("train", "validation", "test")
@@ -221,8 +222,7 @@ def get_corpus(name: str) -> CataloguedCorpus:
     if corpus in catalogue:
         choices = ", ".join(catalogue[corpus].configs)
         raise ValueError(f"{corpus} has no configuration {config!r}. Choose one of: {choices}.")
-    close = difflib.get_close_matches(corpus.lower().replace("_", ""), catalogue, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(corpus.lower().replace("_", ""), catalogue)
     raise ValueError(f"unknown corpus {corpus!r}.{hint} Choose one of: {', '.join(sorted(catalogue))}.")
 
 

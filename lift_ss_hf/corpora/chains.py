@@ -10,6 +10,7 @@ from typing import Any
 
 from ..models.sequences import RARE_RESIDUES, STANDARD_RESIDUES
 from ..models.states import COIL_SPELLINGS, UNRESOLVED, UnknownStateError, normalise_states
+from ..models.wording import counted
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES  # kept as in the source
 
@@ -92,7 +93,7 @@ def check_chain(
         raise CorpusError(f"{where}: {chain_id}: empty chain. Remove it, or add its residues.")
     if len(sequence) != len(states):
         raise CorpusError(
-            f"{where}: {chain_id}: {len(sequence)} residues but {len(states)} states. "
+            f"{where}: {chain_id}: {counted(len(sequence), 'residue')} but {counted(len(states), 'state')}. "
             f"Mark unresolved residues {UNRESOLVED} instead of dropping them."
         )
     upper = sequence.upper()

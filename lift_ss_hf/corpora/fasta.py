@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..models.states import NINE_STATES, UNRESOLVED
+from ..models.wording import no_such_file
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
 
 OPENERS: dict[bytes, Any] = {GZIP: gzip.open, BZIP2: bz2.open, XZ: lzma.open}  # by the first bytes of the file
@@ -50,7 +51,7 @@ def read_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file.")
+        raise ValueError(no_such_file(path))
     with path.open("rb") as file:
         try:
             records = read_fasta_lines(open_text(file, str(path)), str(path), MAX_RESIDUES)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES, UNRESOLVED
+from ..models.wording import counted, no_such_file
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
 from .fasta_pairs import chains_of_pair, chains_with_targets, has_targets, read_records
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
@@ -203,7 +204,8 @@ def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Cha
         where = f"{path}: line {line}"
         if row["len"] != str(len(row["input"])):
             raise CorpusError(
-                f"{where}: {row['id']}: len says {row['len']} but there are {len(row['input'])} residues (truncated?)."
+                f"{where}: {row['id']}: len says {row['len']} but it has {counted(len(row['input']), 'residue')} "
+                "(truncated?)."
             )
         sequence, states = check_chain(row["id"], row["input"], row["expected"], where, changes)
         yield f"line {line}", Chain(row["id"], sequence, states)
@@ -314,7 +316,7 @@ def read_fasta_pair(
     """
     for path in (sequences, labels):
         if not path.is_file():
-            raise CorpusError(f"{path}: no such file.")
+            raise CorpusError(no_such_file(path))
     chains = chains_of_pair(
         read_records(_lines(sequences), sequences),
         read_records(_lines(labels), labels),
@@ -370,5 +372,5 @@ def read_chains(path: str | Path, changes: Counter[str] | None = None) -> Iterat
     """
     path = Path(path)
     if not path.is_file():
-        raise CorpusError(f"{path}: no such file.")
+        raise CorpusError(no_such_file(path))
     return _reader(path)(path, Counter() if changes is None else changes)

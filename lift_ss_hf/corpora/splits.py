@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..models.wording import counted
 from .catalogue import DEFAULT_CONFIG, SourceFile
 from .chains import Chain, CorpusError
 from .readers import READERS
@@ -43,7 +44,7 @@ class SplitCounts:
             yield chain
 
     def __str__(self) -> str:
-        return f"{self.chains:,} chains, {self.residues:,} residues, {self.labelled:,} with a state"
+        return f"{counted(self.chains, 'chain')}, {counted(self.residues, 'residue')}, {self.labelled:,} with a state"
 
 
 @dataclass(frozen=True)

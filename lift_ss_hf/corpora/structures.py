@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..models.wording import no_such_file
 from .chains import RESIDUES, CorpusError
 from .structure_files import STRUCTURE_SUFFIXES, StructureError, import_gemmi, open_structure, unique_name
 
@@ -64,7 +65,7 @@ def find_structure_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise CorpusError(f"{path}: no such file or folder.")
+            raise CorpusError(no_such_file(path, "file or folder"))
         files += sorted(filter(_is_structure, path.rglob("*"))) if path.is_dir() else [path]
     if not files:
         suffixes = ", ".join(STRUCTURE_SUFFIXES)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..models.states import UNRESOLVED
+from ..models.wording import counted
 from .chains import Chain, CorpusError, check_chain
 
 # Names of columns, the preferred ones first; upper and lower case are the same.
@@ -129,7 +130,9 @@ def read_mask(values: Any, name: str, num_residues: int, where: str, chain_id: s
     if len(tokens) == 1 and set(str(tokens[0])) <= {"0", "1"}:  # without blanks
         tokens = list(tokens[0])
     if len(tokens) != num_residues:
-        raise CorpusError(f"{where}: {chain_id}: {num_residues} residues but {len(tokens)} values of {name}.")
+        raise CorpusError(
+            f"{where}: {chain_id}: {counted(num_residues, 'residue')} but {counted(len(tokens), 'value')} of {name}."
+        )
     for position, token in enumerate(tokens, start=1):
         if str(token) not in ("0", "1", "0.0", "1.0", "True", "False"):
             raise CorpusError(f"{where}: {chain_id}: {name} is {token!r} at position {position}. Expected 0 or 1.")

@@ -21,6 +21,7 @@ from ..models.atomic import replacing
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import IGNORE_INDEX, reduce_probabilities, temper_probabilities
 from ..models.tokenization import ResidueTokenizer
+from ..models.wording import counted
 from ..reports.provenance import in_training, load_training_chains
 from .corpora import num_states_of
 from .predictions import Predictions, predict, scorable_alphabets
@@ -111,7 +112,8 @@ def calibrate_saved(
     )
     store_temperature(folder, result["temperature"])
     return (
-        f"temperature {result['temperature']:.3f} from {result['num_residues']:,} residues of {len(kept):,} chains "
-        f"({len(sequences) - len(kept):,} left out because the model was trained on them); expected calibration error "
-        f"{100 * result['error_before']:.1f} % before, {100 * result['error_after']:.1f} % after."
+        f"temperature {result['temperature']:.3f} from {counted(result['num_residues'], 'residue')} of "
+        f"{counted(len(kept), 'chain')} ({len(sequences) - len(kept):,} left out because the model was trained on "
+        f"them); expected calibration error {100 * result['error_before']:.1f} % before, "
+        f"{100 * result['error_after']:.1f} % after."
     )

@@ -21,6 +21,7 @@ from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import IGNORE_INDEX
 from ..models.tokenization import ResidueTokenizer
+from ..models.wording import counted
 from ..prediction.ensemble import Ensemble
 from ..prediction.predictor import MAX_TOKENS
 from ..reports import figures as plots
@@ -128,7 +129,7 @@ def evaluate_corpora(
     folder = Path(out) if out is not None and PartialState().is_main_process else None
     results["corpora"] = {}
     for name, corpus in corpora.items():
-        logger.info("evaluating on %s: %d chains", name, len(corpus))
+        logger.info("evaluating on %s: %s", name, counted(len(corpus), "chain"))
         sequences, references = corpus["sequence"][:], encode_references(corpus["states"])
         predictions = predict(model, tokenizer, sequences, settings.max_tokens)
         scores = score_predictions(references, predictions, num_states_of(name, corpus["states"]), settings.bootstrap)

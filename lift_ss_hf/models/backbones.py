@@ -36,6 +36,7 @@ from .safety import (
     pickle_hint,
     read_json_object,
 )
+from .wording import did_you_mean_path
 
 NamesInReport: type[set] | type[list]  # of `output_loading_info`
 try:
@@ -318,7 +319,9 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         # of a folder we know better what is missing
         content = read_json_object(where, CONFIG_NAME, must_exist=not Path(where).is_dir(), **options)
     except (OSError, HFValidationError) as error:
-        raise ValueError(f"cannot read the configuration of {str(name)!r}: {in_one_line(error)}") from error
+        raise ValueError(
+            f"cannot read the configuration of {str(name)!r}: {in_one_line(error)}{did_you_mean_path(name)}"
+        ) from error
     if content is None or not isinstance(content.get("model_type"), str):
         inside = Path(name) / "model"  # of a run's directory
         meant = repr(str(inside)) if (inside / "config.json").is_file() else "the folder or Hub id of a model"

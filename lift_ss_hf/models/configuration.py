@@ -17,6 +17,7 @@ from .adapter_methods import FORMAT_1, check_adapter, is_number, most_parameters
 from .safety import FREE_PARAMETERS, num_parameters, shortened
 from .states import ALPHABETS, get_alphabet
 from .windows import plan_windows
+from .wording import counted
 
 FORMAT_VERSION = 2  # increase it if older versions cannot read the new files, or would read them otherwise
 
@@ -354,7 +355,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         outside = [block for block in self.leave_out if not 0 <= block < self.num_blocks]
         if outside:
             raise ValueError(
-                f"leave_out names block {outside[0]}, but the backbone has {self.num_blocks} blocks, "
+                f"leave_out names block {outside[0]}, but the backbone has {counted(self.num_blocks, 'block')}, "
                 f"0 to {self.num_blocks - 1}."
             )
         if self.adapter is not None:

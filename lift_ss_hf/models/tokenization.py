@@ -36,6 +36,7 @@ from .safety import HUB_OPTIONS, in_one_line, read_json_object
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleanSequence, clean_sequence
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
 from .tokenizer_files import ANY_FAST, MOST_TOKENS, TOKENIZER_CONFIG, check_tokenizer_files, tokenizer_class
+from .wording import counted
 
 WORD_START = "▁"  # how sentencepiece writes the blank before a word; ProtT5 has residues as words
 
@@ -352,7 +353,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         if states is not None and len(chain["labels"]) != len(chain["input_ids"]):
             num_residues = len(chain["input_ids"]) - self.num_leading - self.num_trailing
             raise ValueError(
-                f"{name}: {num_residues} residues but {len(states)} states. "
+                f"{name}: {counted(num_residues, 'residue')} but {counted(len(states), 'state')}. "
                 "Mark unresolved residues X instead of dropping them."
             )
         return chain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 
 from ..models.states import STATE_MEANINGS
+from ..models.wording import counted
 from ..reports.style import STATE_CLASSES, class_of, runs_of_classes
 from .result import Prediction
 
@@ -44,7 +45,7 @@ def draw_chain(prediction: Prediction) -> str:
     width = min(length, RESIDUES_IN_ROW) * STEP + 2
     shapes = "".join(_row(prediction, row) for row in range(rows))
     return (
-        f"<h2>{html.escape(prediction.name)}</h2><p>{length} residues, mean confidence "
+        f"<h2>{html.escape(prediction.name)}</h2><p>{counted(length, 'residue')}, mean confidence "
         f'{prediction.mean_confidence:.3f}</p>\n<svg width="{width}" height="{rows * ROW_HEIGHT}">{shapes}</svg>\n'
     )
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ..corpora.fasta import MAX_RESIDUES, bounded_lines, damaged, open_text, read_fasta_lines, too_long
 from ..corpora.file_kinds import DAMAGE_ERRORS
 from ..corpora.tables import NAME_COLUMNS, SEQUENCE_COLUMNS
+from ..models.wording import close_paths, no_such_file
 from .records import Record, printable_name
 
 # As pandas, R and Excel write them. NAN, NA, NONE and NULL are peptides, too, but in a table that is far less likely.
@@ -61,7 +62,7 @@ class Inputs:
 
     Args:
         sources: files, `-` for standard input, `org/name` or `org/name@split` for a data set of `datasets`, and
-            sequences in capital letters.
+            sequences. A word in lower case that resembles the name of a file is taken for a misspelt file.
         max_residues: longest sequence accepted.
 
     Raises:
@@ -129,7 +130,9 @@ def _shown(source: str) -> str:
 
 
 def _is_sequence(source: str) -> bool:
-    return source.isascii() and source.isalpha() and source.isupper()
+    """Return True for letters, with a stop codon at the end or not, unless they resemble the name of a file."""
+    letters = source.rstrip("*")
+    return letters.isascii() and letters.isalpha() and (letters.isupper() or not close_paths(source))
 
 
 def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
@@ -146,11 +149,11 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
     if _is_sequence(source):
         return lambda inputs: iter([("", source, "")])
     name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
-    if DATA_SET.fullmatch(name) or _path_kind(Path(name)) == "folder":
+    if _path_kind(Path(name)) == "folder" or (DATA_SET.fullmatch(name) and not close_paths(name)):
         return lambda inputs: _dataset_rows(name, split)
     raise ValueError(
-        f"{source[:80]}: no such file. Give a file, - for standard input, a sequence in capital letters, or a data set "
-        "as org/name."
+        f"{no_such_file(source)} Give a file, - for standard input, a sequence (in capital letters, if it resembles a "
+        "file's name), or a data set as org/name."
     )
 
 
@@ -261,4 +264,5 @@ def _dataset_errors(name: str) -> Iterator[None]:
         yield
     except Exception as error:  # `datasets` raises a dozen types; all mean that the data set cannot be read
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"cannot read the data set {name}: {reason}") from error
+        missing = "" if _path_kind(Path(name)) else f"{no_such_file(name)} "
+        raise ValueError(f"{missing}Cannot read the data set {name}: {reason}") from error

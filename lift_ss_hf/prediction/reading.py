@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES
+from ..models.wording import no_such_file
 
 
 def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -25,7 +26,7 @@ def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[dict[s
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file. Make it with `lift-ss predict ... --format jsonl -o DIR`.")
+        raise ValueError(f"{no_such_file(path)} Make it with `lift-ss predict ... --format jsonl -o DIR`.")
     found: dict[str, dict[str, Any]] = {}
     with path.open(encoding="utf-8", errors="replace") as lines:  # a binary file then fails at its line 1, below
         for number, line in enumerate(lines, start=1):

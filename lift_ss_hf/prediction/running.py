@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ..models.states import fold_index
+from ..models.wording import counted
 from ..version import __version__
 from .formats import Format
 from .inputs import Inputs
@@ -286,15 +287,15 @@ def summarise(counts: Counts, seconds: float) -> str:
         '3 chains, 1,042 residues in 2.5 s; 5 gaps and stop codons removed.'
     """
     changed = [
-        f"{number:,} {what}"
-        for number, what in (
-            (counts.windowed, "chains run in windows"),
-            (counts.gaps, "gaps and stop codons removed"),
-            (counts.lower_case, "residues in lower case"),
-            (counts.replaced, "residues read as X"),
-            (counts.rejected, "records rejected"),
+        f"{counted(number, *nouns)} {what}"
+        for number, nouns, what in (
+            (counts.windowed, ["chain"], "run in windows"),
+            (counts.gaps, ["gap or stop codon", "gaps and stop codons"], "removed"),
+            (counts.lower_case, ["residue"], "in lower case"),
+            (counts.replaced, ["residue"], "read as X"),
+            (counts.rejected, ["record"], "rejected"),
         )
         if number
     ]
-    line = f"{counts.chains:,} chains, {counts.residues:,} residues in {seconds:,.1f} s"
+    line = f"{counted(counts.chains, 'chain')}, {counted(counts.residues, 'residue')} in {seconds:,.1f} s"
     return line + (f"; {', '.join(changed)}." if changed else ".")

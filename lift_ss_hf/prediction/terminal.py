@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TextIO
 
+from ..models.wording import counted
 from ..reports.style import STATE_CLASSES, class_of
 from .formats import LINE_WIDTH, Format, confidence_digits, position_ruler
 from .result import Prediction
@@ -28,7 +29,7 @@ class TerminalText(Format):
     def chain(self, prediction: Prediction) -> str:
         """Return the blocks of a chain under a title."""
         confidence, digits = prediction.mean_confidence, confidence_digits(prediction)
-        lines = [f"{prediction.name}  {len(prediction.sequence)} residues, mean confidence {confidence:.2f}"]
+        lines = [f"{prediction.name}  {counted(len(prediction.sequence), 'residue')}, mean confidence {confidence:.2f}"]
         for start in range(0, len(prediction.sequence), LINE_WIDTH):
             stop = min(start + LINE_WIDTH, len(prediction.sequence))
             lines += ["", f"            {position_ruler(start, stop)}"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..models.wording import counted
 from .style import PAGE_WIDTH, STATE_CLASSES, as_fractions, class_colour, new_figure, runs_of_classes, set_title
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def plot_chains(chains: Sequence[tuple[str, str, Sequence[float]]]) -> Figure:
     for name, states, confidence in chains:
         values = as_fractions(confidence, f"confidence of {name}")
         if len(values) != len(states):
-            raise ValueError(f"{name}: {len(states)} states but {len(values)} confidences.")
+            raise ValueError(f"{name}: {counted(len(states), 'state')} but {counted(len(values), 'confidence')}.")
         for start in range(0, len(states), RESIDUES_PER_ROW):
             stop = start + RESIDUES_PER_ROW
             rows.append((name if start == 0 else "", start, states[start:stop], values[start:stop]))

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..metrics.calibration import NUM_BINS, calibration_bins
 from ..models.atomic import replacing
+from ..models.wording import counted
 from .style import (
     BLUE,
     COLUMN_WIDTH,
@@ -278,7 +279,7 @@ def plot_calibration(confidences: Sequence[float], correct: Sequence[bool], titl
     add_note(upper, f"ECE {100 * bins.error:.1f} % ({NUM_BINS} bins)", colour=INK)
     lower.bar(edges[:-1], 100 * num_residues / num_residues.sum(), color="0.65", **bars)
     lower.set(xlabel="confidence of the prediction [%]", ylabel="residues [%]")
-    add_note(lower, f"{int(num_residues.sum()):,} residues", upper_left=True)
+    add_note(lower, counted(int(num_residues.sum()), "residue"), upper_left=True)
     add_grid(upper, "y")
     add_grid(lower, "y")
     figure.align_ylabels()

@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..corpora.catalogue import find_corpus
 from ..models.atomic import replacing
 from ..models.backbones import BUNDLED, get_family
+from ..models.wording import counted
 from .provenance import TOKEN
 from .tables import ACCURACY_TITLES, card_markdown
 
@@ -166,8 +167,8 @@ def _calibration(fitted: Mapping[str, Any] | None) -> str:
     if fitted is None:
         return ""
     return (
-        f"Confidences are calibrated on {fitted['num_residues']:,} residues of the validation chains (temperature "
-        f"{fitted['temperature']:.3f}). On these residues the expected calibration error was "
+        f"Confidences are calibrated on {counted(fitted['num_residues'], 'residue')} of the validation chains "
+        f"(temperature {fitted['temperature']:.3f}). On these residues the expected calibration error was "
         f"{100 * fitted['error_before']:.1f} % before and {100 * fitted['error_after']:.1f} % after."
     )
 
@@ -182,8 +183,8 @@ def _training(
             names = ", ".join(map(_public_name, _corpora(recipe, split))) or "held-out training chains"
             facts = corpora[split]
             line = (
-                f"- {split}: {names}: {facts['chains']:,} chains, {facts['residues']:,} residues, sha256 of sequences "
-                f"and states `{facts['sha256_of_sequences_and_states']}`"
+                f"- {split}: {names}: {counted(facts['chains'], 'chain')}, {counted(facts['residues'], 'residue')}, "
+                f"sha256 of sequences and states `{facts['sha256_of_sequences_and_states']}`"
             )
             if split == "validation" and "validation" in metrics:
                 line += f"; {metrics['validation']['duplicates_in_training']:,} of the chains are in training"

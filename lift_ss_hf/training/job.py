@@ -31,6 +31,7 @@ from ..models.backbones import read_backbone_config
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer
+from ..models.wording import counted
 from ..reports.model_card import write_card
 from ..reports.provenance import environment, save_training_chains, sequence_hashes, write_json
 from ..reports.tables import learnt_markdown
@@ -292,7 +293,12 @@ def build_trainer(
     batches = _batches(chains, train, training)
     if isinstance(batches, TokenBudgetBatches):
         padding = 100 * batches.padding_fraction
-        logger.info("%d training chains in %d batches (%.1f %% padding)", len(train), len(batches), padding)
+        logger.info(
+            "%s in %s (%.1f %% padding)",
+            counted(len(train), "training chain"),
+            counted(len(batches), "batch", "batches"),
+            padding,
+        )
     finest, *others = scorable_alphabets(model.config.states, num_states)
     trainer = Trainer(
         model=model,

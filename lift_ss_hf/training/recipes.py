@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import re
 import sys
@@ -15,6 +14,8 @@ import transformers
 import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
+
+from ..models.wording import did_you_mean, no_such_file
 
 
 class RecipeError(ValueError):
@@ -106,7 +107,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         RecipeError: if the file is missing, not YAML, or not a mapping.
     """
     if not Path(path).is_file():
-        raise RecipeError(f"{path}: no such recipe. Give a YAML file first, then flags.")
+        raise RecipeError(f"{no_such_file(path, 'recipe')} Give a YAML file first, then flags.")
     try:
         settings = yaml.safe_load(Path(path).read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -175,8 +176,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
         where = "4.57" if name in ONLY_IN_4_57 else "5"
         found = transformers.__version__
         return f"{name!r} is an argument of transformers {where}; transformers {found} does not have it. {instead}"
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"unknown argument {name!r}." + (f" Did you mean {close[0]!r}?" if close else " See --help for all of them.")
+    return f"unknown argument {name!r}." + (did_you_mean(name, known) or " See --help for all of them.")
 
 
 def _as_flags(settings: Mapping[str, Any]) -> list[str]:

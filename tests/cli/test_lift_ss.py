@@ -54,7 +54,7 @@ def call(monkeypatch, capsys, *arguments):
 def test_help_does_not_import_torch_or_numpy():
     report = "print('torch' in sys.modules, 'numpy' in sys.modules)"
     code = f"import sys\ntry:\n    exec({CODE!r})\nexcept SystemExit:\n    {report}"
-    for arguments in (["--help"], ["predict", "--help"], ["plot", "--help"]):
+    for arguments in ([], ["help"], ["predict", "--help"], ["plot", "--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "False False"
 
@@ -64,6 +64,39 @@ def test_help_names_all_choices(monkeypatch, capsys):
     status, out, _ = call(monkeypatch, capsys, "predict", "--help")
     assert status == 0
     assert {*FORMATS, *ALPHABETS, *PRECISIONS} <= set(re.findall(r"[\w-]+", out))
+    assert tuple(FORMATS) == lift_ss.FORMAT_NAMES
+
+
+def test_without_a_command_and_with_help_it_shows_the_help(monkeypatch, capsys):
+    status, out, err = call(monkeypatch, capsys)
+    assert (status, err) == (0, "")
+    assert {"predict", "plot", "calibrate", "help"} <= set(out.split())
+    assert call(monkeypatch, capsys, "help")[:2] == (0, out)
+    for command in ("predict", "plot", "calibrate"):
+        shown = call(monkeypatch, capsys, "help", command)[:2]
+        assert shown == call(monkeypatch, capsys, command, "--help")[:2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "formats", "inputs"),
+    [
+        (["a.fasta", "--format", "tsv", "parquet"], ["tsv", "parquet"], ["a.fasta"]),
+        (["--format", "tsv", "parquet", "html", "a.fasta"], ["tsv", "parquet", "html"], ["a.fasta"]),
+        (["a.fasta", "--format=tsv,ss2", "html", "-o", "d"], ["tsv", "ss2", "html"], ["a.fasta"]),
+        (["--format", "tsv", "a.fasta", "--format", "fasta"], ["tsv", "fasta"], ["a.fasta"]),
+        (["--format", "tsv", "FASTA", "TSV"], ["tsv"], ["FASTA", "TSV"]),  # capital letters are a sequence
+    ],
+)
+def test_several_formats_may_be_separated_by_spaces(arguments, formats, inputs):
+    args = lift_ss.parser().parse_args(["predict", *arguments])
+    assert (args.format, args.inputs) == (formats, inputs)
+
+
+def test_a_file_may_be_called_as_a_format(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fasta").touch()
+    args = lift_ss.parser().parse_args(["predict", "--format", "tsv", "fasta"])
+    assert (args.format, args.inputs) == (["tsv"], ["fasta"])
 
 
 def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, capsys, caplog):
@@ -71,7 +104,7 @@ def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, caps
     assert status == 0
     name, residues, states = out.splitlines()
     assert (name, residues, len(states)) == (">record_1", SEQUENCE, len(SEQUENCE))
-    assert "1 chains, 22 residues" in caplog.messages[-1]
+    assert "1 chain, 22 residues" in caplog.messages[-1]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f">record_1\n{SEQUENCE}\n".encode())))
     status, out, err = call(monkeypatch, capsys, "predict", "-", "--model", data / "model", "--quiet", "--states", "q3")
     assert (status, out.splitlines()[:2], err) == (0, [name, residues], "")
@@ -96,7 +129,7 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
     ("arguments", "message"),
     [
         (["predict", "nothing.fasta"], "error: nothing.fasta: no such file."),
-        (["predict", SEQUENCE, "--model", "{data}/nothing"], "error: "),
+        (["predict", SEQUENCE, "--model", "{data}/modle"], "and not a Hub id either. Did you mean '{data}/model'?"),
         (["predict", "{data}/two.fasta", "--format", "tsv,ss2"], "standard output takes one text format"),
         (["predict", "{data}/two.fasta", "--resume"], "--resume needs the directory of the run. Give it with -o"),
         (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "cannot be reduced to q8"),
@@ -120,7 +153,7 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
 def test_errors_are_one_line(data, monkeypatch, capsys, arguments, message):
     status, out, err = call(monkeypatch, capsys, *(argument.format(data=data) for argument in arguments))
     assert (status, out) == (2, "")
-    assert message in err.splitlines()[-1]
+    assert message.format(data=data) in err.splitlines()[-1]
     assert "Traceback" not in err
 
 

@@ -1,5 +1,6 @@
 """Closed and full standard streams: no traceback, and output that is lost is not a success."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 from forked_runs import run_forked
 from small_runs import ROOT, flags, write_data
+
+from lift_ss_hf.cli.run import message_handler
 
 pytestmark = pytest.mark.process
 
@@ -54,6 +57,40 @@ def test_errors_keep_their_status_whatever_is_closed():
 def test_closed_input_is_empty():
     done = call("print(repr(sys.stdin.read()))", "<&-")
     assert (done.returncode, done.stdout) == (0, "''\n")
+
+
+def test_messages_that_a_library_shows_itself_are_shown_once():
+    """huggingface_hub shows its own messages and passes them on: each retry was printed twice."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.get_logger("huggingface_hub.utils._http")
+    handler = message_handler()
+    for name, is_shown in (
+        ("huggingface_hub.utils._http", False),
+        ("lift_ss_hf.cli", True),
+        ("a_library_without_a_handler.module", True),
+    ):
+        assert bool(handler.filter(logging.makeLogRecord({"name": name}))) is is_shown
+
+
+@pytest.mark.slow
+def test_an_error_is_one_line_under_accelerate_launch():
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    given = [
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--cpu",
+    ]
+    command = [*launch, *given, str(ROOT / "recipes" / "train_q8.py"), "--adaptor", "lora"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode != 0
+    assert done.stderr.splitlines() == ["error: unknown argument 'adaptor'. Did you mean 'adapter'?"]
 
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

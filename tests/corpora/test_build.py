@@ -104,7 +104,7 @@ def test_the_command_writes_what_load_dataset_reads(sources, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         "my_corpus train: 2 chains, 5 residues, 4 with a state",
-        "my_corpus small/train: 1 chains, 3 residues, 2 with a state",
+        "my_corpus small/train: 1 chain, 3 residues, 2 with a state",
     ]
     folder = str(tmp_path / "out" / "my_corpus")
     for config, states in (("default", ["LHX", "EE"]), ("small", ["LHX"])):
@@ -115,7 +115,7 @@ def test_the_command_writes_what_load_dataset_reads(sources, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["casp15"], "error: unknown corpus 'casp15'. Did you mean casp1"),
+        (["casp15"], "error: unknown corpus 'casp15'. Did you mean 'casp1"),
         (["casp12", "--source", "/nowhere"], "error: /nowhere is not a folder"),
         (["promod3:lt25id"], "error: promod3:lt25id: all configurations of a corpus are built together. Give promod3."),
         ([], "name corpora, or give --all"),

@@ -80,9 +80,9 @@ def test_crossing_warns_in_one_line(caplog):
 
 
 def test_an_unknown_name_is_reported_with_suggestions():
-    with pytest.raises(ValueError, match=r"unknown corpus 'CASP_12'\. Did you mean casp12\? Choose one of: casp12, "):
+    with pytest.raises(ValueError, match=r"unknown corpus 'CASP_12'\. Did you mean 'casp12'\? Choose one of: casp12, "):
         get_corpus("CASP_12")
-    with pytest.raises(ValueError, match=r"unknown corpus 'PISCES_30_2022'\. Did you mean pisces30_2022\?"):
+    with pytest.raises(ValueError, match=r"unknown corpus 'PISCES_30_2022'\. Did you mean 'pisces30_2022'\?"):
         get_corpus("PISCES_30_2022")
     with pytest.raises(ValueError, match=r"promod3 has no configuration 'lt30id'\. Choose one of: default, lt25id"):
         get_corpus("promod3:lt30id")
@@ -100,7 +100,7 @@ def test_the_example_in_the_header_builds(tmp_path):
     assert result.failures == []
     assert result.built == [
         "my_corpus train: 2 chains, 5 residues, 4 with a state",
-        "my_corpus small/train: 1 chains, 3 residues, 2 with a state",
+        "my_corpus small/train: 1 chain, 3 residues, 2 with a state",
     ]
     card = (tmp_path / "built" / "my_corpus" / "README.md").read_text()
     assert "- my_corpus may be used to train models for: casp12." in card

@@ -102,7 +102,7 @@ def test_short_and_repeated_chains_are_left_out_and_counted(tmp_path):
     done = run("--out", out, path=stand_in(tmp_path))
     assert out.read_text() == f">1abc_A\n{'MKVAC' * 4}\n{'PPPPH' * 4}\n>2xyz_a\n{'G' * 20}\n{'E' * 20}\n"
     assert "2 chains, 40 residues" in done.stdout
-    assert "left out: 1 chains of fewer than 20 residues, 1 repeated sequences" in done.stdout
+    assert "left out: 1 of fewer than 20 residues, 1 with a repeated sequence" in done.stdout
     assert done.returncode == 1 and done.stderr.startswith("warning: not the file in the catalogue")
     assert [path.name for path in out.parent.iterdir()] == ["chains.txt"]
 

@@ -101,7 +101,7 @@ def test_results_in_the_place_of_a_file_are_refused_before_a_model_is_loaded(fol
 @pytest.mark.parametrize(
     ("model", "corpus", "message"),
     [
-        ("{folder}/model", "casp99", "unknown corpus 'casp99'. Did you mean casp1"),
+        ("{folder}/model", "casp99", "unknown corpus 'casp99'. Did you mean 'casp1"),
         ("{folder}/nothing", "sample", "nothing"),
         ("{folder}/backbone", "sample", "backbone"),
     ],

@@ -90,18 +90,40 @@ def test_a_data_set_and_letters_and_several_at_once(tmp_path):
     assert (records[0].name, records[-1].name) == ("record_1", "record_5")
 
 
-def test_a_sequence_may_be_longer_than_a_file_name():
-    assert pairs("M" * 300) == [("record_1", "M" * 300)]
+@pytest.mark.parametrize("source", ["MKV", "M" * 300, "m" * 300, "mkv", "MkvL", "MKVL*"])
+def test_letters_are_a_sequence_of_any_length_in_either_case(source):
+    assert pairs(source) == [("record_1", source)]
+
+
+def test_a_misspelt_file_is_not_taken_for_a_sequence_or_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "proteins").write_bytes(FASTA)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "human.v2").write_bytes(FASTA)
+    for source, meant in (
+        ("protein", "proteins"),
+        ("proteins.fa", "proteins"),
+        ("data/human.v1", "data/human.v2"),
+        ("dta/human.v2", "data"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{source}: no such file\. Did you mean '{meant}'\? Give a file"):
+            Inputs([source])
+    assert pairs("PROTEIN") == [("record_1", "PROTEIN")]
+
+
+def test_a_data_set_that_cannot_be_read_may_have_been_meant_as_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # HF_HUB_OFFLINE is set: see conftest.py
+    with pytest.raises(ValueError, match=r"^org/name: no such file\. Cannot read the data set org/name: \S"):
+        pairs("org/name")
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("nothing.fasta", r"nothing\.fasta: no such file\. Give a file, - for"),
-        ("mkvl", "mkvl: no such file"),
         ("./nothing.fasta", r"\./nothing\.fasta: no such file"),
         ("data/nothing.fasta.gz", "no such file"),
-        ("x" * 5000, "x{80}: no such file"),
+        ("1" * 5000, r"1{200}\.\.\.: no such file"),
         ("a\0b", "no such file"),
     ],
 )

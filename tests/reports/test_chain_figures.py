@@ -44,7 +44,7 @@ def test_long_chains_are_cut_into_rows_and_only_the_first_row_has_the_name():
     [
         ([], "no chain to draw"),
         ([("empty", "", [])], "no chain to draw"),
-        ([("a", "HH", [0.5])], "a: 2 states but 1 confidences"),
+        ([("a", "HH", [0.5])], "a: 2 states but 1 confidence"),
         ([("a", "H", [50.0])], "confidence of a 50 is not a fraction"),
     ],
 )

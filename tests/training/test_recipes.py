@@ -55,8 +55,9 @@ def test_invalid_files_are_reported_in_one_line(tmp_path, text, message):
 def test_invalid_flags_are_reported_in_one_line(tmp_path):
     with pytest.raises(RecipeError, match=r"unknown argument 'adaptor'\. Did you mean 'adapter'\?"):
         parse(tmp_path, "--adaptor", "lora")
-    with pytest.raises(RecipeError, match=r"nowhere\.yaml: no such recipe"):
-        parse_recipe(CLASSES, "Train.", ["nowhere.yaml"])
+    (tmp_path / "pisces.yaml").touch()
+    with pytest.raises(RecipeError, match=r"/pices\.yaml: no such recipe\. Did you mean '.*/pisces\.yaml'\? Give"):
+        parse_recipe(CLASSES, "Train.", [str(tmp_path / "pices.yaml")])
 
 
 def test_help_groups_the_arguments_and_gives_units(capsys):
