@@ -81,8 +81,9 @@ class StopOnSigterm(TrainerCallback):
 
     Use it as a context manager around everything after the start of a run. While the model trains, the run saves a
     checkpoint and stops at the end of the step in which any of the processes received the signal; outside of training
-    it stops at once. If there is a checkpoint to resume from, it prints one line to standard error and exits with
-    status `EXIT_RESUMABLE`, for schedulers that requeue a job by its exit status; otherwise the signal ends it.
+    each process stops at once when it receives it. If there is a checkpoint to resume from, it prints one line to
+    standard error and exits with status `EXIT_RESUMABLE`, for schedulers that requeue a job by its exit status;
+    otherwise the signal ends it.
 
     Args:
         resumable: True if the run was resumed, so that there is a checkpoint (default: False, until it saves one).
@@ -138,8 +139,9 @@ class StopOnSigterm(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Exit, also if the signal came during the last evaluation."""
+        asked = self._any_process_was_asked(args)  # none may leave before, or the others would wait for it
         self.training = False
-        if self._any_process_was_asked(args):
+        if asked or self.requested:
             self._exit()
 
     def _any_process_was_asked(self, args: TrainingArguments) -> bool:

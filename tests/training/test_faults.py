@@ -20,7 +20,7 @@ from transformers.trainer_callback import CallbackHandler
 
 from lift_ss_hf.models import artefact
 from lift_ss_hf.training import job
-from lift_ss_hf.training.callbacks import RemoveOldCheckpoints
+from lift_ss_hf.training.callbacks import RemoveOldCheckpoints, StopOnSigterm
 from lift_ss_hf.training.checkpoint_files import find_damage
 from lift_ss_hf.training.checkpoints import last_checkpoint
 from lift_ss_hf.training.recipes import RecipeError
@@ -87,7 +87,7 @@ def test_sigterm_to_one_process_stops_all_with_one_checkpoint_and_says_how_to_re
     resume_and_compare(data, out, whole, num_processes)
 
 
-STEPS = 6  # of an epoch
+STEPS = 6  # of an epoch; two processes take half as many
 LAST_EVALUATION = (4, "evaluate", Trainer)
 LAST_SAVE = (4, "on_save", CallbackHandler)
 SCORING = (1, "evaluate_corpora", job)
@@ -109,12 +109,41 @@ def state_of(out):
     return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
 
 
-@pytest.mark.parametrize("place", [LAST_EVALUATION, LAST_SAVE, SCORING], ids=lambda place: place[1])
-def test_stopped_after_its_last_step_it_exits_resumable(data, whole, tmp_path, place):
+@pytest.mark.slow
+def test_two_processes_stopped_at_each_step_in_turn_end_with_the_same_bytes(data, whole, tmp_path):
+    """Every run takes one step, is asked to stop in it, and leaves the checkpoint that the next one resumes from."""
     out = tmp_path / "run"
-    done = train_forked(data, out, *SHORT, patch=lambda rank: signal_at(*place, signal.SIGTERM))
-    assert done.statuses == [STOPPED]
-    resume_and_compare(data, out, whole, 1)
+    stop = lambda rank: signal_at(1, "on_step_end", CallbackHandler, signal.SIGTERM)  # noqa: E731
+    for step in range(1, 4 * STEPS // 2 + 1):
+        resume = RESUME if step > 1 else ()
+        done = train_forked(data, out, *SHORT, *resume, num_processes=2, patch=stop)
+        assert done.statuses == [STOPPED] * 2, done.stderr
+        assert state_of(out)["global_step"] == step
+    resume_and_compare(data, out, whole, 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "num_processes"),
+    [(LAST_EVALUATION, 1), (LAST_SAVE, 1), (SCORING, 1), (LAST_EVALUATION, 2), (SCORING, 2)],
+    ids=lambda value: value[1] if isinstance(value, tuple) else str(value),
+)
+def test_stopped_after_its_last_step_it_exits_resumable(data, whole, tmp_path, place, num_processes):
+    out = tmp_path / "run"
+    stop = lambda rank: signal_at(*place, signal.SIGTERM)  # noqa: E731
+    done = train_forked(data, out, *SHORT, num_processes=num_processes, patch=stop)
+    assert done.statuses == [STOPPED] * num_processes, done.stderr
+    resume_and_compare(data, out, whole, num_processes)
+
+
+def test_no_process_leaves_another_one_waiting_at_the_end_of_training(data, tmp_path):
+    """The signal reaches one process in the last evaluation, and the other one as it asks whether any was to stop."""
+
+    def stop(rank):
+        last = (4 * STEPS // 2 + 1, "_any_process_was_asked", StopOnSigterm)  # once a step before
+        signal_at(*(last if rank else LAST_EVALUATION), signal.SIGTERM)
+
+    done = train_forked(data, tmp_path / "run", *SHORT, num_processes=2, patch=stop)
+    assert done.statuses == [STOPPED] * 2, done.stderr
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
