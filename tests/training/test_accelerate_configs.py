@@ -1,7 +1,10 @@
 """The launch configurations: each is what its installed library reads, and does what its first lines say."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,7 +17,7 @@ from small_runs import RECIPE, ROOT, make_chains
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.training import launch
-from lift_ss_hf.training.arguments import RecipeTrainingArguments
+from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.launch import LAUNCHER_PRECISION, LaunchedArguments
 
 PRETRAINING = ROOT / "recipes" / "pretrain_mlm.py"
@@ -71,18 +74,26 @@ def test_deepspeed_reads_each_of_its_own(stage):
     assert config.stage == int(stage[0])
 
 
-SMALL = ("--max_steps", "2", "--train_fraction", "0.1", "--bootstrap", "0", "--head", "linear", "--report_to", "none")
+SMALL = ("--max_steps", "2", "--train_fraction", "0.1", "--bootstrap", "0", "--report_to", "none")
 
 
-ON_A_CPU = pytest.mark.parametrize("name", ["cpu", "cpu_ddp", *(f"deepspeed_zero{stage}" for stage in "123")])
+def on_a_cpu(zero_stages):
+    """Run a test with each configuration that a CPU can run; ZeRO's needs DeepSpeed and g++."""
+    zero = [pytest.param(f"deepspeed_zero{stage}", marks=pytest.mark.tools) for stage in zero_stages]
+    return pytest.mark.parametrize("name", ["cpu", "cpu_ddp", *zero])
 
 
-def run_as_it_is(name, arguments, folder, script=RECIPE):
-    """Run a recipe under a configuration as it is, and return the configuration and the finished run."""
+def require_tools(name):
+    """Skip a test of a configuration whose library or compiler is missing."""
     if name.startswith("deepspeed"):
         pytest.importorskip("deepspeed", reason="DeepSpeed is an extra: DS_BUILD_OPS=0 pip install '.[deepspeed]'")
         if not shutil.which("g++"):
             pytest.skip("DeepSpeed compiles its communication on a CPU: needs g++")
+
+
+def run_as_it_is(name, arguments, folder, script=RECIPE):
+    """Run a recipe under a configuration as it is, and return the configuration and the finished run."""
+    require_tools(name)
     config = ROOT / "accelerate_configs" / f"{name}.yaml"
     written = yaml.safe_load(config.read_text())
     done = run_forked(
@@ -96,18 +107,43 @@ def run_as_it_is(name, arguments, folder, script=RECIPE):
 
 @pytest.mark.process
 @pytest.mark.slow
-@ON_A_CPU
+@on_a_cpu(zero_stages="12")  # stage 3 is launched below
 def test_a_cpu_runs_it_as_it_is_with_the_default_recipe(name, tmp_path):
     written, _ = run_as_it_is(name, SMALL, tmp_path)
-    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
-    assert recipe["bf16"] == (written["mixed_precision"] == "bf16")
-    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    check_run_of_the_default_recipe(tmp_path / "run", written)
+
+
+def check_run_of_the_default_recipe(run, config):
+    """Check that a run took its precision from the launcher, saved the default head whole, and scored the model."""
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert recipe["bf16"] == (config["mixed_precision"] == "bf16")
+    defaults = ModelArguments()
+    assert (recipe["backbone"], recipe["head"]) == (defaults.backbone, defaults.head)
+    weights = load_file(run / "model" / "model.safetensors")
     assert all(tensor.numel() for tensor in weights.values())
+    model = SecondaryStructureModel.from_pretrained(run / "model")
+    assert model.head.state_dict().keys() <= {name.removeprefix("head.") for name in weights}
+    assert len(json.loads((run / "metrics.json").read_text())["corpora"]) == len(CorpusArguments().tests)
+
+
+@pytest.mark.tools
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_user_launches_zero3_as_it_is_with_the_default_recipe(tmp_path):
+    require_tools("deepspeed")
+    config = ROOT / "accelerate_configs" / "deepspeed_zero3.yaml"
+    port = ("--main_process_port", "0")  # a free one: other tests launch processes, too
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *port]
+    done = subprocess.run(
+        [*launcher, str(RECIPE), *SMALL, "--output_dir", str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    check_run_of_the_default_recipe(tmp_path / "run", yaml.safe_load(config.read_text()))
 
 
 @pytest.mark.process
 @pytest.mark.slow
-@ON_A_CPU
+@on_a_cpu(zero_stages="123")
 def test_a_cpu_pretrains_under_it_as_it_is(name, tmp_path):
     fasta, backbone = tmp_path / "proteins.fasta", tmp_path / "backbone"
     fasta.write_text("".join(f">{chain.id}\n{chain.sequence}\n" for chain in make_chains(60, seed=0)))
