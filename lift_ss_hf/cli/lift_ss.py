@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..version import __version__
+from .plot import add_plot_arguments, plot
 from .run import ClosedOutput, run
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 # of prediction.formats.FORMATS, which --help must not import
 FORMAT_NAMES = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
-MAX_CHAINS = 20  # in one figure; more do not fit on a page
 
 INPUT_HELP = """\
 inputs: FASTA, PIR, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND")
     for name, command, add_arguments, about in (
         ("predict", predict, add_predict_arguments, "predict states and confidences from sequences"),
-        ("plot", plot, add_plot_arguments, "draw predicted chains as SVG or PNG"),
+        ("plot", plot, add_plot_arguments, "draw chains as SVG, PNG or PDF"),
         ("calibrate", calibrate, add_calibrate_arguments, "fit a model's confidences to a validation set"),
     ):
         subparser = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
@@ -126,13 +126,6 @@ def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", metavar="NAME", help="Hub id or folder of the backbone (default: the one the model names)"
     )
-
-
-def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `lift-ss plot`."""
-    parser.add_argument("predictions", metavar="FILE", help="predictions.jsonl of `lift-ss predict --format jsonl`")
-    parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="chains to draw (default: the first)")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="figure to write, .svg or .png")
 
 
 def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -228,22 +221,6 @@ def _stream_format(formats: Sequence[str], alphabet: str) -> Format:
     if not formats and sys.stdout.isatty():
         return TerminalText(alphabet, supports_colour(sys.stdout, os.environ))
     return get_format(formats[0] if formats else "three-line")(alphabet)
-
-
-def plot(args: argparse.Namespace) -> None:
-    """Run `lift-ss plot`.
-
-    Raises:
-        ValueError: if the file is not a `predictions.jsonl`, or a chain is not in it.
-    """
-    from ..prediction.reading import read_predictions
-    from ..reports.chain_figures import plot_chains
-    from ..reports.figures import save_figure
-
-    if len(args.names) > MAX_CHAINS:
-        raise ValueError(f"{len(args.names)} chains, but a figure holds {MAX_CHAINS}. Draw several figures.")
-    chains = read_predictions(args.predictions, args.names)
-    save_figure(plot_chains([(chain["name"], chain["states"], chain["confidence"]) for chain in chains]), args.output)
 
 
 def calibrate(args: argparse.Namespace) -> None:

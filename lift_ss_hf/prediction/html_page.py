@@ -54,7 +54,8 @@ def _row(prediction: Prediction, row: int) -> str:
     start = row * RESIDUES_IN_ROW
     stop = min(start + RESIDUES_IN_ROW, len(prediction.sequence))
     states = prediction.states[start:stop]
-    shapes = [_segment(state_class, a, b) for state_class, a, b in runs_of_classes(states)]
+    continues = stop < len(prediction.states) and class_of(prediction.states[stop]) == class_of(states[-1])
+    shapes = [_segment(*run, has_head=not (continues and run[2] == len(states))) for run in runs_of_classes(states)]
     for column, state in enumerate(states):
         centre, confidence = (column + 0.5) * STEP, float(prediction.confidence[start + column])
         shapes.append(f'<text x="{centre:g}" y="{RESIDUE_LINE}">{prediction.sequence[start + column]}</text>')
@@ -70,13 +71,18 @@ def _row(prediction: Prediction, row: int) -> str:
     return f'<g transform="translate(1,{row * ROW_HEIGHT})">{"".join(shapes)}</g>'
 
 
-def _segment(state_class: str, start: int, stop: int) -> str:
-    """Return a helix as a capsule, a strand as an arrow, coil as a line; start and stop are columns of the row."""
+def _segment(state_class: str, start: int, stop: int, has_head: bool) -> str:
+    """Return a helix as a capsule, a strand as an arrow, coil as a line; start and stop are columns of the row.
+
+    A strand that continues in the next row has no head in this one.
+    """
     left, right = start * STEP, stop * STEP
     if state_class == "H":
         return f'<rect class="H" x="{left}" y="{AXIS - 8}" width="{right - left}" height="16" rx="8"/>'
     if state_class == "E":
         neck = max(left, right - STEP)
+        if not has_head:
+            return f'<rect class="E" x="{left}" y="{AXIS - 5}" width="{right - left}" height="10"/>'
         return (
             f'<path class="E" d="M{left} {AXIS - 5}H{neck}V{AXIS - 10}L{right} {AXIS}'
             f'L{neck} {AXIS + 10}V{AXIS + 5}H{left}Z"/>'

@@ -1,55 +1,123 @@
-"""Read predicted chains back from a `predictions.jsonl`."""
+"""Read predicted chains back: from a `predictions.jsonl`, or from the directory of a run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES
-from ..models.wording import no_such_file
+from ..models.wording import did_you_mean, no_such_file
+from .run_folder import read_finished, stored_result
+from .stored import read_stored
+
+MOST_LISTED = 10  # names in a message
+Item = TypeVar("Item")
 
 
-def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Read chains from a `predictions.jsonl`.
+class PredictedChain(NamedTuple):
+    """What a figure shows of a chain.
+
+    Attributes:
+        name: of the chain.
+        states: predicted, length L.
+        confidence: of each state [fraction], length L.
+    """
+
+    name: str
+    states: str
+    confidence: Sequence[float]
+
+
+def choose_chains(
+    chains: Iterable[Item], names: Sequence[str], where: str, name_of: Callable[[Item], str]
+) -> list[Item]:
+    """Return the chains with these names, in this order; without names, the first chain.
 
     Args:
-        path: written by `lift-ss predict --format jsonl`.
-        names: of the chains to read, in this order; by default the file's first chain.
+        chains: read only as far as needed.
+        names: whole names, or a part between bars: `P42212` and `GFP_AEQVI` find `sp|P42212|GFP_AEQVI`. The first
+            chain counts if several match.
+        where: source of the chains, for messages.
+        name_of: returns a chain's name.
 
-    Returns:
-        One dictionary per chain, as `formats.JsonLines` writes it; the first record if several have the same name.
+    Raises:
+        ValueError: if there are no chains, or a name is not among them; the message lists those that are.
+
+    Example:
+        >>> choose_chains(["sp|P69905|HBA_HUMAN", "sp|P42212|GFP_AEQVI"], ["P42212"], "a.fasta", str)
+        ['sp|P42212|GFP_AEQVI']
+    """
+    found: dict[str, Item] = {}
+    seen: list[str] = []
+    for chain in chains:
+        if not names:
+            return [chain]
+        seen.append(name_of(chain))
+        for name in {seen[-1], *seen[-1].split("|")} & set(names):
+            found.setdefault(name, chain)
+        if len(found) == len(set(names)):
+            break
+    if not seen:
+        raise ValueError(f"{where}: no chains.")
+    if missing := [name for name in names if name not in found]:
+        more = ", ..." if len(seen) > MOST_LISTED else ""
+        raise ValueError(
+            f"{where}: no chain {missing[0]!r}.{did_you_mean(missing[0], seen)} Its chains are: "
+            f"{', '.join(seen[:MOST_LISTED])}{more}."
+        )
+    return [found[name] for name in names]
+
+
+def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[PredictedChain]:
+    """Read chains from a `predictions.jsonl`, written by `lift-ss predict --format jsonl`.
+
+    Args:
+        path: of the file.
+        names: of the chains to read, as for `choose_chains`.
 
     Raises:
         ValueError: if the file is missing or is not a `predictions.jsonl`, or a chain is not in it.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ValueError(f"{no_such_file(path)} Make it with `lift-ss predict ... --format jsonl -o DIR`.")
-    found: dict[str, dict[str, Any]] = {}
+    return choose_chains(_chains(Path(path)), names, str(path), lambda chain: chain.name)
+
+
+def read_run_predictions(folder: str | Path, names: Sequence[str] = ()) -> list[PredictedChain]:
+    """Read chains from the directory of a run of `lift-ss predict`.
+
+    Args:
+        folder: of a run that wrote confidences: as Parquet, JSON lines, TSV or CSV.
+        names: of the chains to read, as for `choose_chains`.
+
+    Raises:
+        ValueError: if the directory holds no such run, the run is not finished, or a chain is not in it.
+    """
+    settings = read_finished(folder)
+    path = stored_result(Path(folder), settings["formats"])
+    if path is None:
+        raise ValueError(
+            f"{folder}: holds the formats {', '.join(settings['formats'])}, which have no confidences. "
+            f"Predict again with --format jsonl, to another directory."
+        )
+    chosen = choose_chains(read_stored(path, settings["states"]), names, str(folder), lambda chain: chain.name)
+    return [PredictedChain(chain.name, chain.states, chain.confidence.tolist()) for chain in chosen]
+
+
+def _chains(path: Path) -> Iterator[PredictedChain]:
     with path.open(encoding="utf-8", errors="replace") as lines:  # a binary file then fails at its line 1, below
         for number, line in enumerate(lines, start=1):
-            chain = _parse(line, f"{path}: line {number}")
-            if not names:
-                return [chain]
-            if chain["name"] in names:
-                found.setdefault(chain["name"], chain)
-            if len(found) == len(set(names)):
-                break
-    if missing := [name for name in names if name not in found]:
-        raise ValueError(f"{path}: no chain {missing[0]!r}. A name is the first word of the input's header.")
-    if not found:
-        raise ValueError(f"{path}: no chains.")
-    return [found[name] for name in names]
+            yield _parse(line, f"{path}: line {number}")
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def _parse(line: str, where: str) -> PredictedChain:
     if not _is_prediction(chain := _load(line)):
         raise ValueError(f"{where}: not a prediction. Expected a predictions.jsonl.")
     if unknown := set(chain["states"]) - set(NINE_STATES + COIL_SPELLINGS):
         raise ValueError(f"{where}: unknown state {min(unknown)!r}. Expected letters of {NINE_STATES}, or C for coil.")
-    return chain
+    return PredictedChain(chain["name"], chain["states"], chain["confidence"])
 
 
 def _load(line: str) -> Any:

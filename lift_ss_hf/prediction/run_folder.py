@@ -31,6 +31,7 @@ from .result import Prediction
 logger = logging.getLogger(__name__)
 
 SETTINGS, PARTS, PART, REJECTED, LOCK = "run.json", "parts", "part.json", "rejected.tsv", ".lock"
+STORED_FORMATS = ("parquet", "jsonl", "tsv")  # that hold probabilities, the most exact first
 FIRST_PROCESS_TIMEOUT = 600  # for the first process to create the directory, while the others wait [s]
 
 
@@ -69,8 +70,43 @@ def _size(path: Path) -> int:
     return sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
+def _read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
+    """Read one of the JSON files of a run."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(content, dict) or not set(required) <= set(content):
+        raise _damaged(path, f"expected an object with {', '.join(required) or 'the settings'}")
+    lists = content.get("digests", []), content.get("formats", [])
+    if not all(isinstance(value, list) for value in lists) or not isinstance(content.get("sizes", {}), dict):
+        raise _damaged(path, "digests, formats or sizes of another type")
+    return content
+
+
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(f"{path} is damaged ({reason}). Give another directory.")
+
+
+def read_finished(folder: str | Path) -> dict[str, Any]:
+    """Return the settings of the finished run in a directory.
+
+    Raises:
+        ValueError: if there is no run, or it is not finished.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {SETTINGS}. Expected the directory of a run of `lift-ss predict -o`.")
+    content = _read_json(path, ["formats", "states"])
+    if "digests" not in content:
+        raise ValueError(f"{folder}: the run is not finished. Resume it with --resume.")
+    return content
+
+
+def stored_result(folder: Path, formats: Collection[str]) -> Path | None:
+    """Return the result of a finished run that holds most: probabilities as predicted, or to four digits; or None."""
+    held = [name for name in STORED_FORMATS if name in formats]
+    return folder / get_format(held[0]).file_name if held else None
 
 
 class RunFolder:
@@ -104,7 +140,7 @@ class RunFolder:
         require_folder(self.folder)
         if not is_first:
             self._wait_for_settings(path)
-            self._check_settings(self._read(path), path)
+            self._check_settings(_read_json(path), path)
             return
         holds_others = self._holds_other_files()  # asked first: another process may be starting the run
         if not path.is_file() and holds_others:
@@ -120,7 +156,7 @@ class RunFolder:
 
     def _check_run(self, path: Path) -> None:
         """Check the settings of the run in the directory; start it again if it is finished and a result is gone."""
-        content = self._read(path)
+        content = _read_json(path)
         self._check_settings(content, path)
         if "digests" in content and (changed := self._changed_results(content)):
             logger.warning("%s is missing or incomplete, so the run starts again.", self.folder / changed)
@@ -165,19 +201,6 @@ class RunFolder:
                 return form.file_name
         return None
 
-    def _read(self, path: Path, required: Collection[str] = ()) -> dict[str, Any]:
-        """Read one of the JSON files of a run."""
-        try:
-            content = json.loads(path.read_text("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise _damaged(path, str(error)) from None
-        if not isinstance(content, dict) or not set(required) <= set(content):
-            raise _damaged(path, f"expected an object with {', '.join(required) or 'the settings'}")
-        digests = content.get("digests", [])
-        if not isinstance(digests, list) or not isinstance(content.get("sizes", {}), dict):
-            raise _damaged(path, "digests or sizes of another type")
-        return content
-
     def _counts(self, content: Mapping[str, Any], path: Path) -> Counts:
         """Return the counts among the content of a file."""
         names = [field.name for field in fields(Counts)]
@@ -213,7 +236,7 @@ class RunFolder:
                 path = self.part_folder(part.number) / PART
                 if not path.is_file():
                     return False
-                found = self._read(path, ["digest"])["digest"]
+                found = _read_json(path, ["digest"])["digest"]
             else:
                 found = digests[part.number] if part.number < len(digests) else None
         if found != part.digest:
@@ -226,7 +249,7 @@ class RunFolder:
     def _joined_digests(self) -> list[str] | None:
         """Return the digests of all parts if they are joined, by this process or another one; else None."""
         if self._digests is None and self.is_joined:
-            self._digests = self._read(self.folder / SETTINGS)["digests"]
+            self._digests = _read_json(self.folder / SETTINGS)["digests"]
         return self._digests
 
     def part_folder(self, number: int) -> Path:
@@ -255,12 +278,12 @@ class RunFolder:
     def is_joined(self) -> bool:
         """True if the results are complete."""
         path = self.folder / SETTINGS
-        return path.is_file() and "digests" in self._read(path)
+        return path.is_file() and "digests" in _read_json(path)
 
     def counts(self) -> Counts:
         """Return the counts of a finished run."""
         path = self.folder / SETTINGS
-        counts = self._read(path, ["counts"])["counts"]
+        counts = _read_json(path, ["counts"])["counts"]
         return self._counts(counts if isinstance(counts, dict) else {}, path)
 
     def num_missing(self, num_parts: int) -> int:
@@ -283,7 +306,7 @@ class RunFolder:
             form.join((folder / form.file_name for folder in folders), self.folder / form.file_name)
         counts, digests = Counts(), []
         for folder in folders:
-            content = self._read(folder / PART, ["digest"])
+            content = _read_json(folder / PART, ["digest"])
             digests.append(content["digest"])
             counts += self._counts(content, folder / PART)
         if counts.rejected:

@@ -21,7 +21,7 @@ from ..version import __version__
 from .formats import Format
 from .inputs import Inputs
 from .predictor import Predictor
-from .records import Part, split_into_parts
+from .records import Part, Record, split_into_parts
 from .result import Prediction
 from .run_folder import Counts, RunFolder
 
@@ -100,6 +100,25 @@ def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = Non
         lower_case=sum(query.sequence.num_lower_case for query in part.queries),
         replaced=sum(predictor.tokenizer.count_replaced(query.sequence) for query in part.queries),
     )
+
+
+def predict_records(predictor: Predictor, records: Sequence[Record], alphabet: str | None = None) -> list[Prediction]:
+    """Predict a few records, all in memory.
+
+    Args:
+        predictor: the model.
+        records: of one input.
+        alphabet: name of the alphabet to report; None reports the model's.
+
+    Raises:
+        RecordError: if a record is not a protein.
+        ValueError: if the model's states do not reduce to the alphabet.
+    """
+    alphabet = alphabet or predictor.alphabet
+    fold_index(predictor.alphabet, alphabet)
+    everything = sum(len(record.sequence) for record in records), len(records)
+    (part,) = split_into_parts(records, *everything, skip_bad=False)
+    return predict_part(predictor, part, alphabet)[0]
 
 
 def predict_to_stream(

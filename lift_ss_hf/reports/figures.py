@@ -41,24 +41,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 200
+FIGURE_KINDS = ("pdf", "png", "svg")
 MIN_CHAINS_PER_BIN, MAX_LENGTH_BINS = 10, 8
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, at 200 dots per inch, or as SVG. The file appears whole or not at all.
+    """Write a figure as PNG, at 200 dots per inch, as SVG or as PDF. The file appears whole or not at all.
 
     Args:
         figure: the figure to write.
-        path: a name that ends in .png or .svg; missing folders are created.
+        path: a name that ends in .png, .svg or .pdf; missing folders are created.
 
     Raises:
-        ValueError: if the path ends in neither.
+        ValueError: if the path ends in something else.
     """
-    kind = Path(path).suffix.lower().lstrip(".")
-    if kind not in ("png", "svg"):
-        raise ValueError(f"{path}: figures are written as PNG or SVG. Give a name that ends in .png or .svg.")
+    kind = check_figure_name(path)
     with replacing(path) as part:
         figure.savefig(part, dpi=DOTS_PER_INCH, format=kind)
+
+
+def check_figure_name(path: str | Path) -> str:
+    """Return the format that the name of a figure asks for.
+
+    Raises:
+        ValueError: if figures are not written in it.
+
+    Example:
+        >>> check_figure_name("chain.PDF")
+        'pdf'
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in FIGURE_KINDS:
+        raise ValueError(f"{path}: not the name of a figure. Give one that ends in .png, .svg or .pdf.")
+    return kind
 
 
 def plot_confusion(confusion_matrix: Sequence[Sequence[int]], letters: str, title: str = "") -> Figure:

@@ -1,18 +1,15 @@
 """The command `lift-ss`: its output, its errors, and a `--help` that imports nothing heavy."""
 
 import io
-import json
 import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 import torch
 from forked_runs import launched_environment, run_forked
-from matplotlib.image import imread
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.cli import lift_ss
@@ -111,18 +108,13 @@ def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, caps
     assert set(out.splitlines()[2]) <= set("CHE")
 
 
-def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, capsys):
+def test_several_formats(data, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     flags = ("--format", "jsonl,tsv", "--format", "html", "--model", data / "model", "--quiet")
     assert call(monkeypatch, capsys, "predict", data / "two.fasta", "-o", out, *flags)[0] == 0
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         *("predictions.jsonl", "predictions.tsv", "predictions.html", "run.json")
     }
-    for figure in ("chain.png", "chain.svg"):
-        arguments = (out / "predictions.jsonl", "-o", tmp_path / figure, "--names", "two")
-        assert call(monkeypatch, capsys, "plot", *arguments)[0] == 0
-    assert imread(tmp_path / "chain.png").std() > 0
-    assert ElementTree.parse(tmp_path / "chain.svg").getroot().tag.endswith("svg")
 
 
 @pytest.mark.parametrize(
@@ -144,9 +136,6 @@ def test_several_formats_and_a_figure_of_a_chain(data, tmp_path, monkeypatch, ca
             "two.fasta exists and is not a directory",
         ),
         (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): its 40 letters are nucleotides"),
-        (["plot", "nothing.jsonl", "-o", "a.png"], "nothing.jsonl: no such file. Make it with"),
-        (["plot", "{data}/two.fasta", "-o", "a.png"], "line 1: not a prediction"),
-        (["plot", "{data}/model/model.safetensors", "-o", "a.png"], "line 1: not a prediction"),
         (["calibrate", "{data}", "--corpus", "sample"], "is not the folder of a saved model"),
     ],
 )
@@ -155,31 +144,6 @@ def test_errors_are_one_line(data, monkeypatch, capsys, arguments, message):
     assert (status, out) == (2, "")
     assert message.format(data=data) in err.splitlines()[-1]
     assert "Traceback" not in err
-
-
-def test_errors_of_plot_are_one_line(data, tmp_path, monkeypatch, capsys):
-    line = {"name": "one", "states": "HH", "confidence": [0.5, 0.5]}
-    (tmp_path / "p.jsonl").write_text(json.dumps(line) + "\n")
-    for arguments, message in (
-        (["--names", "other", "-o", tmp_path / "a.png"], "no chain 'other'"),
-        (["-o", tmp_path / "a.pdf"], "ends in .png or .svg"),
-        (["--names"] + [f"n{i}" for i in range(30)] + ["-o", tmp_path / "a.png"], "a figure holds 20"),
-    ):
-        status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", *arguments)
-        assert (status, len(err.splitlines())) == (2, 1)
-        assert message in err
-    for content, message in (
-        (json.dumps(line | {"confidence": ["a", None]}), "line 1: not a prediction"),
-        (json.dumps(line | {"states": "H?"}), "line 1: unknown state '?'. Expected letters of LBEGIHSTP, or C"),
-        (json.dumps(line | {"states": None}), "not a prediction"),
-        (json.dumps(line | {"name": ["x"]}), "not a prediction"),
-        ("[" * 100_000, "not a prediction"),
-        ("1" * 5000, "not a prediction"),
-    ):
-        (tmp_path / "p.jsonl").write_text(content + "\n")
-        status, _, err = call(monkeypatch, capsys, "plot", tmp_path / "p.jsonl", "-o", tmp_path / "a.png")
-        assert (status, len(err.splitlines())) == (2, 1), err
-        assert message in err
 
 
 def test_text_of_a_file_does_not_command_the_terminal(tmp_path, monkeypatch, capsys):

@@ -157,6 +157,13 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path):
     assert shown == pairs
 
 
+def test_a_strand_that_continues_in_the_next_row_of_the_page_has_one_arrowhead(tmp_path):
+    probabilities = np.tile(np.float32([0.1, 0.8, 0.1]), (130, 1))  # coil, strand, helix
+    page = written("html", [Prediction(i, "a", "M" * 130, "q3", probabilities, "q3") for i in (1, 2)], tmp_path, "q3")
+    assert page.read_text().count('<path class="E"') == 2
+    assert page.read_text().count('<rect class="E"') == 4
+
+
 def test_a_chain_in_the_terminal():
     (prediction, *_) = make_predictions("q3")
     plain, coloured = (TerminalText("q3", colour).chain(prediction) for colour in (False, True))

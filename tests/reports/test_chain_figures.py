@@ -5,9 +5,15 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrow, FancyBboxPatch, Rectangle
 
-from lift_ss_hf.reports.chain_figures import CONFIDENCE_HEIGHT, RESIDUES_PER_ROW, plot_chains
+from lift_ss_hf.reports.chain_figures import (
+    CONFIDENCE_HEIGHT,
+    MIN_WIDTH,
+    RESIDUES_PER_ROW,
+    plot_chains,
+    plot_comparison,
+)
 from lift_ss_hf.reports.figures import save_figure
-from lift_ss_hf.reports.style import STATE_CLASSES, class_of
+from lift_ss_hf.reports.style import PAGE_WIDTH, STATE_CLASSES, class_of
 
 
 def shapes(axes, kind):
@@ -35,8 +41,45 @@ def test_long_chains_are_cut_into_rows_and_only_the_first_row_has_the_name():
     assert [axes.get_title() for axes in figure.axes] == ["long", "", "short"]
     second = figure.axes[1]
     assert second.get_xlim() == (RESIDUES_PER_ROW + 0.5, 2 * RESIDUES_PER_ROW + 0.5)
-    (helix,) = shapes(second, FancyBboxPatch)
-    assert (helix.get_x(), helix.get_width()) == (RESIDUES_PER_ROW + 0.5, 20)
+    assert [axes.spines["bottom"].get_bounds() for axes in figure.axes] == [(0.5, 100.5), (100.5, 120.5), (0.5, 1.5)]
+
+
+@pytest.mark.parametrize("state", "HE")
+def test_a_shape_that_crosses_the_end_of_a_row_is_drawn_whole_and_cut_by_the_frame(state):
+    """Cut into two shapes, a strand had two arrowheads, and a helix four round ends."""
+    states = "L" * (RESIDUES_PER_ROW - 5) + state * 10 + "L"
+    figure = plot_chains([("a", states, [0.5] * len(states))])
+    for axes in figure.axes:
+        (shape,) = shapes(axes, FancyArrow if state == "E" else FancyBboxPatch)
+        box = shape.get_path().transformed(shape.get_patch_transform()).get_extents()
+        assert (box.x0, box.x1) == pytest.approx((RESIDUES_PER_ROW - 4.5, RESIDUES_PER_ROW + 5.5))
+        assert shape.get_clip_on()
+
+
+def test_a_figure_is_as_wide_as_its_longest_row_and_has_a_legend_of_colours():
+    widths = [plot_chains([("a", "H" * length, [0.5] * length)]).get_figwidth() for length in (20, 60, 100, 250)]
+    assert widths[0] == MIN_WIDTH < widths[1] < widths[2] == widths[3] == PAGE_WIDTH
+    (legend,) = plot_chains([("a", "HHH", [0.5] * 3)]).legends
+    shown = {
+        text.get_text(): patch.get_facecolor()[:3]
+        for text, patch in zip(legend.texts, legend.get_patches(), strict=True)
+    }
+    assert shown == {kind.name: to_rgb(kind.colour) for kind in STATE_CLASSES.values()}
+
+
+def test_a_title_fits_into_its_figure():
+    (axes,) = plot_chains([("a" * 200, "HHH", [0.5] * 3)]).axes
+    assert axes.get_title() == "a" * 27 + "..."
+
+
+def test_a_comparison_draws_observed_states_above_and_leaves_unresolved_residues_out():
+    (axes,) = plot_comparison("1abc_A", "XXHHHHEE", "LLLHHHEE", [0.5] * 8).axes
+    observed, predicted = sorted(shapes(axes, FancyBboxPatch), key=lambda helix: -helix.get_y())
+    assert (observed.get_x(), observed.get_width()) == (2.5, 4)
+    assert (predicted.get_x(), predicted.get_width()) == (3.5, 3)
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0.5, 3.5]]  # no coil where nothing is known
+    with pytest.raises(ValueError, match="1abc_A: 2 observed but 1 predicted state"):
+        plot_comparison("1abc_A", "HH", "H", [0.5])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""The command `lift-ss plot`: figures of predicted chains, from predictions or from sequences."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..prediction.reading import PredictedChain
+
+MAX_CHAINS = 20  # in one figure; more do not fit on a page
+
+
+def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `lift-ss plot`."""
+    parser.add_argument(
+        "source",
+        metavar="INPUT",
+        help="directory or predictions.jsonl of `lift-ss predict`, or what it predicts: FASTA, -, a sequence, ...",
+    )
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="chains to draw, by name or by accession as in sp|ACCESSION|ENTRY (default: the first)",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="figure to write: .svg, .png or .pdf")
+    parser.add_argument("--states", help="of sequences: states to predict: q9, q8, q3 or q3_lift_ss")
+    parser.add_argument(
+        "--model", default="bundled", help="of sequences: Hub id or folder (default: the bundled model)"
+    )
+    parser.add_argument("--backbone", metavar="NAME", help="Hub id or folder (default: the one the model names)")
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Run `lift-ss plot`.
+
+    Raises:
+        ValueError: if the input has no predictions or sequences, a chain is not in it, or the figure's name ends in
+            something else.
+    """
+    from ..reports.chain_figures import plot_chains
+    from ..reports.figures import check_figure_name, save_figure
+
+    if len(args.names) > MAX_CHAINS:
+        raise ValueError(f"{len(args.names)} chains, but a figure holds {MAX_CHAINS}. Draw several figures.")
+    check_figure_name(args.output)
+    chains = _predicted_chains(args)
+    save_figure(plot_chains(chains), args.output)
+    print(f"{args.output}: {', '.join(chain.name for chain in chains)}")
+
+
+def _predicted_chains(args: argparse.Namespace) -> Sequence[PredictedChain]:
+    """Read the chains from predictions, or predict them."""
+    from ..prediction.inputs import Inputs
+    from ..prediction.reading import PredictedChain, choose_chains, read_predictions, read_run_predictions
+
+    path = Path(args.source)
+    if (path / "run.json").is_file():
+        return read_run_predictions(path, args.names)
+    if path.suffix == ".jsonl":
+        return read_predictions(path, args.names)
+
+    chosen = choose_chains(Inputs([args.source]), args.names, args.source[:80], lambda record: record.name)
+    from ..prediction.loading import load_predictor
+    from ..prediction.running import predict_records
+
+    predictions = predict_records(load_predictor(args.model, args.backbone), chosen, args.states)
+    return [PredictedChain(found.name, found.states, found.confidence.tolist()) for found in predictions]
