@@ -9,7 +9,7 @@ BIN     = $(VENV)/bin
 # One stamp per set of extras, renewed when the requirements change.
 STAMP   = $(VENV)/.installed
 
-.PHONY: help demo test test-fast quality style bench clean
+.PHONY: help demo test test-fast quality style bench docs docs-serve clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -49,5 +49,18 @@ bench: $(STAMP)  ## run the benchmarks that README's numbers come from
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py
 
+# The documentation's own packages, for those who build it.
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[docs]"
+	touch $@
+
+# The variable silences an advertisement of the theme's.
+docs: $(VENV)/.docs  ## build the documentation into site/, strictly, and check it for dead links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	$(BIN)/python docs/crawl.py site
+
+docs-serve: $(VENV)/.docs  ## show the documentation at http://127.0.0.1:8000 while you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build site *.egg-info

@@ -1,13 +1,16 @@
-"""Run a script of the project in this process, with the output and the exit status that a user gets."""
+"""Run a script, or the command lift-ss, in this process, with the output and the exit status that a user gets."""
 
 import contextlib
 import io
 import logging
 import runpy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
+
+from lift_ss_hf.cli import lift_ss
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,17 +26,26 @@ class FinishedScript:
 
 def run_script(path: str, *arguments: object) -> FinishedScript:
     """Run a script, given by its path below the project, with the arguments of a command line."""
+    command = [str(ROOT / path), *map(str, arguments)]
+    return _run(command, lambda: runpy.run_path(command[0], run_name="__main__"))
+
+
+def run_lift_ss(*arguments: object) -> FinishedScript:
+    """Run the command lift-ss with the arguments of a command line."""
+    return _run(["lift-ss", *map(str, arguments)], lift_ss.main)
+
+
+def _run(command: list[str], call: Callable[[], object]) -> FinishedScript:
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0
     logger = logging.getLogger("lift_ss_hf")
     level = logger.level
-    command = [str(ROOT / path), *map(str, arguments)]
     try:
         with (
             mock.patch.object(sys, "argv", command),
             contextlib.redirect_stdout(stdout),
             contextlib.redirect_stderr(stderr),
         ):
-            runpy.run_path(command[0], run_name="__main__")
+            call()
     except SystemExit as stop:
         status = int(stop.code or 0)
     finally:
