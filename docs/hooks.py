@@ -6,7 +6,7 @@ copied, and everything else as it is.
 
 A comment is replaced by what the code says:
 
-    <!-- help: predict -->              the help of `lift-ss predict`
+    <!-- commands -->                   the help of `lift-ss`, and of each of its commands in a section of its own
     <!-- arguments: ModelArguments -->  the fields of a dataclass of lift_ss_hf.training
     <!-- changed defaults -->           what differs from transformers.TrainingArguments, with the reasons
 """
@@ -27,7 +27,7 @@ REPOSITORY = "repository"  # the folder of the site for files outside docs/
 
 LINK = re.compile(r"\]\((?![a-z]+:)([^()\s#]+)((?:#[^()\s]*)?)\)")
 FENCED = re.compile(r"(^[ ]*(`{3,}).*?^[ ]*\2[ ]*$)", re.M | re.S)
-COMMENT = re.compile(r"^<!-- (help|arguments|changed defaults)(?:: ([\w-]+))? -->$", re.M)
+COMMENT = re.compile(r"^<!-- (commands|arguments|changed defaults)(?:: (\w+))? -->$", re.M)
 HELP_WIDTH = "100"  # [characters]
 
 
@@ -98,18 +98,18 @@ def site_path(file: Path) -> str:
     return f"{REPOSITORY}/{file.relative_to(ROOT).as_posix()}"
 
 
-def command_help(name: str | None) -> str:
-    """Return the help of `lift-ss`, or of one of its commands, as fenced text."""
+def command_sections(_: str | None) -> str:
+    """Return the help of `lift-ss` and of each of its commands, in sections."""
     from lift_ss_hf.cli.lift_ss import parser
 
     top = parser()
+    (commands,) = (action for action in top._actions if isinstance(action.choices, dict))
     with mock.patch.dict(os.environ, {"COLUMNS": HELP_WIDTH}):
-        if name is None:
-            text = top.format_help()
-        else:
-            (commands,) = (action for action in top._actions if isinstance(action.choices, dict))
-            text = commands.choices[name].format_help()
-    return f"```text\n{text}```"
+        texts = {"lift-ss": top.format_help()}
+        texts |= {
+            f"lift-ss {name}": commands.choices[name].format_help() for name in commands.choices if name != "help"
+        }
+    return "\n\n".join(f"## {name}\n\n```text\n{text}```" for name, text in texts.items())
 
 
 def argument_table(name: str | None) -> str:
@@ -131,7 +131,7 @@ def changed_defaults(_: str | None) -> str:
     return "\n".join(["| flag | our default, and why |", "| --- | --- |", *rows])
 
 
-COMMENTS = {"help": command_help, "arguments": argument_table, "changed defaults": changed_defaults}
+COMMENTS = {"commands": command_sections, "arguments": argument_table, "changed defaults": changed_defaults}
 
 
 def _default(field: dataclasses.Field) -> str:
