@@ -1,4 +1,4 @@
-"""The command `lift-ss`: predict, plot, calibrate, help.
+"""The command `lift-ss`: predict, plot, compare, calibrate, help.
 
 Modules that import numpy or torch are imported within the commands, so that `lift-ss --help` takes 0.05 s.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..version import __version__
+from .compare import add_compare_arguments, compare
 from .plot import add_plot_arguments, plot
 from .run import ClosedOutput, run
 
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     for name, command, add_arguments, about in (
         ("predict", predict, add_predict_arguments, "predict states and confidences from sequences"),
         ("plot", plot, add_plot_arguments, "draw chains as SVG, PNG or PDF"),
+        ("compare", compare, add_compare_arguments, "compare a structure's observed states with the predicted ones"),
         ("calibrate", calibrate, add_calibrate_arguments, "fit a model's confidences to a validation set"),
     ):
         subparser = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")

@@ -53,36 +53,29 @@ def plot_chains(chains: Sequence[tuple[str, str, Sequence[float]]]) -> Figure:
         >>> [axes.get_title() for axes in figure.axes]
         ['1abc_A']
     """
-    rows = [row for chain in chains for row in _rows(*chain)]
-    if not rows:
-        raise ValueError("no chain to draw. Give at least one chain with residues.")
-    return _draw(rows)
+    return _draw([row for chain in chains for row in _rows(*chain)])
 
 
-def plot_comparison(name: str, observed: str, predicted: str, confidence: Sequence[float]) -> Figure:
-    """Draw the observed states of a chain above its predicted ones, with the confidence below.
+def plot_comparison(chains: Sequence[tuple[str, str, str, Sequence[float]]]) -> Figure:
+    """Draw the observed states of chains above the predicted ones, with the confidence below.
 
     Args:
-        name: of the chain.
-        observed: its states, X where unresolved; nothing is drawn there.
-        predicted: its states.
-        confidence: of each predicted state [fraction].
+        chains: for each chain its name, its observed states (X where unresolved: nothing is drawn there), its
+            predicted states, and the confidence of each of these [fraction].
 
     Raises:
         ValueError: if there are no residues, states and confidences differ in number, or a confidence is not a
             fraction.
 
     Example:
-        >>> figure = plot_comparison("1abc_A", "XLHHHHHHTTEEEE", "LLHHHHHHTTEEEE", [0.9] * 14)
+        >>> figure = plot_comparison([("1abc_A", "XLHHHHHHTTEEEE", "LLHHHHHHTTEEEE", [0.9] * 14)])
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['0', '1', 'predicted', 'observed']
     """
-    if len(observed) != len(predicted):
-        raise ValueError(f"{name}: {len(observed)} observed but {counted(len(predicted), 'predicted state')}.")
-    rows = _rows(name, predicted, confidence, observed)
-    if not rows:
-        raise ValueError("no chain to draw. Give at least one chain with residues.")
-    return _draw(rows)
+    for name, observed, predicted, _ in chains:
+        if len(observed) != len(predicted):
+            raise ValueError(f"{name}: {len(observed)} observed but {counted(len(predicted), 'predicted state')}.")
+    return _draw([row for name, observed, states, values in chains for row in _rows(name, states, values, observed)])
 
 
 def _rows(name: str, states: str, confidence: Sequence[float], observed: str | None = None) -> list[_Row]:
@@ -97,6 +90,8 @@ def _rows(name: str, states: str, confidence: Sequence[float], observed: str | N
 
 def _draw(rows: Sequence[_Row]) -> Figure:
     """Draw rows, as wide as the longest of them needs, and the legend below."""
+    if not rows:
+        raise ValueError("no chain to draw. Give at least one chain with residues.")
     longest = max(row.stop - row.start for row in rows)
     width = max(MIN_WIDTH, MARGIN + (PAGE_WIDTH - MARGIN) * longest / RESIDUES_PER_ROW)
     height = ROW_HEIGHT * sum(1.0 if row.observed is None else 1.4 for row in rows)

@@ -73,13 +73,13 @@ def test_a_title_fits_into_its_figure():
 
 
 def test_a_comparison_draws_observed_states_above_and_leaves_unresolved_residues_out():
-    (axes,) = plot_comparison("1abc_A", "XXHHHHEE", "LLLHHHEE", [0.5] * 8).axes
+    (axes,) = plot_comparison([("1abc_A", "XXHHHHEE", "LLLHHHEE", [0.5] * 8)]).axes
     observed, predicted = sorted(shapes(axes, FancyBboxPatch), key=lambda helix: -helix.get_y())
     assert (observed.get_x(), observed.get_width()) == (2.5, 4)
     assert (predicted.get_x(), predicted.get_width()) == (3.5, 3)
     assert [list(line.get_xdata()) for line in axes.lines] == [[0.5, 3.5]]  # no coil where nothing is known
     with pytest.raises(ValueError, match="1abc_A: 2 observed but 1 predicted state"):
-        plot_comparison("1abc_A", "HH", "H", [0.5])
+        plot_comparison([("1abc_A", "HH", "H", [0.5])])
 
 
 @pytest.mark.parametrize(
