@@ -23,7 +23,7 @@ from lift_ss_hf.training.recipes import parse_recipe
 RECIPE = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
 RECIPES = {"recipes/train_q8.py": RECIPE, "recipes/estimate.py": (*RECIPE, EstimateArguments)}
 FOREIGN = {"apt-get", "kubectl", "pip", "sbatch", "source"}  # programs that are not ours
-FOLDERS = ("accelerate_configs", "dataset_scripts", "examples", "recipes")  # that commands name, as in a clone
+FOLDERS = ("accelerate_configs", "dataset_scripts", "examples", "recipes", "tests")  # that commands name, as in a clone
 TRAINING = ("quick_start", "train_on_your_own_chains", "prefix_cache")  # pages that train: more than ten seconds
 
 RUN = [
