@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -377,7 +378,8 @@ def read_backbone_config(name_or_path: str | os.PathLike, **options: Any) -> Pre
     config_class: Any = family.model_class.config_class
     check_config_values(content, config_class, where)
     with building(where):
-        config = config_class.from_dict(content, _commit_hash=None)
+        config = config_class.from_dict(content)
+    config._commit_hash = content["_commit_hash"]  # which transformers 5 leaves out
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         value = getattr(config, name, None)
         if not isinstance(value, int) or value < 1:
@@ -402,16 +404,23 @@ def whole_weights() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Load weights without the bars that transformers 5 shows for them; downloads keep theirs.
+    """Load or save weights without the bars that transformers 5 shows for them; downloads keep theirs.
 
-    The public switch is for both.
+    The public switch is for both. The report of weights that a checkpoint has or lacks is left out too, in both
+    versions: what is missing is an error here, and a checkpoint's head for masked residues is no surprise.
     """
-    shows_bars = transformers_logging._tqdm_active
+    reporter, shows_bars = logging.getLogger(PreTrainedModel.__module__), transformers_logging._tqdm_active
     transformers_logging._tqdm_active = False
+    reporter.addFilter(_is_error)
     try:
         yield
     finally:
         transformers_logging._tqdm_active = shows_bars
+        reporter.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def fingerprint(backbone: Any) -> str:

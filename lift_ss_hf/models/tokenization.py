@@ -35,7 +35,14 @@ from .backbones import BackboneFamily, get_family, locate
 from .safety import HUB_OPTIONS, in_one_line, read_json_object
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleanSequence, clean_sequence
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
-from .tokenizer_files import ANY_FAST, MOST_TOKENS, TOKENIZER_CONFIG, check_tokenizer_files, tokenizer_class
+from .tokenizer_files import (
+    ANY_FAST,
+    MOST_TOKENS,
+    TOKENIZER_CONFIG,
+    check_tokenizer_files,
+    options_for_other_versions,
+    tokenizer_class,
+)
 from .wording import counted
 
 WORD_START = "▁"  # how sentencepiece writes the blank before a word; ProtT5 has residues as words
@@ -196,6 +203,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         class_name = check_tokenizer_files(place, classes, cls.__name__, config, **hub)
         if class_name is None and needs_class:
             raise OSError(f"no {TOKENIZER_CONFIG}")
+        options |= options_for_other_versions(place, **hub)
         with _reading(place):
             if class_name == cls.__name__ or family is None:
                 tokenizer = super().from_pretrained(place, **options)

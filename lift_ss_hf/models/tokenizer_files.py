@@ -73,6 +73,19 @@ def check_tokenizer_files(
     return found
 
 
+def options_for_other_versions(name: str | os.PathLike, **hub_options: Any) -> dict[str, Any]:
+    """Return options of `from_pretrained` without which a tokenizer of another version of transformers is not read.
+
+    Args:
+        name: Hub id or folder.
+        hub_options: revision, cache_dir, token, ...
+    """
+    extra = (read_json_object(name, TOKENIZER_CONFIG, **hub_options) or {}).get("extra_special_tokens")
+    if isinstance(extra, list) and transformers.__version__.startswith("4."):  # a dictionary before transformers 5
+        return {"extra_special_tokens": {}, "additional_special_tokens": extra}
+    return {}
+
+
 def tokenizer_class(name: str) -> Any:
     """Return a class of transformers, the fast one if there are two."""
     if name == ANY_FAST_5:

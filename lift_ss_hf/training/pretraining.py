@@ -27,7 +27,7 @@ from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 from ..batches.collator import budget_batches
 from ..corpora.fasta import read_fasta
 from ..models.atomic import require_folder
-from ..models.backbones import whole_weights
+from ..models.backbones import quietly, whole_weights
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
 from .callbacks import RemoveOldCheckpoints, StopOnSigterm
@@ -191,7 +191,8 @@ class EsmForMaskedLM(transformers.EsmForMaskedLM):
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
         """Save the model as transformers does."""
-        super().save_pretrained(save_directory, **{**OWN_NAMES, **options})
+        with quietly():
+            super().save_pretrained(save_directory, **{**OWN_NAMES, **options})
 
 
 def build_encoder(shape: EncoderArguments, max_residues: int) -> EsmForMaskedLM:
@@ -224,11 +225,12 @@ def save_backbone(saved: str | Path, folder: str | Path) -> None:
 
     The contact head, which masked-language-model training does not change, is set to zeros.
     """
-    with whole_weights():
+    with whole_weights(), quietly():
         encoder = transformers.EsmForMaskedLM.from_pretrained(saved).esm.half()
     for parameter in encoder.contact_head.parameters():
         torch.nn.init.zeros_(parameter)
-    encoder.save_pretrained(folder, **OWN_NAMES)
+    with quietly():
+        encoder.save_pretrained(folder, **OWN_NAMES)
     save_tokenizer(folder)
 
 

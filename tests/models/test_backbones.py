@@ -29,6 +29,29 @@ def test_block_by_block_equals_the_forward_of_transformers(family, attention, tm
     torch.testing.assert_close(model.hidden_states(batch["input_ids"], batch["attention_mask"])[kept], expected[kept])
 
 
+def test_weights_are_loaded_without_bars_and_reports(tmp_path, capfd, caplog):
+    # as the checkpoints of ESM-2: with a head for masked residues, and without a pooler
+    save_tiny_backbone(tmp_path, "esm")
+    EsmForMaskedLM(tiny_backbone("esm").config).save_pretrained(tmp_path)
+    capfd.readouterr()
+    caplog.clear()
+    SecondaryStructureModel.from_backbone(tmp_path, adapter=None, head="linear")
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_the_commit_of_a_backbone_is_recorded(tmp_path):
+    """As huggingface_hub keeps what it has downloaded."""
+    repository, commit = tmp_path / "models--org--name", "c0ffee" + 34 * "0"
+    save_tiny_backbone(repository / "snapshots" / commit, "esm")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    config = SecondaryStructureModel.plan("org/name", cache_dir=tmp_path, local_files_only=True)
+    assert (config.backbone_name, config.backbone_revision) == ("org/name", commit)
+    model = SecondaryStructureModel.from_backbone("org/name", head="linear", cache_dir=tmp_path, local_files_only=True)
+    assert model.config.backbone_revision == commit
+
+
 def test_esm_keeps_one_wide_tensor_a_block_for_the_backward_pass(tmp_path):
     # gelu as transformers 4.57 spells it keeps four, and costs a third of a step
     name = save_tiny_backbone(tmp_path, "esm")

@@ -2,13 +2,17 @@
 
 import json
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from hub_server import running_hub
 from safetensors.torch import load_file, save_file
 from tiny_models import TRANSFORMERS_4, save_tiny_backbone
+from transformers import PretrainedConfig
 
+from lift_ss_hf.models import safety
 from lift_ss_hf.models.artefact import find_backbone
 from lift_ss_hf.models.backbones import PickleError, get_family
 from lift_ss_hf.models.esm import EsmForSecondaryStructure
@@ -77,6 +81,32 @@ def test_a_hostile_configuration_is_refused(saved, part, changes, message):
     with pytest.raises(ValueError, match=message) as refused:
         SecondaryStructureModel.from_pretrained(saved / "model")
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("part", [None, "backbone_config"])
+@pytest.mark.parametrize("name", safety.STEERING)
+def test_what_would_put_other_layers_in_is_refused(saved, part, name):
+    edit(saved / "model", part, **{name: "somebody/kernel"})
+    with pytest.raises(ValueError, match=f"has {name} 'somebody/kernel', which could load code or files from elsewher"):
+        SecondaryStructureModel.from_pretrained(saved / "model")
+
+
+def test_all_names_that_choose_an_implementation_are_known():
+    """Of transformers' configurations, those of values that a file may set."""
+    names = set(vars(PretrainedConfig)) | set(vars(PretrainedConfig()))
+    assert {name for name in names if re.search("(attn|experts)_implementation", name)} <= {
+        *safety.STEERING,
+        "_attn_implementation_autoset",  # true or false
+    }
+
+
+def test_only_the_checkpoints_of_a_run_are_read_as_pickles():
+    """They are the user's own. What reads others' must demand torch 2.10: weights_only had holes (CVE-2026-24747)."""
+    package = Path(safety.__file__).parents[1]
+    reads = re.compile(r"torch\.load\(|\bpickle\.|weights_only=False")
+    assert [path.name for path in package.rglob("*.py") if reads.search(path.read_text("utf-8"))] == [
+        "checkpoint_files.py"
+    ]
 
 
 @pytest.mark.parametrize("changes", [{"_attn_implementation": "a/b"}, {"transformers_weights": "../x.safetensors"}])

@@ -233,6 +233,16 @@ def test_files_that_would_shift_or_lose_states_are_refused(change, message, tmp_
         ResidueTokenizer.from_pretrained(tmp_path / "model")
 
 
+@pytest.mark.parametrize("extra", [[], ["<extra_id_0>"], {}])
+def test_a_stock_tokenizer_of_either_version_of_transformers_is_read(extra, tmp_path):
+    backbone = save_tiny_backbone(tmp_path, "t5")
+    expected = ResidueTokenizer.from_pretrained(backbone)("MKTAYIAK")["input_ids"]
+    path = tmp_path / "tokenizer_config.json"
+    content = json.loads(path.read_text()) | {"extra_special_tokens": extra, "tokenizer_class": "T5Tokenizer"}
+    path.write_text(json.dumps(content | {"extra_ids": len(extra)}))
+    assert ResidueTokenizer.from_pretrained(backbone)("MKTAYIAK")["input_ids"] == expected
+
+
 def test_the_longest_input_is_a_number(tmp_path):
     tokenizer = ResidueTokenizer.from_pretrained(save_tiny_backbone(tmp_path, "esm"))
     tokenizer.save_pretrained(tmp_path / "saved")
