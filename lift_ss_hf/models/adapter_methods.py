@@ -67,12 +67,12 @@ class AdapterMethod:
     Attributes:
         components: pairs of a configuration class of `adapters` and what differs from its defaults.
         mergeable: it can be merged into the backbone's weights.
-        acts_per_token: its effect on a token depends on that token only, so that chains can share a row.
+        fits_rows: it does not act on certain positions of a batch's rows, so that chains can share one.
     """
 
     components: Sequence[tuple[type, Mapping[str, Any]]]
     mergeable: bool = False
-    acts_per_token: bool = True
+    fits_rows: bool = True
 
     def options(self) -> set[str]:
         """Return the names of the hyper-parameters that can be set; `leave_out` has its own argument."""
@@ -107,23 +107,19 @@ ADAPTERS: Mapping[str, AdapterMethod] = {
         mergeable=True,
     ),
     "ia3": AdapterMethod([(IA3Config, {})], mergeable=True),
-    # Prefixes and gates belong to one chain.
-    "prefix_tuning": AdapterMethod([(PrefixTuningConfig, _PREFIX)], acts_per_token=False),
-    "mam": AdapterMethod(
-        [(PrefixTuningConfig, _PREFIX), (ParBnConfig, {**_PARALLEL, **_HYPERCOMPLEX})], acts_per_token=False
-    ),
+    "prefix_tuning": AdapterMethod([(PrefixTuningConfig, _PREFIX)]),
+    "mam": AdapterMethod([(PrefixTuningConfig, _PREFIX), (ParBnConfig, {**_PARALLEL, **_HYPERCOMPLEX})]),
     "unipelt": AdapterMethod(
         [
             (LoRAConfig, {"r": 1, "alpha": 1, **_GATED}),
             (PrefixTuningConfig, {**_PREFIX, **_GATED}),
             (ParBnConfig, {**_PARALLEL, **_HYPERCOMPLEX, **_GATED}),
-        ],
-        acts_per_token=False,
+        ]
     ),
     "dora": AdapterMethod([(DoRAConfig, {})]),
     # Acts on the first tokens of a chain only. LoReFT and DiReFT are left out: the diagonal of torch's orthogonal
     # parametrisation must stay exactly -1 or 1, and the first step with weight decay makes their projection zero.
-    "noreft": AdapterMethod([(NoReftConfig, {})], acts_per_token=False),
+    "noreft": AdapterMethod([(NoReftConfig, {})], fits_rows=False),
 }
 
 # What differed in models of format version 1.
@@ -304,31 +300,42 @@ def add_adapter(
         # The same refusal: every block registers the one pool of prefixes again.
         if isinstance(module, PrefixTuningLayer):
             object.__setattr__(module, "pool", module._modules.pop("pool"))
-        for gate in _gates_of(module):
-            gate.__class__ = PaddingFreeGate
+        for gate in getattr(module, "prefix_gates", {}).values():
+            gate.__class__ = ChainGate
+        if isinstance(gate := module._modules.get("gate"), nn.Linear):
+            gate.__class__ = TokenGate
 
 
-def _gates_of(module: nn.Module) -> list[nn.Linear]:
-    """Return the UniPELT gates that a module owns."""
-    gates = [module._modules.get("gate"), *getattr(module, "prefix_gates", {}).values()]
-    return [gate for gate in gates if isinstance(gate, nn.Linear)]
+class ChainGate(nn.Linear):
+    """A gate that is averaged over each chain.
 
-
-class PaddingFreeGate(nn.Linear):
-    """A gate whose average over the chain leaves out padding.
-
-    UniPELT's gates are `sigmoid(linear(x)).mean(1)` in adapters 1.3.0, padding included, so a chain's output would
-    depend on its neighbours in the batch. This layer returns, at every position, the logit of the mean over the tokens
-    that are not padding; sigmoid and mean then give that mean.
+    UniPELT's gates are `sigmoid(linear(x)).mean(1)` in adapters 1.3.0, padding and the other chains of a row included,
+    so a chain's output would depend on its neighbours. This layer returns the logit of the mean over the tokens of each
+    chain; sigmoid and mean then give that mean.
     """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Map (batch, tokens, width) to (batch, tokens, gates), the same at all tokens."""
+        """Map (batch, tokens, width) to (chains, 1, gates)."""
         gates = torch.sigmoid(super().forward(hidden).float())
         context = ForwardContext.get_context()
-        mask = context.token_mask[..., None].to(gates.dtype)  # (batch, tokens, 1)
-        mean = (gates * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-        return torch.logit(mean, eps=1e-6).expand_as(gates).to(hidden.dtype)
+        if context.chain_lengths is not None:
+            means = torch.cat([chain.mean(1, keepdim=True) for chain in gates.split(context.chain_lengths, dim=1)])
+        else:
+            mask = context.token_mask[..., None].to(gates.dtype)  # (batch, tokens, 1)
+            means = (gates * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+        return torch.logit(means, eps=1e-6).to(hidden.dtype)
+
+
+class TokenGate(ChainGate):
+    """A gate of what is added to tokens, so that those of a row have their chain's."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (batch, tokens, width) to (batch, 1, 1), or in a row to (1, 1, tokens), to which an axis is added."""
+        logits = super().forward(hidden)
+        lengths = ForwardContext.get_context().chain_lengths
+        if lengths is None:
+            return logits
+        return torch.cat([logit.expand(1, 1, length) for logit, length in zip(logits, lengths, strict=True)], dim=-1)
 
 
 def merge_adapter(backbone: Any) -> None:

@@ -300,8 +300,14 @@ class BackboneFamily:
         norm = self.final_norm(backbone)
         return hidden if norm is None else norm(hidden)
 
-    def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
-        """Return how blocks run on a row of chains of these lengths [tokens]; None if that is not supported."""
+    def make_row(self, backbone: Any, lengths: Sequence[int], shifted_prefix: int = 0) -> Row | None:
+        """Return how blocks run on a row of chains; None if that is not supported.
+
+        Args:
+            backbone: the backbone.
+            lengths: of the chains [tokens].
+            shifted_prefix: length of a prefix that shifts the distances between tokens.
+        """
         return None
 
 

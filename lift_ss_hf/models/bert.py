@@ -56,7 +56,7 @@ class BertRow(Row):
         """Run one block, as `BertLayer` does on a batch."""
         attention = block.attention.self
         qkv = project(hidden, (attention.query, attention.key, attention.value), attention.num_attention_heads)
-        hidden = block.attention.output(self.attend(qkv), hidden)
+        hidden = block.attention.output(self.attend(attention, hidden, *qkv), hidden)
         return block.output(block.intermediate(hidden), hidden)
 
 
@@ -84,7 +84,7 @@ class BertFamily(BackboneFamily):
         """Return the number of positions, less `[CLS]` and `[SEP]`."""
         return config.max_position_embeddings - 2
 
-    def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
+    def make_row(self, backbone: Any, lengths: Sequence[int], shifted_prefix: int = 0) -> Row | None:
         """Return BERT's blocks on a row; relative positions are not supported."""
         is_absolute = getattr(backbone.config, "position_embedding_type", "absolute") == "absolute"
         return BertRow(backbone, lengths) if is_absolute else None

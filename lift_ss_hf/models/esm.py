@@ -99,8 +99,9 @@ class EsmRow(Row):
         normed = block.attention.LayerNorm(hidden)
         qkv = project(normed, (attention.query, attention.key, attention.value), attention.num_attention_heads)
         if self.tables is not None:
-            rotate_(qkv[:, :2], self.tables)
-        hidden = block.attention.output(self.attend(qkv), hidden)
+            rotate_(qkv[0], self.tables)
+            rotate_(qkv[1], self.tables)
+        hidden = block.attention.output(self.attend(attention, normed, *qkv), hidden)
         return block.output(block.intermediate(block.LayerNorm(hidden)), hidden)
 
 
@@ -118,10 +119,10 @@ def rotary_tables(frequencies: torch.Tensor, lengths: Sequence[int]) -> tuple[to
         lengths: tokens of each chain.
 
     Returns:
-        cosines and sines, each (tokens, 1, 1, head size / 2).
+        cosines and sines, each (tokens, 1, head size / 2).
     """
     positions = torch.cat([torch.arange(length, device=frequencies.device) for length in lengths])
-    angles = torch.outer(positions.to(frequencies.dtype), frequencies)[:, None, None]
+    angles = torch.outer(positions.to(frequencies.dtype), frequencies)[:, None]
     return angles.cos(), angles.sin()
 
 
@@ -211,7 +212,7 @@ class EsmFamily(BackboneFamily):
         positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
         return mask, None, None, backbone.rotary_embeddings(mask.float(), positions)  # in fp32
 
-    def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
+    def make_row(self, backbone: Any, lengths: Sequence[int], shifted_prefix: int = 0) -> Row | None:
         """Return ESM's blocks on a row; relative positions are not supported."""
         is_known = backbone.config.position_embedding_type in ("absolute", "rotary")
         return EsmRow(backbone, lengths) if is_known else None

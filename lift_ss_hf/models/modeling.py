@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -432,7 +432,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         num_blocks = num_plain if num_blocks is None else num_blocks
         windows = self._windows(attention_mask)
         row_mask = attention_mask if windows is None else windows.attention_mask
-        with self.autocast(), self.adapter_context(frozen[-1], row_mask):
+        with self.autocast(), self.adapter_context(row_mask):
             with AdapterSetup(None):
                 frozen = self._run_blocks(frozen, row_mask, num_blocks, num_plain, trace)
             outputs = self._run_first_adapter(frozen)
@@ -478,12 +478,19 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             outputs = [*outputs, hidden] if trace.keeps_outputs else [hidden]
         return outputs
 
-    def adapter_context(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> contextlib.AbstractContextManager:
-        """Return what the adapters library keeps during a pass: prefixes, shared weights, our mask for its gates."""
+    def adapter_context(
+        self, attention_mask: torch.Tensor, chain_lengths: Sequence[int] | None = None
+    ) -> contextlib.AbstractContextManager:
+        """Return what the adapters library keeps during a pass: prefixes, shared weights, which tokens gates average.
+
+        Args:
+            attention_mask: (chains, tokens) int64, 1 = keep; with `chain_lengths` of any number of tokens.
+            chain_lengths: of chains that lie end to end in one row [tokens]; None means one chain in each row.
+        """
         if self.config.adapter is None:
             return contextlib.nullcontext()
-        context = ForwardContext(self.backbone, inputs_embeds=hidden, attention_mask=attention_mask)
-        context.token_mask = attention_mask
+        context = ForwardContext(self.backbone, attention_mask=attention_mask)
+        context.token_mask, context.chain_lengths = attention_mask, chain_lengths
         return context
 
     def autocast(self) -> contextlib.AbstractContextManager:

@@ -25,9 +25,9 @@ except ImportError:  # torch before 2.10
     varlen_attn = None
 
 
-def has_varlen_kernel(qkv: torch.Tensor) -> bool:
+def has_varlen_kernel(query: torch.Tensor) -> bool:
     """Return True if one kernel can attend to all chains of a row: flash attention on a GPU, in half precision."""
-    return varlen_attn is not None and qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16)
+    return varlen_attn is not None and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
 
 
 class Row:
@@ -36,7 +36,12 @@ class Row:
     Args:
         backbone: the backbone whose blocks will be run.
         lengths: tokens of each chain.
+
+    Attributes:
+        has_bias: something is added to the scores, which the kernel for all chains cannot do.
     """
+
+    has_bias = False
 
     def __init__(self, backbone: Any, lengths: Sequence[int]):
         self.lengths = list(lengths)
@@ -46,28 +51,61 @@ class Row:
         """Run one block: (1, tokens, hidden) to (1, tokens, hidden), each chain as in the block's own forward."""
         raise NotImplementedError
 
-    def attend(self, qkv: torch.Tensor) -> torch.Tensor:
-        """Let each chain attend to itself, with scores scaled by the root of the head size.
+    def attend(
+        self, attention: Any, hidden: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Let each chain attend to itself, and to the prefix that an adapter puts before it.
 
         Args:
-            qkv: (tokens, 3, heads, head size), queries, keys and values.
+            attention: the block's attention.
+            hidden: (1, tokens, hidden), its input, of which a gate decides how much the prefix counts.
+            query: (tokens, heads, head size).
+            key: of the same shape.
+            value: of the same shape.
 
         Returns:
             (1, tokens, heads x head size)
         """
-        if has_varlen_kernel(qkv):
-            query, key, value = qkv.unbind(1)
-            ends, longest = self.ends, max(self.lengths)
-            return varlen_attn(query, key, value, ends, ends, longest, longest).flatten(1)[None]
-        attended = []
-        for chain in qkv.split(self.lengths):
-            query, key, value = chain.permute(1, 2, 0, 3)[:, None]  # each (1, heads, length, head size)
-            output = F.scaled_dot_product_attention(query, key, value)
-            attended.append(output[0].transpose(0, 1).flatten(1))
-        return torch.cat(attended)[None]
+        key, value = key.to(query.dtype), value.to(query.dtype)
+        key, value, num_prefix = self._with_prefixes(attention, hidden, key, value)
+        if not self.has_bias and has_varlen_kernel(query):
+            key_ends = self.ends + num_prefix * torch.arange(len(self.ends), dtype=torch.int32, device=query.device)
+            longest = max(self.lengths)
+            return varlen_attn(query, key, value, self.ends, key_ends, longest, longest + num_prefix).flatten(1)[None]
+        num_keys = [length + num_prefix for length in self.lengths]
+        chains = zip(query.split(self.lengths), key.split(num_keys), value.split(num_keys), strict=True)
+        attended = [self.attend_chain(*(states.transpose(0, 1)[None] for states in chain)) for chain in chains]
+        return torch.cat([chain.transpose(1, 2) for chain in attended], dim=1).flatten(2)
+
+    def attend_chain(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Let one chain attend to itself, with scores scaled by the root of the head size.
+
+        Args:
+            query: (1, heads, length, head size).
+            key: (1, heads, prefix + length, head size).
+            value: of the same shape.
+
+        Returns:
+            (1, heads, length, head size)
+        """
+        return F.scaled_dot_product_attention(query, key, value)
+
+    def _with_prefixes(
+        self, attention: Any, hidden: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Return keys and values with each chain's prefix before those of its tokens, and the prefix's length."""
+        layer = getattr(attention, "prefix_tuning", None)
+        if layer is None or not layer.prefixes:
+            return key, value, 0
+        none = key.new_empty(len(self.lengths), key.shape[1], 0, key.shape[2])  # (chains, heads, 0, head size)
+        prefixes = [states.to(key.dtype).transpose(1, 2) for states in layer(none, none, hidden)[:2]]
+        key, value = (
+            torch.cat([part for pair in zip(prefix, states.split(self.lengths), strict=True) for part in pair])
+            for prefix, states in zip(prefixes, (key, value), strict=True)
+        )
+        return key, value, prefixes[0].shape[1]
 
 
-def project(hidden: torch.Tensor, projections: Sequence[Any], heads: int) -> torch.Tensor:
-    """Project (1, tokens, hidden) to queries, keys and values, (tokens, 3, heads, head size)."""
-    qkv = torch.cat([projection(hidden) for projection in projections], dim=-1)
-    return qkv.view(hidden.shape[1], 3, heads, -1)
+def project(hidden: torch.Tensor, projections: Sequence[Any], heads: int) -> list[torch.Tensor]:
+    """Project (1, tokens, hidden) to queries, keys and values, each (tokens, heads, head size)."""
+    return [projection(hidden).view(hidden.shape[1], heads, -1) for projection in projections]

@@ -98,47 +98,56 @@ class T5EncoderWithAdapters(EncoderWithAdapters, T5EncoderModel):
 
 
 class T5Row(Row):
-    """T5's blocks on a row: scores get a bias by head and distance, which block 0 holds for all blocks."""
+    """T5's blocks on a row: scores get a bias by head and distance, which block 0 holds for all blocks.
 
-    def __init__(self, backbone: Any, lengths: Sequence[int]):
+    Args:
+        backbone: the backbone whose blocks will be run.
+        lengths: tokens of each chain.
+        shifted_prefix: see `BackboneFamily.make_row`.
+    """
+
+    has_bias = True
+
+    def __init__(self, backbone: Any, lengths: Sequence[int], shifted_prefix: int = 0):
         super().__init__(backbone, lengths)
+        self.shifted_prefix = shifted_prefix
         self.longest = max(self.lengths)
         attention = backbone.encoder.block[0].layer[0].SelfAttention
         device = attention.relative_attention_bias.weight.device
-        distances = torch.arange(self.longest - 1, -self.longest, -1, device=device)
+        distances = torch.arange(self.longest - 1 + shifted_prefix, -self.longest, -1, device=device)
         self.table = bias_by_distance(attention, distances).contiguous()  # or the kernel copies every bias
 
     def run_block(self, block: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Run one block, as `T5Block` does on a batch."""
         half = block.layer[0]
         attention = half.SelfAttention
-        qkv = project(half.layer_norm(hidden), (attention.q, attention.k, attention.v), attention.n_heads)
-        attended = attention.o(self.attend(qkv))
+        normed = half.layer_norm(hidden)
+        qkv = project(normed, (attention.q, attention.k, attention.v), attention.n_heads)
+        attended = attention.o(self.attend(attention, normed, *qkv))
         if hasattr(half, "bottleneck_layer_forward"):  # of the adapters library
             hidden = half.bottleneck_layer_forward(attended, hidden, None)
         else:
             hidden = hidden + attended
         return block.layer[1](hidden)
 
-    def attend(self, qkv: torch.Tensor) -> torch.Tensor:
+    def attend_chain(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """As in any row, with the bias and without scaling; keys and values go in from the last to the first."""
-        attended = []
-        for chain in qkv.split(self.lengths):
-            query = chain[:, 0].transpose(0, 1)  # (heads, length, head size)
-            key, value = chain[:, 1:].flip(0).permute(1, 2, 0, 3)
-            bias = self.bias(len(chain), qkv.dtype)
-            output = F.scaled_dot_product_attention(query[None], key[None], value[None], bias[None], scale=1.0)
-            attended.append(output[0].transpose(0, 1).flatten(1))
-        return torch.cat(attended)[None]
+        length, num_keys = query.shape[2], key.shape[2]
+        bias = self.bias(length, query.dtype, num_keys - length)[None]
+        return F.scaled_dot_product_attention(query, key.flip(2), value.flip(2), bias, scale=1.0)
 
-    def bias(self, length: int, dtype: torch.dtype) -> torch.Tensor:
+    def bias(self, length: int, dtype: torch.dtype, num_prefix: int = 0) -> torch.Tensor:
         """Return the bias of a chain's scores, (heads, queries, keys), keys from the last to the first.
 
         In that order it depends on the sum of query and key, so its rows are windows of the table, one step apart: a
-        view without memory of its own. For titin's 34,350 residues and 32 heads a copy would take 151 GB.
+        view without memory of its own. For titin's 34,350 residues and 32 heads a copy would take 151 GB. Only a prefix
+        that has no bias needs the copy.
         """
-        distances = slice(self.longest - length, self.longest + length - 1)
-        return self.table[:, distances].to(dtype).unfold(-1, length, 1)
+        shifted = min(num_prefix, self.shifted_prefix)
+        zero = self.longest - 1 + self.shifted_prefix  # where the table has distance 0
+        distances = slice(zero - (length - 1) - shifted, zero + length)
+        bias = self.table[:, distances].to(dtype).unfold(-1, length + shifted, 1)
+        return F.pad(bias, (0, num_prefix - shifted)) if num_prefix > shifted else bias
 
 
 class T5Family(BackboneFamily):
@@ -220,9 +229,9 @@ class T5Family(BackboneFamily):
         """Turn the last block's output, (batch, tokens, hidden), into the backbone's output."""
         return backbone.encoder.dropout(super().finish(backbone, hidden))
 
-    def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
+    def make_row(self, backbone: Any, lengths: Sequence[int], shifted_prefix: int = 0) -> Row | None:
         """Return T5's blocks on a row."""
-        return T5Row(backbone, lengths)
+        return T5Row(backbone, lengths, shifted_prefix)
 
 
 class T5SecondaryStructureConfig(SecondaryStructureConfig):

@@ -7,16 +7,18 @@ from typing import Any
 
 import torch
 
+from ..models.adapter_methods import prefix_length
 from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
 from .cpu_kernels import prepack, quantise
-from .packing import can_be_packed
+from .packing import can_be_packed, shifted_prefix
 from .predictor import MAX_TOKENS, Predictor, model_digest
 
 PRECISIONS = ("fp32", "bf16", "int8")
 # T5 in transformers 4.57 stores the attention scores of all pairs of residues: 0.5 GB for 32 heads at this length
-# [residues]. Packed rows on a CPU do not; GPU kernels store the bias of all pairs, if not the scores.
+# [residues]. Packed rows on a CPU do not, unless a prefix has no bias; GPU kernels store the bias of all pairs, if not
+# the scores.
 MAX_QUADRATIC_RESIDUES = 2048
 GPU_MAX_TOKENS = 1 << 14  # not measured
 
@@ -78,7 +80,11 @@ def load_predictor(
 
 def holds_all_pairs(model: Any) -> bool:
     """Return True if memory grows with the square of a chain's length."""
-    return model.family.has_quadratic_attention and not (can_be_packed(model) and model.device.type == "cpu")
+    if not model.family.has_quadratic_attention:
+        return False
+    config = model.config
+    copies_bias = shifted_prefix(config) < prefix_length(config.adapter, config.adapter_options)  # see T5Row.bias
+    return copies_bias or not (can_be_packed(model) and model.device.type == "cpu")
 
 
 def default_precision(device: torch.device) -> str:

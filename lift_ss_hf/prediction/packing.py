@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..models.adapter_methods import ADAPTERS
+from ..models.adapter_methods import ADAPTERS, prefix_length
 from ..models.windows import plan_windows
 from .ensemble import Ensemble
 
@@ -27,13 +27,16 @@ BLOCK_STEP = 64  # smaller, as padding costs more here
 def can_be_packed(model: Any) -> bool:
     """Return True if a model's chains can share a row.
 
-    That needs a family that runs rows, and an adapter that acts on each token by itself.
+    That needs a family that runs rows, and an adapter that fits them.
     """
-    if isinstance(model, Ensemble) or not (
-        model.config.adapter is None or ADAPTERS[model.config.adapter].acts_per_token
-    ):
+    if isinstance(model, Ensemble) or not (model.config.adapter is None or ADAPTERS[model.config.adapter].fits_rows):
         return False
     return model.family.make_row(model.backbone, [1]) is not None
+
+
+def shifted_prefix(config: Any) -> int:
+    """Return the length of an adapter's prefix if it shifts the distances between tokens, else 0."""
+    return prefix_length(config.adapter, config.adapter_options) if config.prefix_shift else 0
 
 
 class PackedModel:
@@ -79,19 +82,19 @@ class PackedModel:
         """Run chains that fit the model; return (1, tokens, hidden) for all, end to end, with padding at the end."""
         model, backbone = self.model, self.model.backbone
         lengths = [len(chain) for chain in chains]
-        padding = -sum(lengths) % BLOCK_STEP
-        with model.autocast():
+        if padding := -sum(lengths) % BLOCK_STEP:
+            lengths.append(padding)
+        mask = torch.ones(len(lengths), 1, dtype=torch.long, device=model.device)
+        with model.autocast(), model.adapter_context(mask, lengths):
             embedded = [model.family.embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains]
             hidden = F.pad(torch.cat(embedded, dim=1), (0, 0, 0, padding))
-            mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
-            with model.adapter_context(hidden, mask):
-                row = model.family.make_row(backbone, [*lengths, padding] if padding else lengths)
-                outputs = [hidden]
-                for block in model.family.blocks(backbone):
-                    hidden = row.run_block(block, hidden)
-                    outputs = [*outputs, hidden] if model.block_mix is not None else [hidden]
-                outputs[-1] = model.family.finish(backbone, hidden)
-                return outputs[-1] if model.block_mix is None else model.block_mix(outputs)
+            row = model.family.make_row(backbone, lengths, shifted_prefix(model.config))
+            outputs = [hidden]
+            for block in model.family.blocks(backbone):
+                hidden = row.run_block(block, hidden)
+                outputs = [*outputs, hidden] if model.block_mix is not None else [hidden]
+            outputs[-1] = model.family.finish(backbone, hidden)
+            return outputs[-1] if model.block_mix is None else model.block_mix(outputs)
 
     def _classify(self, residues: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """Run the head on the residues of chains laid end to end, (residues, hidden); return each chain's logits."""

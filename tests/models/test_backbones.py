@@ -52,6 +52,24 @@ def test_the_commit_of_a_backbone_is_recorded(tmp_path):
     assert model.config.backbone_revision == commit
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_the_same_with_eager_attention_and_with_sdpa(family, tmp_path):
+    if family == "t5" and TRANSFORMERS_4:
+        pytest.skip("T5 of transformers 4.57 has eager attention only")
+    name = save_tiny_backbone(tmp_path, family)
+    gradients = []
+    for attention in ("eager", "sdpa"):
+        torch.manual_seed(0)
+        model = SecondaryStructureModel.from_backbone(name, adapter="mam", head="linear", attn_implementation=attention)
+        assert all(
+            model.family.attention(block).config._attn_implementation == attention
+            for block in model.family.blocks(model.backbone)
+        )
+        model(**batch_of_chains(family, [12, 5])).loss.backward()
+        gradients.append({key: value.grad for key, value in model.named_parameters() if value.requires_grad})
+    torch.testing.assert_close(*gradients)
+
+
 def test_esm_keeps_one_wide_tensor_a_block_for_the_backward_pass(tmp_path):
     # gelu as transformers 4.57 spells it keeps four, and costs a third of a step
     name = save_tiny_backbone(tmp_path, "esm")

@@ -78,7 +78,7 @@ class RobertaFamily(BackboneFamily):
         """Return the number of positions, less those up to padding's number and the special tokens."""
         return config.max_position_embeddings - config.pad_token_id - 1 - 2
 
-    def make_row(self, backbone: Any, lengths: Sequence[int]) -> Row | None:
+    def make_row(self, backbone: Any, lengths: Sequence[int], shifted_prefix: int = 0) -> Row | None:
         """Return RoBERTa's blocks, which are BERT's, on a row."""
         return BertRow(backbone, lengths)
 

@@ -67,7 +67,7 @@ def assert_as_alone(model, tokenizer):
 
 
 VARIANTS = {"esm": ("esm", "esm1b"), "t5": ("t5", "gated"), "bert": ("bert", "bert")}
-UNPACKABLE = {"mam", "noreft", "prefix_tuning", "unipelt"}
+UNPACKABLE = {"noreft"}
 # Each adapter that can be packed in each family, in one of its variants in turn; the others, which are predicted in
 # batches by the model's own forward, in one family each.
 ADAPTER_CASES = [
@@ -97,12 +97,33 @@ def test_each_adapter_predicts_a_chain_as_if_alone_in_rows_and_with_laid_out_mat
     assert_predicts(expected, model, tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("name", "adapter", "options"),
+    [
+        ("esm", "lora", {"use_gating": True}),
+        ("t5", "bottleneck", {"use_gating": True}),
+        ("bert", "ia3", {"use_gating": True}),
+        ("esm1b", "unipelt", {"shared_gating": False}),
+        ("bert", "prefix_tuning", {"flat": False}),
+    ],
+)
+def test_gates_and_prefixes_are_those_of_each_chain(backbones, name, adapter, options):
+    model, tokenizer = model_over(backbones / name, adapter=adapter, adapter_options=options, top_blocks=2)
+    assert assert_as_alone(model, tokenizer).packed is not None
+
+
+@pytest.mark.parametrize("adapter", ["mam", "unipelt"])
+def test_a_prefix_shifts_the_distances_of_t5_in_rows_too(backbones, adapter):
+    model, tokenizer = model_over(backbones / "gated", adapter=adapter, prefix_shift=True, top_blocks=2)
+    assert assert_as_alone(model, tokenizer).packed is not None
+
+
 def reference_of_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
     """Compute what torch.nn.attention.varlen documents, without a GPU."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    lengths = cu_seq_q.diff()
-    assert max_q == max_k == lengths.max()
-    chains = zip(*(states.split(lengths.tolist()) for states in (query, key, value)), strict=True)
+    assert (max_q, max_k) == (cu_seq_q.diff().max(), cu_seq_k.diff().max())
+    parts = (query, cu_seq_q), (key, cu_seq_k), (value, cu_seq_k)
+    chains = zip(*(states.split(ends.diff().tolist()) for states, ends in parts), strict=True)
     attended = [
         torch.nn.functional.scaled_dot_product_attention(*(states.transpose(0, 1) for states in chain)).transpose(0, 1)
         for chain in chains
@@ -110,11 +131,15 @@ def reference_of_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k
     return torch.cat(attended)
 
 
-@pytest.mark.parametrize("family", ["esm", "esm1b", "bert"])
-def test_one_kernel_attends_all_chains_where_there_is_one(backbones, family, monkeypatch):
-    monkeypatch.setattr(rows, "varlen_attn", reference_of_varlen_attn)
-    monkeypatch.setattr(rows, "has_varlen_kernel", lambda qkv: True)  # on the CPU it never does
-    assert_as_alone(*model_over(backbones / family))
+@pytest.mark.parametrize(
+    ("family", "adapter"), [("esm", "bottleneck"), ("esm1b", "unipelt"), ("bert", "bottleneck"), ("t5", "bottleneck")]
+)
+def test_one_kernel_attends_all_chains_where_there_is_one(backbones, family, adapter, monkeypatch):
+    calls = []
+    monkeypatch.setattr(rows, "varlen_attn", lambda *states: calls.append(1) or reference_of_varlen_attn(*states))
+    monkeypatch.setattr(rows, "has_varlen_kernel", lambda query: True)  # on the CPU it never does
+    assert_as_alone(*model_over(backbones / family, adapter=adapter, top_blocks=2))
+    assert bool(calls) == (family != "t5")  # the kernel has no bias
 
 
 @pytest.mark.parametrize(
@@ -154,9 +179,17 @@ def test_the_bias_of_t5_is_that_of_each_distance_and_takes_no_memory(backbones):
         assert bias.untyped_storage().nbytes() == 4 * stock.shape[0] * (2 * 700 - 1)
 
 
-@pytest.mark.parametrize(("adapter", "limit"), [("lora", None), ("prefix_tuning", MAX_QUADRATIC_RESIDUES)])
-def test_t5_is_cut_only_where_memory_would_grow_with_the_square(backbones, tmp_path, adapter, limit):
-    model_over(backbones / "t5", adapter=adapter, top_blocks=2)[0].save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"adapter": "lora"}, None),
+        ({"adapter": "noreft"}, MAX_QUADRATIC_RESIDUES),
+        ({"adapter": "prefix_tuning"}, MAX_QUADRATIC_RESIDUES),
+        ({"adapter": "prefix_tuning", "prefix_shift": True}, None),
+    ],
+)
+def test_t5_is_cut_only_where_memory_would_grow_with_the_square(backbones, tmp_path, options, limit):
+    model_over(backbones / "t5", top_blocks=2, **options)[0].save_pretrained(tmp_path)
     predictor = load_predictor(str(tmp_path))
     assert predictor.model.max_residues == limit
     ((_, found),) = predictor.predict(["MKVLW" * 500])
