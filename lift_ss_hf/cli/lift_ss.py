@@ -1,4 +1,4 @@
-"""The command `lift-ss`: predict, plot, compare, calibrate, help.
+"""The command `lift-ss`: train, evaluate, predict, plot, compare, calibrate, push, help.
 
 Modules that import numpy or torch are imported within the commands, so that `lift-ss --help` takes 0.05 s.
 """
@@ -18,14 +18,26 @@ from typing import TYPE_CHECKING
 
 from ..version import __version__
 from .compare import add_compare_arguments, compare
+from .evaluate import add_evaluate_arguments, evaluate
 from .plot import add_plot_arguments, plot
+from .push import add_push_arguments, push
 from .run import ClosedOutput, run
+from .train import add_train_arguments, train
 
 if TYPE_CHECKING:
     from ..prediction.formats import Format
 
 logger = logging.getLogger(__name__)
 
+WAY = """\
+from data to prediction:
+  lift-ss train chains.txt -o run                       # >id, residues, states; or CSV, Parquet, FASTA, ...
+  lift-ss evaluate run/model --tests other_chains.txt
+  lift-ss predict proteins.fasta --model run/model --format jsonl -o out
+  lift-ss plot out/predictions.jsonl -o chains.png
+
+lift-ss COMMAND --help has more.
+"""
 # of prediction.formats.FORMATS, which --help must not import
 FORMAT_NAMES = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
 
@@ -71,15 +83,23 @@ def join_formats(arguments: Sequence[str]) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `lift-ss`; the parsed arguments hold the command to call as `command`."""
-    top = CommandParser(prog="lift-ss", description="Predict the secondary structure of proteins.")
+    top = CommandParser(
+        prog="lift-ss",
+        description="Predict the secondary structure of proteins, and train models on your own chains.",
+        epilog=WAY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     top.add_argument("--version", action="version", version=f"lift-ss {__version__}")
     top.set_defaults(command=lambda args: top.print_help())
     commands = top.add_subparsers(metavar="COMMAND")
     for name, command, add_arguments, about in (
+        ("train", None, add_train_arguments, "train a model on your own chains"),
+        ("evaluate", evaluate, add_evaluate_arguments, "score models on chains with known states"),
         ("predict", predict, add_predict_arguments, "predict states and confidences from sequences"),
         ("plot", plot, add_plot_arguments, "draw chains as SVG, PNG or PDF"),
         ("compare", compare, add_compare_arguments, "compare a structure's observed states with the predicted ones"),
         ("calibrate", calibrate, add_calibrate_arguments, "fit a model's confidences to a validation set"),
+        ("push", push, add_push_arguments, "push a trained model to the Hub: weights, code, tokenizer and card"),
     ):
         subparser = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
         add_arguments(subparser)
@@ -242,5 +262,9 @@ def main() -> None:
 
 
 def _main() -> None:
+    # The arguments of `train` are those of the recipe, which argparse can read only once torch is imported.
+    if sys.argv[1:2] == ["train"] and not {"-h", "--help"} & set(sys.argv):
+        train(sys.argv[2:])
+        return
     args = parser().parse_args()
     args.command(args)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing, require_folder
 from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
-from ..models.states import IGNORE_INDEX
+from ..models.states import IGNORE_INDEX, UNRESOLVED
 from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
 from ..prediction.ensemble import Ensemble
@@ -27,6 +29,7 @@ from ..prediction.predictor import MAX_TOKENS
 from ..reports import figures as plots
 from ..reports.provenance import count_duplicates, environment, load_training_chains, write_json
 from ..reports.tables import ALPHABET_TITLES, SCORE_TABLES, STANDARD_COLUMNS, results_markdown
+from .baselines import ResidueBaseline
 from .predictions import Predictions, majority_accuracy, predict, score_predictions
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,8 @@ class EvaluationSettings:
 
 
 DEFAULT_SETTINGS = EvaluationSettings()
+THREE_STATES = "HEL"  # three-state corpora are read with coil as L
+ENOUGH_RESIDUES = 300  # of eight states, a fifth of the residues are T, S, G, B or I
 
 
 def load_corpora(
@@ -79,24 +84,32 @@ def load_corpora(
 
 
 def num_states_of(name: str, references: Sequence[str]) -> int:
-    """Return the number of DSSP states that a corpus distinguishes, nine or eight.
+    """Return the number of DSSP states that a corpus distinguishes: nine, eight or three.
 
     Args:
         name: a name from the catalogue, which records the number; or a path.
-        references: states of each chain. A corpus outside the catalogue has nine states if P occurs.
+        references: states of each chain. A corpus outside the catalogue has nine states if P occurs; three if there are
+            only H, E and L, in so many residues that this is no chance.
 
     Example:
         >>> num_states_of("test2016", []), num_states_of("my_chains.txt", ["LLP"])
         (8, 9)
+        >>> num_states_of("my_chains.txt", ["LLHHHHHHHHEEEEEELLLL"] * 20)
+        3
     """
     corpus = find_corpus(name)
     if corpus is not None:
         return corpus.entry.num_states
-    return 9 if any("P" in states for states in references) else 8
+    counts = Counter(itertools.chain.from_iterable(references))
+    if counts["P"]:
+        return 9
+    num_labelled = counts.total() - counts[UNRESOLVED]
+    is_three = num_labelled >= ENOUGH_RESIDUES and not set(counts) - set(THREE_STATES + UNRESOLVED)
+    return 3 if is_three else 8
 
 
 def common_num_states(corpora: Mapping[str, datasets.Dataset]) -> int:
-    """Return the number of states of several corpora together: nine only if all of them have nine."""
+    """Return the number of states of several corpora together: that of the one with the fewest."""
     return min(num_states_of(name, corpus["states"]) for name, corpus in corpora.items())
 
 
@@ -109,6 +122,7 @@ def evaluate_corpora(
     out: str | Path | None = None,
     training_chains: np.ndarray | None = None,
     model_name: str = "",
+    baseline: ResidueBaseline | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on corpora and write `metrics.json`, `results.md` and `figures/`.
 
@@ -120,10 +134,11 @@ def evaluate_corpora(
         out: folder to write to, on the main process; None writes nothing.
         training_chains: hashes of the training sequences, to count exact duplicates; None if unknown.
         model_name: for the heading.
+        baseline: of the training chains, to compare the model with; None if they are unknown.
 
     Returns:
         The content of `metrics.json`: `model`, `states`, `environment`, and for each of `corpora` its size, speed,
-        majority accuracies, and by alphabet the `scores` of `metrics.scoring.score`.
+        majority accuracies, those of the `residue` baseline, and by alphabet the `scores` of `metrics.scoring.score`.
     """
     results: dict[str, Any] = {"model": model_name, "states": model.config.states, "environment": environment()}
     folder = Path(out) if out is not None and PartialState().is_main_process else None
@@ -137,6 +152,9 @@ def evaluate_corpora(
             "split": settings.split,
             **_circumstances(sequences, predictions, training_chains),
             "majority": {alphabet: majority_accuracy(references, alphabet) for alphabet in scores},
+            "residue": {alphabet: baseline.accuracy(sequences, references, alphabet) for alphabet in scores}
+            if baseline
+            else {},
             "scores": scores,
         }
         results["corpora"][name] = result

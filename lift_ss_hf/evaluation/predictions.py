@@ -84,14 +84,19 @@ def predict(
     )
 
 
+# The states that a corpus must distinguish to be scored at an alphabet; in three states, P is neither helix nor coil.
+NEEDED_STATES = {"q9": 9, "q8": 8, "q3_lift_ss": 8}
+
+
 def scorable_alphabets(model_states: str, num_states: int) -> list[str]:
     """Return the alphabets at which a model can be scored on a corpus, the finest first.
 
-    A corpus without P cannot be scored at nine states: its L also covers the P of nine states.
+    A corpus without P cannot be scored at nine states: its L also covers the P of nine states. One of three states can
+    only be scored at these.
 
     Args:
         model_states: alphabet of the model.
-        num_states: states of the corpus, nine or eight; see `evaluation.corpora.num_states_of`.
+        num_states: states of the corpus: nine, eight or three; see `evaluation.corpora.num_states_of`.
 
     Example:
         >>> scorable_alphabets("q9", 8)
@@ -100,7 +105,7 @@ def scorable_alphabets(model_states: str, num_states: int) -> list[str]:
     return [
         alphabet
         for alphabet in ALPHABETS
-        if _folds_into(model_states, alphabet) and (alphabet != "q9" or num_states == 9)
+        if _folds_into(model_states, alphabet) and num_states >= NEEDED_STATES.get(alphabet, 3)
     ]
 
 

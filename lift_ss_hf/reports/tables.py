@@ -71,9 +71,11 @@ def results_markdown(results: Mapping[str, Any], columns: str = STANDARD_COLUMNS
         "",
         "Accuracies, F1 and SOV'99 (compatible mode) in percent, with 95 % intervals from resampling chains.",
         "",
-        _corpora_table(results["corpora"]),
+        _corpora_table(results["corpora"]) if results["corpora"] else "No tests were given.",
         "",
-        '"In training" counts the test chains whose exact sequence the model was trained on. For Q8 and Q3 the '
+        '"In training" counts the test chains whose exact sequence the model was trained on. "Majority" is the '
+        'accuracy of the most frequent state of the tests, "by residue" that of the state that each amino acid has '
+        "most often in training. For Q8 and Q3 the "
         "probabilities of the states that reduce to the same state are summed, and the most probable state is scored; "
         "the confusion matrix is over the model's own states. In the tables of scores, Q of a state is its recall; F1 "
         "is the mean over all states that occur, and F1 (LIFT_SS), as in the reference implementation, over those that "
@@ -94,17 +96,25 @@ def results_markdown(results: Mapping[str, Any], columns: str = STANDARD_COLUMNS
 
 
 def _corpora_table(corpora: Mapping[str, Mapping[str, Any]]) -> str:
-    header = ["corpus", "chains", "residues", *ALPHABET_TITLES.values(), "SOV'99 (Q8)", "SOV'99 (Q3)"]
+    """Return a row for each corpus, with columns for the alphabets that any of them was scored at."""
+    alphabets = [name for name in ALPHABET_TITLES if any(name in result["scores"] for result in corpora.values())]
+    overlaps = [name for name in ("q8", "q3") if name in alphabets]
+    coarsest = "q3" if "q3" in alphabets else alphabets[-1]
+    baselines = {"majority": "majority", "residue": "by residue"}
+    baselines = {key: f"{title} {coarsest.upper()[:2]}" for key, title in baselines.items()}
+    baselines = {key: title for key, title in baselines.items() if any(r.get(key) for r in corpora.values())}
+    header = ["corpus", "chains", "residues", *(ALPHABET_TITLES[alphabet] for alphabet in alphabets)]
+    header += [f"SOV'99 ({alphabet.upper()})" for alphabet in overlaps]
     rows = []
     for name, result in corpora.items():
         scores = result["scores"]
-        accuracies = [percent_with_interval(scores.get(alphabet, {}), alphabet) for alphabet in ALPHABET_TITLES]
-        overlaps = [percent_with_interval(scores.get(alphabet, {}), "sov99") for alphabet in ("q8", "q3")]
+        cells = [percent_with_interval(scores.get(alphabet, {}), alphabet) for alphabet in alphabets]
+        cells += [percent_with_interval(scores.get(alphabet, {}), "sov99") for alphabet in overlaps]
+        cells += [percent(result.get(key, {}).get(coarsest)) for key in baselines]
         chains, residues = f"{result['num_chains']:,}", f"{result['num_residues']:,}"
-        speed = f"{result['residues_per_second']:,.0f}"
-        majority = percent(result["majority"].get("q3"))
-        rows.append([name, chains, residues, *accuracies, *overlaps, majority, _duplicates(result), speed])
-    return _table([*header, "majority Q3", "in training", "residues/s"], rows, "lrr" + 6 * "l" + "rrr")
+        rows.append([name, chains, residues, *cells, _duplicates(result), f"{result['residues_per_second']:,.0f}"])
+    alignment = "lrr" + "l" * (len(alphabets) + len(overlaps)) + "r" * (len(baselines) + 2)
+    return _table([*header, *baselines.values(), "in training", "residues/s"], rows, alignment)
 
 
 def scores_table(scores_by_alphabet: Mapping[str, Mapping[str, Any]]) -> str:
@@ -203,32 +213,64 @@ def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callabl
 
 
 def learnt_markdown(learnt: Mapping[str, Mapping[str, float]], validation: Mapping[str, int]) -> str:
-    """Return the section that compares a trained model with a constant prediction and with the untrained model.
+    """Return the section that compares a trained model with constant predictions and with the untrained model.
 
     Args:
-        learnt: validation accuracies `majority`, `untrained` and `trained` [fraction] by alphabet.
+        learnt: validation accuracies `majority`, `residue`, `untrained` and `trained` [fraction] by alphabet.
         validation: number of validation chains, `num_chains`, and of those that are training chains too,
             `duplicates_in_training`.
 
     Example:
-        >>> learnt = {"q9": {"majority": 0.31, "untrained": 0.12, "trained": 0.58}}
+        >>> learnt = {"q9": {"majority": 0.31, "residue": 0.34, "untrained": 0.12, "trained": 0.58}}
         >>> print(learnt_markdown(learnt, {"num_chains": 512, "duplicates_in_training": 3}))
         ## What was learnt (validation chains)
         <BLANKLINE>
-        | accuracy | most common state | before training | after training |
-        | --- | ---: | ---: | ---: |
-        | Q9 | 31.0 | 12.0 | 58.0 |
+        | accuracy | most common state | most common state of the residue | before training | after training |
+        | --- | ---: | ---: | ---: | ---: |
+        | Q9 | 31.0 | 34.0 | 12.0 | 58.0 |
         <BLANKLINE>
         In training: 3 of the 512 validation chains.
         <BLANKLINE>
     """
+    columns = {
+        "majority": "most common state",
+        "residue": "most common state of the residue",
+        "untrained": "before training",
+        "trained": "after training",
+    }
     rows = [
-        [ALPHABET_TITLES[alphabet], *(percent(row[kind]) for kind in ("majority", "untrained", "trained"))]
-        for alphabet, row in learnt.items()
+        [ALPHABET_TITLES[alphabet], *(percent(row.get(kind)) for kind in columns)] for alphabet, row in learnt.items()
     ]
-    table = _table(["accuracy", "most common state", "before training", "after training"], rows, "lrrr")
+    table = _table(["accuracy", *columns.values()], rows, "lrrrr")
     leaked = f"In training: {_duplicates(validation)} of the {validation['num_chains']:,} validation chains."
     return f"## What was learnt (validation chains)\n\n{table}\n\n{leaked}\n"
+
+
+def splits_markdown(splits: Sequence[Mapping[str, Any]]) -> str:
+    """Return the section on the parts of a run's chains, and what they share.
+
+    Args:
+        splits: for each part its `name`, `origin`, numbers of `chains` and `residues`, and of its chains whose exact
+            sequence is `in_train` or `in_validation`, None where that is not asked.
+
+    Example:
+        >>> train = {"name": "train", "origin": "mine.txt", "chains": 80, "residues": 9000}
+        >>> print(splits_markdown([train | {"in_train": None, "in_validation": None}]))
+        ## Chains
+        <BLANKLINE>
+        | part | chains | residues | in training | in validation | origin |
+        | --- | ---: | ---: | ---: | ---: | --- |
+        | train | 80 | 9,000 | – | – | mine.txt |
+        <BLANKLINE>
+    """
+    rows = [
+        [part["name"], f"{part['chains']:,}", f"{part['residues']:,}"]
+        + [MISSING if part[key] is None else f"{part[key]:,}" for key in ("in_train", "in_validation")]
+        + [part["origin"]]
+        for part in splits
+    ]
+    header = ["part", "chains", "residues", "in training", "in validation", "origin"]
+    return f"## Chains\n\n{_table(header, rows, 'lrrrrl')}\n"
 
 
 def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

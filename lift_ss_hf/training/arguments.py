@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from transformers.trainer_utils import IntervalStrategy
 
 from ..batches.cached_chains import PrefixCacheSettings
 from ..models.backbones import BUNDLED
@@ -15,7 +17,9 @@ from .launch import LaunchedArguments
 
 BATCHINGS = ("length", "random")
 LOSS_WEIGHTINGS = ("residue", "micro_batch")
-PREFIX_CACHE_OFF = "off"
+PREFIX_CACHE_OFF, PREFIX_CACHE_IN_RUN = "off", "run"
+HELD_OUT = "split"  # stands for chains that are held out of the training chains
+DEFAULT_STATES = "q9"
 
 
 def unless_none(value: str | None) -> str | None:
@@ -125,7 +129,10 @@ class ModelArguments:
         default=None,
         metadata={"help": "weight states in the loss by their frequency: inverse or inverse_sqrt; none: all equally"},
     )
-    states: str = field(default="q9", metadata={"help": "states to train on: q9, q8, q3 or q3_lift_ss"})
+    states: str | None = field(
+        default=None,
+        metadata={"help": "states to train on: q9, q8, q3 or q3_lift_ss; unset: all that the training chains have"},
+    )
     max_residues: int | None = field(
         default=None,
         metadata={"help": "split longer chains into overlapping windows; unset: the backbone's limit [residues]"},
@@ -141,15 +148,25 @@ class CorpusArguments:
         default_factory=lambda: ["sample"], metadata={"help": "training corpora (their train split), or paths"}
     )
     validation: list[str] = field(
-        default_factory=lambda: ["sample"],
-        metadata={"help": "validation corpora (their validation split), or paths; none: see validation_fraction"},
-    )
-    validation_fraction: float = field(
-        default=0.0, metadata={"help": "with --validation none: hold out this part of the training chains [fraction]"}
+        default_factory=list,
+        metadata={
+            "help": "validation corpora (their validation split), or paths; split: held out of the training chains by "
+            "identity; none: no validation. Unset: the training corpora's own, or split where they have none"
+        },
     )
     tests: list[str] = field(
-        default_factory=lambda: ["sample"], metadata={"help": "corpora to evaluate on (their test split), or paths"}
+        default_factory=list,
+        metadata={
+            "help": "corpora to evaluate on (their test split), or paths; split, none and unset as for validation"
+        },
     )
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "how much to hold out for validation [fraction of the chains]"}
+    )
+    test_fraction: float = field(
+        default=0.1, metadata={"help": "how much to hold out as a test [fraction of the chains]"}
+    )
+    split_seed: int = field(default=0, metadata={"help": "seed of what is held out, apart from that of the training"})
     source: str | None = field(
         default=None, metadata={"help": "folder with the corpora's source files; unset: LIFT_SS_DATA_DIR"}
     )
@@ -229,8 +246,9 @@ class RecipeTrainingArguments(LaunchedArguments):
     prefix_cache: str = field(
         default=PREFIX_CACHE_OFF,
         metadata={
-            "help": "folder in which to cache the output of the frozen lower blocks for later epochs and runs, or off. "
-            "Takes 2 bytes x hidden size per token, with block_mix as much for each frozen block and the embeddings"
+            "help": "folder in which to cache the output of the frozen lower blocks for later epochs and runs; run: in "
+            "the run's directory, until it is finished; or off. Takes 2 bytes x hidden size per token, with block_mix "
+            "as much for each frozen block and the embeddings"
         },
     )
     prefix_cache_gb: float = field(
@@ -242,6 +260,13 @@ class RecipeTrainingArguments(LaunchedArguments):
         metadata={
             "help": "cache the output of at most this many of the lowest blocks, so that models that train different "
             "numbers of blocks can share it; set by sweeps. Unset: all frozen blocks"
+        },
+    )
+    minutes: float | None = field(
+        default=None,
+        metadata={
+            "help": "train for at most this long, evaluations and the filling of the prefix cache included; a decaying "
+            "schedule ends there. Scoring the tests comes after it [min]"
         },
     )
     early_stopping_patience: int = field(
@@ -274,6 +299,8 @@ class RecipeTrainingArguments(LaunchedArguments):
                 f"prefix_cache_blocks is {self.prefix_cache_blocks}. Expected at least 1; leave it out to cache the "
                 "output of all frozen blocks, or switch the cache off: --prefix_cache off."
             )
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}. Expected more than 0.")
         if not 0 <= self.mask_fraction < 1:
             raise ValueError(
                 f"mask_fraction is {self.mask_fraction}. Expected a fraction of at least 0 and less than 1."
@@ -299,6 +326,12 @@ class RecipeTrainingArguments(LaunchedArguments):
         """True if training stops early; impossible unless the best model is kept, as nothing is compared then."""
         return bool(self.early_stopping_patience and self.load_best_model_at_end)
 
+    def without_validation(self) -> RecipeTrainingArguments:
+        """Return a copy for a run without validation chains: nothing is evaluated, and the last step is kept."""
+        training = copy.copy(self)
+        training.eval_strategy, training.load_best_model_at_end = IntervalStrategy.NO, False
+        return training
+
     def for_trainer(self, states: str) -> RecipeTrainingArguments:
         """Return a copy for the stock Trainer.
 
@@ -319,8 +352,9 @@ class RecipeTrainingArguments(LaunchedArguments):
         """Settings of the prefix cache; None if it is off."""
         if self.prefix_cache == PREFIX_CACHE_OFF:
             return None
+        in_run = self.prefix_cache == PREFIX_CACHE_IN_RUN
         return PrefixCacheSettings(
-            folder=self.prefix_cache,
+            folder=Path(str(self.output_dir), "prefix_cache") if in_run else self.prefix_cache,
             limit_gb=self.prefix_cache_gb,
             num_blocks=self.prefix_cache_blocks,
             device=self.device,

@@ -120,6 +120,8 @@ def final_checkpoint(checkpoint: str | Path, training: RecipeTrainingArguments, 
     state = read_trainer_state(Path(checkpoint))
     steps_an_epoch = math.ceil(math.ceil(num_batches / training.world_size) / training.gradient_accumulation_steps)
     max_steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
+    if training.minutes is not None:  # then the run planned its number of steps itself
+        max_steps = min(max_steps, state.max_steps)
     stopped_early = training.stops_early and evaluations_without_improvement(state) >= training.early_stopping_patience
     if state.global_step < max_steps and not stopped_early:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -13,31 +13,44 @@ from typing import Any
 import datasets
 import numpy as np
 
+from ..corpora.holdout import hold_out
 from ..corpora.leakage import exact_duplicates
-from ..corpora.loading import warn_if_crossed
+from ..corpora.loading import own_splits, require_labels, resolve_corpus, warn_if_crossed
 from ..evaluation.corpora import common_num_states, load_corpora
 from ..metrics.labels import encode_references
-from .arguments import CorpusArguments, unless_none
+from .arguments import HELD_OUT, CorpusArguments, unless_none
 from .recipes import RecipeError
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ["id", "sequence", "states", "num_residues"]
+HELD_OUT_TEST = "held_out"  # name of the test set that is held out of the training chains
+# the finest alphabet that chains with so many states can be trained on
+FINEST = {9: "q9", 8: "q8", 3: "q3"}
 
 
 @dataclass(frozen=True)
 class TrainingCorpora:
-    """Training and validation chains.
+    """The chains of a run.
 
     Attributes:
         train: training chains, with `COLUMNS`.
-        validation: validation chains, likewise.
-        num_states: number of DSSP states that the validation chains distinguish, nine or eight.
+        validation: validation chains, likewise; may be empty.
+        tests: test chains by corpus, likewise; may be empty.
+        num_states: number of DSSP states that the validation chains distinguish: nine, eight or three; of the training
+            chains if there are none.
+        trained_states: the same of the training chains.
+        origins: where validation and test chains come from, in words, by `validation` and the name of the test.
+        held_out: the parts that were held out of the training chains: `validation`, `held_out`.
     """
 
     train: datasets.Dataset
     validation: datasets.Dataset
+    tests: dict[str, datasets.Dataset]
     num_states: int
+    trained_states: int
+    origins: dict[str, str] = field(default_factory=dict)
+    held_out: tuple[str, ...] = ()
 
     @cached_property
     def references(self) -> list[np.ndarray]:
@@ -49,51 +62,118 @@ class TrainingCorpora:
         """Number of validation chains whose exact sequence is a training chain."""
         return len(exact_duplicates(self.validation["sequence"], self.train["sequence"]))
 
+    @property
+    def finest_alphabet(self) -> str:
+        """Name of the alphabet with all states of the training chains."""
+        return FINEST[self.trained_states]
+
+    def overlaps(self) -> list[dict[str, Any]]:
+        """Return for each part its name, origin, size, and its chains that are exactly those of an earlier part."""
+        parts = {"train": self.train, "validation": self.validation, **self.tests}
+        rows: list[dict[str, Any]] = []
+        for name, part in parts.items():
+            if not len(part):
+                continue
+            row = {"name": name, "origin": self.origins.get(name, ""), "chains": len(part)}
+            row["residues"] = sum(part["num_residues"])
+            for earlier in ("train", "validation"):
+                is_earlier = earlier != name and name != "train"
+                shared = exact_duplicates(part["sequence"], parts[earlier]["sequence"]) if is_earlier else None
+                row[f"in_{earlier}"] = None if shared is None else len(shared)
+            rows.append(row)
+        return rows
+
 
 def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
-    """Load the training and the validation chains.
+    """Load the training, validation and test chains, or hold out of the former what is not named.
 
     Raises:
-        RecipeError: if there are no training or no validation chains, or a fraction is out of range.
-        ValueError: if a corpus is unknown, cannot be fetched or has no labelled residue.
+        RecipeError: if there are no training chains, a fraction is out of range, or a training file is also a test.
+        ValueError: if a corpus is unknown, cannot be fetched, has no labelled residue, or is too small to hold out.
     """
+    _check(arguments)
+    own = {name: own_splits(resolve_corpus(name)) for name in arguments.train}
+    sources = {
+        "validation": _sources(arguments.validation, own, "validation"),
+        "test": _sources(arguments.tests, own, "test"),
+    }
     for name in arguments.train:
-        warn_if_crossed(name, arguments.tests)
-    _check_fractions(arguments)
-    corpora = _split(arguments)
-    if corpora.num_leaked:
-        logger.warning(
-            "%d of %d validation chains are training chains too, so the best epoch is chosen, and confidences are "
-            "calibrated, on chains that the model has seen. To train without them and their homologues: python "
-            "dataset_scripts/leakage.py TRAIN --validation NAME --write DIR.",
-            corpora.num_leaked,
-            len(corpora.validation),
-        )
+        warn_if_crossed(name, [test for test in sources["test"] if test != HELD_OUT])
+    train, trained_states = _load(arguments.train, "train", arguments.source)
+    fractions = {"test": arguments.test_fraction, "validation": arguments.validation_fraction}
+    wanted = {part: fraction for part, fraction in fractions.items() if HELD_OUT in sources[part]}
+    held_out, method, train = _hold_out(train, wanted, arguments.split_seed)
+    origin = f"{method}, from {', '.join(arguments.train)}"
+    tests = load_corpora([name for name in sources["test"] if name != HELD_OUT], "test", arguments.source)
+    tests = {name: corpus.select_columns(COLUMNS) for name, corpus in tests.items()}
+    origins = dict.fromkeys(tests, "named" if arguments.tests else "its own split") | {
+        "train": ", ".join(arguments.train)
+    }
+    if "test" in held_out:
+        tests[HELD_OUT_TEST], origins[HELD_OUT_TEST] = held_out["test"], origin
+    validation, num_states = _validation(sources["validation"], held_out.get("validation"), trained_states, arguments)
+    named = [name for name in sources["validation"] if name != HELD_OUT]
+    origins["validation"] = "; ".join(([", ".join(named)] if named else []) + [origin] * ("validation" in held_out))
+    corpora = TrainingCorpora(
+        _shorten(train, arguments),
+        validation,
+        tests,
+        num_states,
+        trained_states,
+        origins,
+        tuple(HELD_OUT_TEST if part == "test" else part for part in held_out),
+    )
+    _describe(corpora)
     return corpora
 
 
-def _split(arguments: CorpusArguments) -> TrainingCorpora:
-    """Load the training and the validation chains, or hold out some of the former as the latter."""
-    train, num_states = _load(arguments.train, "train", arguments.source)
-    if arguments.max_train_residues:
-        keep = [i for i, length in enumerate(train["num_residues"]) if length <= arguments.max_train_residues]
-        logger.info("left out %d of %d training chains as too long", len(train) - len(keep), len(train))
-        train = train.select(keep)
-    if arguments.train_fraction < 1:
-        train = train.shuffle(seed=0).select(range(max(1, round(arguments.train_fraction * len(train)))))
-    if any(map(unless_none, arguments.validation)):
-        return TrainingCorpora(train, *_load(arguments.validation, "validation", arguments.source))
-    num_held_out = round(arguments.validation_fraction * len(train))
-    if not 0 < num_held_out < len(train):
-        raise RecipeError("no validation chains. Name corpora (--validation NAME ...), or give --validation_fraction.")
-    train = train.shuffle(seed=0)
-    return TrainingCorpora(train.select(range(num_held_out, len(train))), train.select(range(num_held_out)), num_states)
-
-
-def _check_fractions(arguments: CorpusArguments) -> None:
-    for name, lowest in (("train_fraction", 1e-9), ("validation_fraction", 0.0)):
+def _check(arguments: CorpusArguments) -> None:
+    for name, lowest in (("train_fraction", 1e-9), ("validation_fraction", 0.0), ("test_fraction", 0.0)):
         if not lowest <= getattr(arguments, name) <= 1:
             raise RecipeError(f"{name} is {getattr(arguments, name)}. Expected a fraction of at most 1.")
+    for name in arguments.tests:
+        if name in arguments.train and Path(name).is_file():
+            raise RecipeError(f"{name} is given for training and as a test. Name another test.")
+
+
+def _sources(names: Sequence[str], own: dict[str, list[str]], split: str) -> list[str]:
+    """Return the corpora of a split: those named, or the training corpora's own; `HELD_OUT` where they have none."""
+    named = [name for name in names if unless_none(name)]
+    if names:
+        return named
+    with_own = [name for name, splits in own.items() if split in splits]
+    return with_own + ([] if len(with_own) == len(own) else [HELD_OUT])
+
+
+def _hold_out(
+    train: datasets.Dataset, fractions: dict[str, float], seed: int
+) -> tuple[dict[str, datasets.Dataset], str, datasets.Dataset]:
+    """Return the parts that are held out, how, and the chains that are left."""
+    if not fractions:
+        return {}, "", train
+    logger.info("holding out %s of %d chains", " and ".join(fractions), len(train))
+    found = hold_out(train["sequence"][:], fractions, seed)
+    parts = {name: train.select(indices) for name, indices in found.parts.items()}
+    for name, part in parts.items():
+        require_labels(name, part)
+    left = parts.pop("train")
+    return parts, f"held out {found.method}", left
+
+
+def _validation(
+    names: Sequence[str], held_out: datasets.Dataset | None, trained_states: int, arguments: CorpusArguments
+) -> tuple[datasets.Dataset, int]:
+    """Return the validation chains, and the number of states that all of them distinguish."""
+    named = [name for name in names if name != HELD_OUT]
+    parts, num_states = ([] if held_out is None else [held_out]), trained_states
+    if named:
+        loaded, num_states = _load(named, "validation", arguments.source)
+        parts.append(loaded)
+    if held_out is not None:
+        num_states = min(num_states, trained_states)
+    if not parts:
+        return datasets.Dataset.from_dict({name: [] for name in COLUMNS}), trained_states
+    return datasets.concatenate_datasets(parts), num_states
 
 
 def _load(names: Sequence[str], split: str, source: str | None) -> tuple[datasets.Dataset, int]:
@@ -105,18 +185,33 @@ def _load(names: Sequence[str], split: str, source: str | None) -> tuple[dataset
     return datasets.concatenate_datasets(parts), common_num_states(corpora)
 
 
-def load_tests(arguments: CorpusArguments) -> dict[str, datasets.Dataset]:
-    """Load the test chains, before training so that a wrong name costs no time.
+def _shorten(train: datasets.Dataset, arguments: CorpusArguments) -> datasets.Dataset:
+    """Leave out training chains that are too long, or more than the fraction to train on."""
+    if arguments.max_train_residues:
+        keep = [i for i, length in enumerate(train["num_residues"]) if length <= arguments.max_train_residues]
+        logger.info("left out %d of %d training chains as too long", len(train) - len(keep), len(train))
+        train = train.select(keep)
+    if arguments.train_fraction < 1:
+        train = train.shuffle(seed=0).select(range(max(1, round(arguments.train_fraction * len(train)))))
+    if not len(train):
+        raise RecipeError("no training chains are left. Raise --max_train_residues.")
+    return train
 
-    Raises:
-        RecipeError: if a training file is also given as a test.
-        ValueError: if a corpus is unknown, cannot be fetched or has no labelled residue.
-    """
-    tests = load_corpora(arguments.tests, "test", arguments.source)
-    for name in tests:
-        if name in arguments.train and Path(name).is_file():
-            raise RecipeError(f"{name} is given for training and as a test. Name another test.")
-    return tests
+
+def _describe(corpora: TrainingCorpora) -> None:
+    """Log the size and the origin of each part, and warn of validation chains that are training chains."""
+    for name, part in {"train": corpora.train, "validation": corpora.validation, **corpora.tests}.items():
+        role = f"test {name}" if name in corpora.tests else name
+        origin = corpora.origins.get(name, "") if len(part) else "none"
+        logger.info("%s: %d chains, %d residues (%s)", role, len(part), sum(part["num_residues"]), origin)
+    if corpora.num_leaked:
+        logger.warning(
+            "%d of %d validation chains are training chains too, so the best epoch is chosen, and confidences are "
+            "calibrated, on chains that the model has seen. To train without them and their homologues: python "
+            "dataset_scripts/leakage.py TRAIN --validation NAME --write DIR.",
+            corpora.num_leaked,
+            len(corpora.validation),
+        )
 
 
 def describe_corpus(corpus: datasets.Dataset) -> dict[str, Any]:

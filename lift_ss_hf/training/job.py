@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from ..batches.cached_chains import with_cached_states
 from ..batches.collator import ChainCollator, TokenBudgetBatches
 from ..batches.labelled_chains import LabelledChains
 from ..batches.masking import MaskedChains
-from ..evaluation.calibration import calibrate, store_temperature
+from ..evaluation.baselines import ResidueBaseline
 from ..evaluation.corpora import EvaluationSettings, evaluate_corpora
-from ..evaluation.predictions import Predictions, majority_accuracy, predict, scorable_alphabets, score_predictions
-from ..hub.push import prepare_push, push_model
+from ..evaluation.predictions import scorable_alphabets, score_predictions
+from ..hub.push import prepare_push
+from ..metrics.labels import encode_references
 from ..metrics.trainer_metrics import compute_metrics
 from ..models.atomic import remove_leftovers, replacing
 from ..models.backbones import read_backbone_config
@@ -32,21 +34,45 @@ from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
-from ..reports.model_card import write_card
-from ..reports.provenance import environment, save_training_chains, sequence_hashes, write_json
-from ..reports.tables import learnt_markdown
-from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments, default_head_channels, unless_none
+from ..reports.provenance import environment, sequence_hashes, write_json
+from .arguments import (
+    DEFAULT_STATES,
+    PREFIX_CACHE_IN_RUN,
+    CorpusArguments,
+    ModelArguments,
+    RecipeTrainingArguments,
+    default_head_channels,
+    unless_none,
+)
 from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, RemoveOldCheckpoints, StopOnSigterm
+from .checkpoint_files import read_trainer_state
 from .checkpoints import final_checkpoint, remove_previous_run, reporting_full_disk, starting_checkpoint
-from .corpora import TrainingCorpora, describe_corpus, load_tests, load_training_corpora
+from .corpora import TrainingCorpora, describe_corpus, load_training_corpora
+from .duration import DurationEstimate, TimeLimit
+from .outcome import (
+    CORPORA_FILE,
+    FIGURES_FOLDER,
+    HELD_OUT_FOLDER,
+    METRICS_FILE,
+    MODEL_FOLDER,
+    RESULTS_FILE,
+    calibrate_model,
+    compare_with_baselines,
+    finished_results,
+    predict_validation,
+    push_run,
+    reload_model,
+    remove_cache,
+    write_held_out,
+    write_reports,
+)
 from .recipes import RecipeError
 
 logger = logging.getLogger(__name__)
 
-MODEL_FOLDER = "model"
-ARGUMENTS_FILE = "recipe.yaml"
-UNTRAINED_FILE = "untrained.json"
-RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, "metrics.json", "results.md", "figures")  # written besides checkpoints
+ARGUMENTS_FILE, UNTRAINED_FILE, CACHE_FOLDER = "recipe.yaml", "untrained.json", "prefix_cache"
+# written besides checkpoints
+RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, METRICS_FILE, RESULTS_FILE, FIGURES_FOLDER, HELD_OUT_FOLDER, CACHE_FOLDER)
 
 
 def run_training(
@@ -55,13 +81,15 @@ def run_training(
     """Train, keep the best epoch, evaluate, and fill the run's directory.
 
     The directory then holds `model/` (to load with `from_pretrained`), `recipe.yaml` (all arguments),
-    `environment.json`, `corpora.json` (checksums), `metrics.json`, `results.md`, `figures/`, and the Trainer's
-    checkpoints and logs.
+    `environment.json`, `corpora.json` (checksums), `held_out/` (chains held out of the training chains),
+    `metrics.json`, `results.md`, `figures/`, and the Trainer's checkpoints and logs. Resuming a run that is finished
+    changes nothing.
 
     Returns:
         The results of `evaluate_corpora`; and `calibration` (see `evaluation.calibration.calibrate`),
-        `training_seconds`, `validation`, the numbers of validation chains and of those that are training chains too,
-        and `learnt`, the validation accuracies before and after training by alphabet.
+        `training_seconds`, `splits` (see `TrainingCorpora.overlaps`), `validation`, the numbers of validation chains
+        and of those that are training chains too, and `learnt`, the validation accuracies of the baselines and before
+        and after training by alphabet. Without validation chains, `calibration` is None and `learnt` empty.
 
     Raises:
         ValueError: if the job cannot be run; before training wherever that can be known.
@@ -89,25 +117,59 @@ def _run(
     repository = prepare_push(training, model_arguments.backbone)
     set_seed(training.seed)
     corpora = load_training_corpora(corpus_arguments)
-    tests = load_tests(corpus_arguments)
+    if not len(corpora.validation):
+        training = training.without_validation()
+    recorded = (model_arguments, corpus_arguments, training)
+    model_arguments = dataclasses.replace(model_arguments, states=model_arguments.states or corpora.finest_alphabet)
     tokenizer, model, chains = _build(model_arguments, corpora.train)
     with training.main_process_first(desc="run directory"):
+        if checkpoint is not None:
+            _check_same_chains(out, corpora)
+            if (results := _finished(out, checkpoint, corpus_arguments, chains, training)) is not None:
+                return results
         if training.process_index == 0:
             if checkpoint is None:
                 remove_previous_run(out, *RESULTS)
             elif out.is_dir():
                 remove_leftovers(out)
-            _record_origin(out, (model_arguments, corpus_arguments, training), corpora, tests)
+            _record_origin(out, recorded, corpora)
     untrained = _untrained_accuracies(model, tokenizer, corpora, training)
-    seconds = _train(model, tokenizer, chains, corpora, training, checkpoint, stop)
+    seconds, history = _train(model, tokenizer, chains, corpora, training, checkpoint, stop)
     del model  # scored is the saved model: under ZeRO-3 no process has all of the trained weights
-    trained = _reload(out / MODEL_FOLDER, tokenizer, corpora.train, model_arguments.backbone_dtype, training.device)
-    predictions = _predict_validation(trained, tokenizer, corpora, training)
-    calibration = _calibrate(trained, predictions, corpora, out / MODEL_FOLDER)
+    results = _score(model_arguments, corpus_arguments, training, corpora, tokenizer, untrained)
+    results["training_seconds"] = seconds
+    if PartialState().is_main_process:
+        write_reports(out, results, history)
+        if training.prefix_cache == PREFIX_CACHE_IN_RUN:
+            remove_cache(out / CACHE_FOLDER)
+        if repository is not None:
+            push_run(out, repository, training.hub_revision)
+    return results
+
+
+def _score(
+    model_arguments: ModelArguments,
+    corpus_arguments: CorpusArguments,
+    training: RecipeTrainingArguments,
+    corpora: TrainingCorpora,
+    tokenizer: ResidueTokenizer,
+    untrained: Mapping[str, float],
+) -> dict[str, Any]:
+    """Load the saved model, calibrate it, and score it on validation and test chains."""
+    out = Path(str(training.output_dir))
+    trained = reload_model(
+        out / MODEL_FOLDER, tokenizer, corpora.train, model_arguments.backbone_dtype, training.device
+    )
+    baseline = ResidueBaseline.of(corpora.train["sequence"], encode_references(corpora.train["states"]))
+    calibration, learnt = None, {}
+    if len(corpora.validation):
+        predictions = predict_validation(trained, tokenizer, corpora, training)
+        calibration = calibrate_model(trained, predictions, corpora, out / MODEL_FOLDER)
+        learnt = compare_with_baselines(corpora, baseline, predictions, untrained)
     results = evaluate_corpora(
         trained,
         tokenizer,
-        tests,
+        corpora.tests,
         EvaluationSettings(
             bootstrap=corpus_arguments.bootstrap,
             max_tokens=training.max_tokens_per_batch,
@@ -116,15 +178,11 @@ def _run(
         out=out,
         training_chains=sequence_hashes(corpora.train["sequence"]),
         model_name=out.name,
+        baseline=baseline,
     )
-    learnt = _learnt(corpora, predictions, untrained)
     validation = {"num_chains": len(corpora.validation), "duplicates_in_training": corpora.num_leaked}
-    results |= {"calibration": calibration, "training_seconds": seconds, "validation": validation, "learnt": learnt}
-    if PartialState().is_main_process:
-        _write_reports(out, results)
-        if repository is not None:
-            _push(out, repository, training.hub_revision)
-    return results
+    splits = corpora.overlaps()
+    return results | {"calibration": calibration, "validation": validation, "learnt": learnt, "splits": splits}
 
 
 # ---- before training -----------------------------------------------------------------------------------------------
@@ -135,10 +193,11 @@ def _build(
 ) -> tuple[ResidueTokenizer, SecondaryStructureModel, LabelledChains]:
     """Load the backbone and its tokenizer, build the model on it, and encode the training chains."""
     tokenizer = ResidueTokenizer.from_pretrained(arguments.backbone, revision=arguments.backbone_revision)
-    chains = LabelledChains(train, tokenizer, arguments.states)
+    states = arguments.states or DEFAULT_STATES
+    chains = LabelledChains(train, tokenizer, states)
     options = model_options(arguments)
     if options["loss"] == "ldam" or options["balance"]:
-        options["class_counts"] = chains.class_counts(len(get_alphabet(arguments.states)))
+        options["class_counts"] = chains.class_counts(len(get_alphabet(states)))
     dtype = getattr(torch, arguments.backbone_dtype)
     return tokenizer, SecondaryStructureModel.from_backbone(arguments.backbone, dtype=dtype, **options), chains
 
@@ -175,7 +234,7 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
         "loss": arguments.loss,
         "loss_scale": arguments.loss_scale,
         "balance": unless_none(arguments.balance),
-        "states": arguments.states,
+        "states": arguments.states or DEFAULT_STATES,
         "max_residues": arguments.max_residues,
     }
 
@@ -190,10 +249,52 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     return content
 
 
-def _record_origin(
-    out: Path, arguments: Sequence[Any], corpora: TrainingCorpora, tests: Mapping[str, datasets.Dataset]
-) -> None:
-    """Write the arguments, the environment, and the size and checksum of each corpus."""
+def _described(corpora: TrainingCorpora) -> dict[str, Any]:
+    """Return the size and checksum of each corpus."""
+    used = {"train": corpora.train, "validation": corpora.validation, **corpora.tests}
+    return {name: describe_corpus(corpus) for name, corpus in used.items() if len(corpus)}
+
+
+def _check_same_chains(out: Path, corpora: TrainingCorpora) -> None:
+    """Raise RecipeError if a run that is resumed was started on other chains.
+
+    The held-out chains are others if mmseqs2 was installed, or removed, since.
+    """
+    try:
+        before = json.loads((out / CORPORA_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    now = _described(corpora)
+    changed = [name for name in ("train", "validation") if name in before and before.get(name) != now.get(name)]
+    if changed:
+        counts = [f"{found.get(changed[0], {}).get('chains', 0):,}" for found in (before, now)]
+        raise RecipeError(
+            f"{out}: started with {counts[0]} {changed[0]} chains, now there are {counts[1]} or others. Resume with "
+            "the same files and the same way to hold chains out, or start anew in another directory."
+        )
+
+
+def _finished(
+    out: Path,
+    checkpoint: str,
+    corpus_arguments: CorpusArguments,
+    chains: LabelledChains,
+    training: RecipeTrainingArguments,
+) -> dict[str, Any] | None:
+    """Return the results of a run that has nothing left to do; None if there are steps to train or tests to score."""
+    results = finished_results(out)
+    if results is None or final_checkpoint(checkpoint, training, _num_batches(chains, training)) is None:
+        return None
+    asked = dataclasses.asdict(corpus_arguments)
+    recorded = yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
+    if any(recorded.get(name) != value for name, value in asked.items()):
+        return None
+    logger.info("%s is finished: there is nothing left to train", out)
+    return results
+
+
+def _record_origin(out: Path, arguments: Sequence[Any], corpora: TrainingCorpora) -> None:
+    """Write the arguments, the environment, the size and checksum of each corpus, and the chains held out."""
     settings: dict[str, Any] = {}
     for part in arguments:
         settings |= part.to_dict() if hasattr(part, "to_dict") else dataclasses.asdict(part)
@@ -202,8 +303,8 @@ def _record_origin(
     with replacing(out / ARGUMENTS_FILE) as path:
         path.write_text(yaml.safe_dump(settings, sort_keys=True), "utf-8")
     write_json(out / "environment.json", environment())
-    used = {"train": corpora.train, "validation": corpora.validation, **tests}
-    write_json(out / "corpora.json", {name: describe_corpus(corpus) for name, corpus in used.items()})
+    write_json(out / CORPORA_FILE, _described(corpora))
+    write_held_out(out, corpora)
 
 
 def _untrained_accuracies(
@@ -214,10 +315,12 @@ def _untrained_accuracies(
 ) -> dict[str, float]:
     """Return the validation accuracies before training, from the file of a resumed run that measured them."""
     path = Path(str(training.output_dir), UNTRAINED_FILE)
+    if not len(corpora.validation):
+        return {}
     if path.is_file():
         return json.loads(path.read_text("utf-8"))
     # Not Trainer.evaluate: under DeepSpeed it would leave an engine that cannot train.
-    predictions = _predict_validation(model.to(PartialState().device), tokenizer, corpora, training)
+    predictions = predict_validation(model.to(PartialState().device), tokenizer, corpora, training)
     scores = score_predictions(corpora.references, predictions, corpora.num_states)
     accuracies = {alphabet: scores[alphabet][alphabet] for alphabet in scores}
     if PartialState().is_main_process:
@@ -236,23 +339,31 @@ def _train(
     training: RecipeTrainingArguments,
     checkpoint: str | None,
     stop: StopOnSigterm,
-) -> float:
+) -> tuple[float, list[dict[str, Any]]]:
     """Train with the stock Trainer and save the best epoch in the run's directory.
 
     Returns:
-        Duration of the training [s]; 0 if a resumed run was finished.
+        Duration of the training [s], 0 if a resumed run was finished; and the Trainer's log.
     """
+    started = time.monotonic()
     out = Path(str(training.output_dir))
-    if checkpoint is not None:
-        num_batches = math.ceil(len(_batches(chains, chains, training)) / training.per_device_train_batch_size)
-        if best := final_checkpoint(checkpoint, training, num_batches):
-            logger.info("training is finished; using %s", best)
-            if training.process_index == 0:
-                finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
-                finished.save_pretrained(out / MODEL_FOLDER)
-            return 0.0
+    if checkpoint is not None and (best := final_checkpoint(checkpoint, training, _num_batches(chains, training))):
+        logger.info("training is finished; using %s", best)
+        if training.process_index == 0:
+            finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
+            finished.save_pretrained(out / MODEL_FOLDER)
+        return 0.0, read_trainer_state(Path(checkpoint)).log_history
     validation = LabelledChains(corpora.validation, tokenizer, model.config.states)
     trainer = build_trainer(model, tokenizer, chains, validation, training, corpora.num_states)
+    # An evaluation in steps' worth of tokens
+    tokens_a_step = sum(chains.lengths) / _num_batches(chains, training) * training.gradient_accumulation_steps
+    evaluation_steps = sum(validation.lengths) / tokens_a_step
+    clock = (
+        DurationEstimate(evaluation_steps)
+        if training.minutes is None
+        else TimeLimit(training.minutes, started, evaluation_steps)
+    )
+    trainer.callback_handler.callbacks.insert(0, clock)  # before those that act at the last step
     if training.stops_early:
         trainer.add_callback(EarlyStopping(training.early_stopping_patience))
     trainer.add_callback(stop)
@@ -263,7 +374,7 @@ def _train(
     if trainer.is_world_process_zero():
         # The Trainer pickles its arguments beside the model. They are in recipe.yaml, and no pickle goes to the Hub.
         (out / MODEL_FOLDER / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-    return seconds
+    return seconds, trainer.state.log_history
 
 
 def build_trainer(
@@ -323,68 +434,6 @@ def _batches(chains: Any, train: LabelledChains, training: RecipeTrainingArgumen
     return TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
 
 
-# ---- after training ------------------------------------------------------------------------------------------------
-
-
-def _reload(
-    folder: Path, tokenizer: ResidueTokenizer, train: datasets.Dataset, dtype: str, device: torch.device
-) -> SecondaryStructureModel:
-    """Complete the folder of the saved model, and load the model from it as its users will."""
-    PartialState().wait_for_everyone()
-    if PartialState().is_main_process:
-        save_training_chains(folder, train["sequence"])
-        tokenizer.save_pretrained(folder)
-    return SecondaryStructureModel.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
-
-
-def _predict_validation(
-    model: SecondaryStructureModel,
-    tokenizer: ResidueTokenizer,
-    corpora: TrainingCorpora,
-    training: RecipeTrainingArguments,
-) -> Predictions:
-    sequences = corpora.validation["sequence"][:]
-    return predict(model, tokenizer, sequences, training.max_tokens_per_batch, quiet=True)
-
-
-def _calibrate(
-    model: SecondaryStructureModel, predictions: Predictions, corpora: TrainingCorpora, folder: Path
-) -> dict[str, Any]:
-    """Fit the temperature to the validation chains, and store it in the model and in its folder."""
-    calibration = calibrate(predictions, corpora.references, corpora.num_states)
-    model.config.calibration_temperature = calibration["temperature"]
-    if PartialState().is_main_process:
-        store_temperature(folder, calibration["temperature"])
-    return calibration
-
-
-def _learnt(
-    corpora: TrainingCorpora, predictions: Predictions, untrained: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """Return three validation accuracies by alphabet: of the most frequent state, before and after training."""
-    return {
-        alphabet: {
-            "majority": majority_accuracy(corpora.references, alphabet),
-            "untrained": untrained[alphabet],
-            "trained": scores[alphabet],
-        }
-        for alphabet, scores in score_predictions(corpora.references, predictions, corpora.num_states).items()
-    }
-
-
-def _write_reports(out: Path, results: Mapping[str, Any]) -> None:
-    """Add what training measured to `metrics.json` and `results.md`, and write the model card."""
-    write_json(out / "metrics.json", results)
-    evaluation = (out / "results.md").read_text("utf-8")
-    with replacing(out / "results.md") as path:
-        path.write_text(f"{evaluation}\n{learnt_markdown(results['learnt'], results['validation'])}", "utf-8")
-    write_card(out)
-
-
-def _push(out: Path, repository: str, revision: str | None) -> None:
-    """Push a complete run; if that fails, say how to push it again."""
-    try:
-        logger.info("pushed: %s", push_model(out / MODEL_FOLDER, repository, revision=revision))
-    except (OSError, ValueError) as error:
-        command = f"python recipes/push.py {out / MODEL_FOLDER} {repository}"
-        raise ValueError(f"{error} The run is complete; to push it, run: {command}") from error
+def _num_batches(chains: LabelledChains, training: RecipeTrainingArguments) -> int:
+    """Return the number of batches of an epoch, on all processes together."""
+    return math.ceil(len(_batches(chains, chains, training)) / training.per_device_train_batch_size)

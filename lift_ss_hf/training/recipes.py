@@ -16,6 +16,8 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from ..models.wording import did_you_mean, no_such_file
+from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from .presets import read_preset
 
 
 class RecipeError(ValueError):
@@ -53,6 +55,45 @@ def parse_recipe(
     if argv and not argv[0].startswith("-"):
         return parse_settings(argument_classes, read_recipe(argv[0]), argv[1:], description, f"{argv[0]}: ")
     return parse_settings(argument_classes, {}, argv, description)
+
+
+def parse_training(
+    argv: Sequence[str], description: str, train: Sequence[str] = (), preset: str | None = None
+) -> tuple[Any, ...]:
+    """Parse the arguments of a training run: `[CONFIG.yaml] [--preset NAME] [--argument value ...]`.
+
+    Flags win over the file, and the file over the preset.
+
+    Args:
+        argv: the command line without the program's name.
+        description: as in `parse_recipe`.
+        train: training corpora; then there can be no file.
+        preset: the preset if the command line names none; None for the arguments' own defaults.
+
+    Returns:
+        Instances of ModelArguments, CorpusArguments and RecipeTrainingArguments.
+
+    Raises:
+        RecipeError: as in `parse_recipe`.
+        ValueError: if there is no such preset.
+
+    Example:
+        >>> model, corpora, _ = parse_training(["--preset", "lift_ss", "--head", "linear"], "", ["mine.txt"])
+        >>> model.adapter, model.head, corpora.train
+        ('bottleneck', 'linear', ['mine.txt'])
+    """
+    front = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    front.add_argument("--preset", default=preset)
+    chosen, flags = front.parse_known_args(argv)
+    settings: dict[str, Any] = {} if chosen.preset is None else read_preset(chosen.preset)
+    where = ""
+    if flags and not flags[0].startswith("-") and not train:
+        where = f"{flags[0]}: "
+        settings |= read_recipe(flags.pop(0))
+    if train:
+        settings["train"] = list(train)
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+    return parse_settings(classes, settings, flags, description, where)
 
 
 def parse_settings(

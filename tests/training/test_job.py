@@ -26,7 +26,7 @@ from lift_ss_hf.reports.model_card import make_card
 from lift_ss_hf.reports.provenance import count_duplicates, load_training_chains
 from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.checkpoints import last_checkpoint
-from lift_ss_hf.training.corpora import load_tests, load_training_corpora
+from lift_ss_hf.training.corpora import load_training_corpora
 from lift_ss_hf.training.job import build_trainer, run_training
 from lift_ss_hf.training.recipes import RecipeError, parse_recipe
 
@@ -70,7 +70,7 @@ def test_the_run_directory_holds_everything(run, data):
     out, results = run
     for name in ("recipe.yaml", "environment.json", "corpora.json", "metrics.json", "results.md"):
         assert (out / name).stat().st_size > 0
-    assert len(list((out / "figures").glob("*.png"))) == 4
+    assert len(list((out / "figures").glob("*.png"))) == 5
     assert json.loads((out / "metrics.json").read_text())["learnt"] == results["learnt"]
     corpora = json.loads((out / "corpora.json").read_text())
     assert (corpora["train"]["chains"], corpora["validation"]["chains"]) == (48, 10)
@@ -363,40 +363,29 @@ def test_the_command_line_reports_an_error_in_one_line(data, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_validation_can_be_held_out_of_the_training_chains(data, tmp_path):
-    arguments = CorpusArguments(train=[str(data / "train.txt")], validation=[], validation_fraction=0.25)
-    corpora = load_training_corpora(arguments)
-    assert (len(corpora.train), len(corpora.validation), corpora.num_states) == (36, 12, 9)
-    assert not set(corpora.train["id"]) & set(corpora.validation["id"])
-    arguments.validation = ["none"]  # as on the command line
-    assert len(load_training_corpora(arguments).validation) == 12
-    arguments.validation_fraction = 0.0
-    with pytest.raises(RecipeError, match="no validation chains"):
-        load_training_corpora(arguments)
-
-
 def test_validation_chains_that_are_training_chains_are_counted_with_a_warning(data, tmp_path, caplog):
     leaked = write_three_line([*make_chains(3, 0), *make_chains(4, 9)], tmp_path / "leaked.txt")
-    corpora = load_training_corpora(CorpusArguments(train=[str(data / "train.txt")], validation=[str(leaked)]))
+    files = {"train": [str(data / "train.txt")], "tests": ["none"]}
+    corpora = load_training_corpora(CorpusArguments(**files, validation=[str(leaked)]))
     assert corpora.num_leaked == 3
     assert "3 of 7 validation chains are training chains too" in caplog.text
     caplog.clear()
-    load_training_corpora(CorpusArguments(train=[str(data / "train.txt")], validation=[str(data / "validation.txt")]))
-    assert not caplog.text
+    load_training_corpora(CorpusArguments(**files, validation=[str(data / "validation.txt")]))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize("use", ["train", "validation", "tests"])
 def test_a_corpus_without_a_labelled_residue_is_refused_before_training(use, data, tmp_path):
     unlabelled = [Chain(chain.id, chain.sequence, "X" * chain.num_residues) for chain in make_chains(3, 1)]
     write_three_line(unlabelled, tmp_path / "unlabelled.txt")
-    arguments = CorpusArguments(train=[str(data / "train.txt")], validation=[str(data / "validation.txt")])
+    arguments = CorpusArguments(train=[str(data / "train.txt")], validation=["none"], tests=["none"])
     setattr(arguments, use, [str(tmp_path / "unlabelled.txt")])
     with pytest.raises(CorpusError, match=r"unlabelled\.txt: all states of its 3 chains are X"):
-        load_tests(arguments) if use == "tests" else load_training_corpora(arguments)
+        load_training_corpora(arguments)
 
 
 def test_eight_state_validation_chains_are_never_scored_at_nine_states(data, tmp_path):
-    eight_states = [Chain(chain.id, chain.sequence, chain.states.replace("P", "L")) for chain in make_chains(10, 1)]
+    eight_states = [Chain(chain.id, chain.sequence, chain.states.replace("P", "T")) for chain in make_chains(10, 1)]
     write_three_line(eight_states, tmp_path / "eight.txt")
     few = ("--num_train_epochs", "2", "--validation", str(tmp_path / "eight.txt"))
     results = train(data, tmp_path / "run", *few)
