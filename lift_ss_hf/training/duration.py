@@ -236,7 +236,8 @@ def end_schedule_at(max_steps: int, scheduler: Any, args: Any) -> None:
 def saved_limit(state: TrainerState) -> dict[str, Any] | None:
     """Return what a `TimeLimit` saved in a Trainer's state, `seconds` and `planned_steps`; None if there was none."""
     callbacks: Any = state.stateful_callbacks  # by name, although it is annotated as a list
-    return callbacks.get(TIME_LIMIT, {}).get("attributes") if callbacks else None
+    saved = callbacks.get(TIME_LIMIT, {}).get("attributes", {}) if callbacks else {}
+    return saved if saved.get("planned_steps") else None  # 0 when the Trainer asked before it began
 
 
 def duration(seconds: float) -> str:

@@ -111,7 +111,7 @@ def push_run(out: Path, repository: str, revision: str | None) -> None:
     try:
         logger.info("pushed: %s", push_model(out / MODEL_FOLDER, repository, revision=revision))
     except (OSError, ValueError) as error:
-        command = f"python recipes/push.py {out / MODEL_FOLDER} {repository}"
+        command = f"lift-ss push {out / MODEL_FOLDER} {repository}"
         raise ValueError(f"{error} The run is complete; to push it, run: {command}") from error
 
 

@@ -1,0 +1,206 @@
+"""`lift-ss train` and `evaluate`: own chains in one command, from any folder, with what to do next."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from corpus_files import write_three_line
+from small_runs import make_chains, write_data
+
+from lift_ss_hf.cli import lift_ss
+from lift_ss_hf.cli.evaluate import COLUMNS
+from lift_ss_hf.corpora.chains import Chain
+from lift_ss_hf.reports.tables import SCORE_TABLES
+from lift_ss_hf.training.checkpoints import last_checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def without_mmseqs(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+
+def call(monkeypatch, capsys, *arguments):
+    """Run the command in this process; return exit status, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["lift-ss", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        lift_ss.main()
+    captured = capsys.readouterr()
+    return left.value.code, captured.out, captured.err
+
+
+def fast(data):
+    return ("--backbone", data / "backbone", "--disable_tqdm", "True", "--report_to", "none", "--bootstrap", "10")
+
+
+@pytest.fixture
+def run(data, tmp_path, monkeypatch, capsys):
+    """Return the directory of a run on one file of chains, and what was printed."""
+    out = tmp_path / "run"
+    status, printed, _ = call(monkeypatch, capsys, "train", data / "train.txt", "-o", out, *fast(data))
+    assert status == 0
+    return out, printed
+
+
+def test_one_file_of_chains_gives_a_model_scores_and_what_to_do_next(run, data, monkeypatch, capsys, caplog):
+    out, printed = run
+    held_out = (out / "held_out" / "test.txt").read_text().splitlines()
+    assert len(held_out) == 3 * 5
+    results = json.loads((out / "metrics.json").read_text())
+    assert list(results["corpora"]) == ["held_out"]
+    assert [part["name"] for part in results["splits"]] == ["train", "validation", "held_out"]
+    assert (out / "figures" / "learning_curve.png").is_file()
+    assert not (out / "prefix_cache").exists()
+    history = json.loads((last_checkpoint(out) / "trainer_state.json").read_text())["log_history"]
+    assert sum("eval_loss" in entry for entry in history) >= 8
+    assert f"lift-ss predict proteins.fasta --model {out / 'model'}" in printed
+    assert f"lift-ss push {out / 'model'} ORG/NAME" in printed
+    assert "--resume" in printed.splitlines()[-1]
+    row = next(line for line in printed.splitlines() if line.startswith("| Q9 "))
+    assert row.count("|") == 6
+
+    # the commands it names work
+    status, printed, _ = call(monkeypatch, capsys, "evaluate", out / "model", "--tests", out / "held_out" / "test.txt")
+    assert status == 0
+    assert "| 5 |" in printed
+    sequence = held_out[1]
+    status, printed, _ = call(monkeypatch, capsys, "predict", sequence, "--model", out / "model", "--quiet")
+    assert (status, len(printed.splitlines()[2])) == (0, len(sequence))
+
+    # a finished run says so, and changes nothing
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    status, printed, _ = call(monkeypatch, capsys, "train", data / "train.txt", "-o", out, *fast(data), "--resume")
+    assert status == 0
+    assert f"{out} is finished: there is nothing left to train" in caplog.text
+    assert "lift-ss predict" in printed
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+    # other chains are not a run to resume
+    other = write_three_line(make_chains(40, 5), data / "other.txt")
+    status, _, err = call(monkeypatch, capsys, "train", other, "-o", out, *fast(data), "--resume")
+    assert status == 2
+    assert "started with 38 train chains" in err
+
+
+def test_three_states_without_validation_and_tests(data, tmp_path, monkeypatch, capsys):
+    chains = [Chain(c.id, c.sequence, c.states.replace("P", "C").replace("L", "C")) for c in make_chains(48, 0)]
+    path = write_three_line(chains, tmp_path / "three.txt")
+    flags = ("--validation", "none", "--tests", "none", "--num_train_epochs", "1")
+    status, printed, _ = call(monkeypatch, capsys, "train", path, "-o", tmp_path / "run", *flags, *fast(data))
+    assert status == 0
+    assert "No tests were given." in printed
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["states"] == "q3"
+    results = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (results["corpora"], results["calibration"], results["learnt"]) == ({}, None, {})
+    arguments = ("evaluate", tmp_path / "run" / "model", "--tests", path, "--bootstrap", "10")
+    status, printed, _ = call(monkeypatch, capsys, *arguments)
+    header = next(line for line in printed.splitlines() if line.startswith("| corpus"))
+    assert header == "| corpus | chains | residues | Q3 (P→C) | SOV'99 (Q3) | majority Q3 | in training | residues/s |"
+
+
+def test_the_recipe_and_the_command_are_one(data, tmp_path, monkeypatch, capsys):
+    flags = ("--preset", "quick", "--num_train_epochs", "2")
+    split = ("--validation", data / "validation.txt", "--tests", data / "test.txt")
+    call(monkeypatch, capsys, "train", data / "train.txt", "-o", tmp_path / "command", *flags, *split, *fast(data))
+    monkeypatch.setattr(sys, "argv", ["train_q8.py"])
+    from lift_ss_hf.cli.train import train_recipe
+
+    argv = [*flags, "--train", data / "train.txt", "--output_dir", tmp_path / "recipe", *split, *fast(data)]
+    train_recipe(list(map(str, argv)), "")
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("command", "recipe")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: no chains to train on. Give them first: lift-ss train CHAINS -o RUN"),
+        (["--head", "linear", "chains.txt"], "error: no chains to train on. Give them first"),
+        (["{data}/train.txt"], "error: no directory for the run. Give it with -o RUN."),
+        (
+            ["{data}/train.txt", "-o", "{out}", "--preset", "fast"],
+            "unknown preset 'fast'. Choose one of: best, lift_ss",
+        ),
+        (["{data}/train.txt", "-o", "{out}", "--hed", "linear"], "unknown argument 'hed'. Did you mean 'head'?"),
+        (["{data}/nothing.txt", "-o", "{out}"], "nothing.txt"),
+        (["{data}/train.txt", "-o", "{out}", "--tests", "casp99"], "unknown corpus 'casp99'"),
+        (["{data}/train.txt", "-o", "{out}", "--resume"], "no checkpoint to resume from"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, data, tmp_path, monkeypatch, capsys):
+    words = [word.format(data=data, out=tmp_path / "run") for word in arguments]
+    status, out, err = call(monkeypatch, capsys, "train", *words)
+    assert (status, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_arguments_of_the_recipe_are_listed(monkeypatch, capsys):
+    status, out, _ = call(monkeypatch, capsys, "train", "--all_arguments")
+    assert status == 0
+    assert {"--head_channels", "--warmup_ratio", "--minutes"} <= set(out.split())
+
+
+def test_the_layouts_of_evaluate_are_those_of_the_tables():
+    assert set(COLUMNS) == set(SCORE_TABLES)
+
+
+@pytest.mark.process
+def test_help_shows_the_way_and_imports_neither_torch_nor_numpy():
+    code = (
+        "import sys\ntry:\n    from lift_ss_hf.cli.lift_ss import main; main()\n"
+        "except SystemExit:\n    print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    for arguments in (["--help"], ["train", "--help"], ["evaluate", "--help"], ["push", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False False"
+        if arguments == ["--help"]:
+            places = [done.stdout.index(f"  lift-ss {command}") for command in ("train", "evaluate", "predict", "plot")]
+            assert places == sorted(places)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_wheel_outside_the_checkout_goes_from_a_file_to_predictions_as_readme_says(data, tmp_path):
+    """Two commands of README's "Your own chains", in an environment that has the package and no checkout."""
+    section = (ROOT / "README.md").read_text("utf-8").split("## Your own chains", 1)[1].split("\n## ", 1)[0]
+    commands = [line.split("#")[0].split() for line in section.splitlines() if line.startswith("lift-ss ")][:2]
+    assert [words[:2] for words in commands] == [["lift-ss", "train"], ["lift-ss", "predict"]]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--quiet"]
+    source = shutil.copytree(ROOT / "lift_ss_hf", tmp_path / "source" / "lift_ss_hf")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source.parent)
+    subprocess.run([*pip, "wheel", *options, "-w", str(tmp_path), str(source.parent)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", *options, "--target", str(tmp_path / "site"), str(wheel)], check=True)
+    shutil.rmtree(source.parent)
+
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(data / "train.txt", home / "chains.txt")
+    (home / "proteins.fasta").write_text(">one\nMKTAYIAKQRQISFVKSHFSRQ\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    paths = [tmp_path / "site", *{sysconfig.get_path(name) for name in ("purelib", "platlib")}]
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PATH": str(tmp_path / "site" / "bin")}
+    lift_ss_command = str(tmp_path / "site" / "bin" / "lift-ss")
+    for words in commands:
+        short = ["--num_train_epochs", "1"] if words[1] == "train" else []
+        done = subprocess.run(
+            [sys.executable, lift_ss_command, *words[1:], *short],
+            capture_output=True, text=True, cwd=home, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    name, sequence, states = (home / "out" / "predictions.txt").read_text().splitlines()
+    assert (name, len(states)) == (">one", len(sequence))
