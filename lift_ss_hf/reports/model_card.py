@@ -178,9 +178,12 @@ def _training(
 ) -> str:
     measured = metrics["environment"]
     lines = []
+    origins = {part["name"]: part["origin"] for part in metrics.get("splits", [])}
     for split in ("train", "validation"):
         if split in corpora:
-            names = ", ".join(map(_public_name, _corpora(recipe, split))) or "held-out training chains"
+            names = ", ".join(map(_public_name, _corpora(recipe, split))) or origins.get(
+                split, "held-out training chains"
+            )
             facts = corpora[split]
             line = (
                 f"- {split}: {names}: {counted(facts['chains'], 'chain')}, {counted(facts['residues'], 'residue')}, "
@@ -204,8 +207,8 @@ def _training(
 
 
 def _corpora(recipe: Mapping[str, Any], split: str) -> list[str]:
-    """Return the names or paths of a split's corpora, without `none`, which stands for held-out training chains."""
-    return [name for name in recipe.get(split) or [] if name != "none"]
+    """Return the names or paths of a split's corpora, without the words that stand for other chains or for none."""
+    return [name for name in recipe.get(split) or [] if name not in ("none", "split")]
 
 
 def _licences(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:

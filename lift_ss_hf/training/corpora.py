@@ -12,6 +12,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from ..corpora.holdout import hold_out
 from ..corpora.leakage import exact_duplicates
@@ -152,7 +154,11 @@ def _hold_out(
     if not fractions:
         return {}, "", train
     logger.info("holding out %s of %d chains", " and ".join(fractions), len(train))
-    found = hold_out(train["sequence"][:], fractions, seed)
+    process = PartialState()
+    # once: another process might not have mmseqs2
+    found = hold_out(train["sequence"][:], fractions, seed) if process.is_main_process else None
+    found = broadcast_object_list([found])[0] if process.num_processes > 1 else found
+    assert found is not None
     parts = {name: train.select(indices) for name, indices in found.parts.items()}
     for name, part in parts.items():
         require_labels(name, part)

@@ -37,7 +37,10 @@ Point = tuple[ModelArguments, CorpusArguments, RecipeTrainingArguments]
 
 # Models that agree in these, and in depth, compute the same hidden states of a chain.
 SAME_STATES = ("backbone", "backbone_revision", "backbone_dtype", "block_mix", "max_residues")
-SAME_CHAINS = ("train", "validation", "validation_fraction", "train_fraction", "max_train_residues", "source")
+SAME_CHAINS = (
+    *("train", "validation", "tests", "validation_fraction", "test_fraction", "split_seed"),
+    *("train_fraction", "max_train_residues", "source"),
+)
 
 
 def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

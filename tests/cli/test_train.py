@@ -63,12 +63,12 @@ def test_one_file_of_chains_gives_a_model_scores_and_what_to_do_next(run, data, 
     assert (out / "figures" / "learning_curve.png").is_file()
     assert not (out / "prefix_cache").exists()
     history = json.loads((last_checkpoint(out) / "trainer_state.json").read_text())["log_history"]
-    assert sum("eval_loss" in entry for entry in history) >= 8
+    assert sum("eval_loss" in entry for entry in history) >= 6
     assert f"lift-ss predict proteins.fasta --model {out / 'model'}" in printed
     assert f"lift-ss push {out / 'model'} ORG/NAME" in printed
     assert "--resume" in printed.splitlines()[-1]
-    row = next(line for line in printed.splitlines() if line.startswith("| Q9 "))
-    assert row.count("|") == 6
+    (row,) = [line for line in printed.split("What was learnt")[1].splitlines() if line.startswith("| Q9 ")]
+    assert "–" not in row  # the baselines are beside the result
 
     # the commands it names work
     status, printed, _ = call(monkeypatch, capsys, "evaluate", out / "model", "--tests", out / "held_out" / "test.txt")

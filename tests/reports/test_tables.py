@@ -50,7 +50,7 @@ def test_results_have_a_row_for_each_corpus_and_each_state():
     assert text.endswith("lift_ss_hf 0.1 at commit unknown on EPYC, 2 threads, H100: `evaluate.py model`.\n")
     first = next(row for row in rows(text) if row[0] == "casp12")
     sov99 = f"{100 * corpora['casp12']['scores']['q3']['sov99']:.1f}"
-    assert first == ["casp12", "1,234", "56,789", "83.3 [70.0, 90.0]", "–", "91.7", "–", "–", sov99, "–", "0", "1,234"]
+    assert first == ["casp12", "1,234", "56,789", "83.3 [70.0, 90.0]", "–", "91.7", "–", sov99, "0", "1,234"]
     assert next(row for row in rows(text) if row[0] == "cb513")[-2] == "not known"
     assert "## cb513: states (Q8)" in text
     assert next(row for row in rows(text) if row[0] == "E")[:4] == ["E", "4", "75.0", "100.0"]
@@ -114,9 +114,9 @@ def test_a_score_without_a_value_is_a_dash():
 
 
 def test_what_was_learnt_has_a_row_for_each_alphabet():
-    learnt = {"q3_lift_ss": {"majority": 0.4, "untrained": 0.3, "trained": 0.7}}
+    learnt = {"q3_lift_ss": {"majority": 0.4, "residue": 0.5, "untrained": 0.3, "trained": 0.7}}
     text = learnt_markdown(learnt, {"num_chains": 1_234, "duplicates_in_training": 5})
-    assert rows(text)[2] == ["Q3 (P→H)", "40.0", "30.0", "70.0"]
+    assert rows(text)[2] == ["Q3 (P→H)", "40.0", "50.0", "30.0", "70.0"]
     assert "In training: 5 of the 1,234 validation chains." in text
 
 

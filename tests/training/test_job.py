@@ -109,10 +109,13 @@ def test_the_card_says_which_blocks_the_head_sees(run, tmp_path):
 def test_the_card_of_a_run_without_a_validation_corpus_says_that_chains_were_held_out(run, tmp_path):
     copy = shutil.copytree(run[0], tmp_path / "run")
     recipe = (copy / "recipe.yaml").read_text()
-    (copy / "recipe.yaml").write_text(re.sub(r"(?m)^validation:\n- .*$", "validation:\n- none", recipe))
+    (copy / "recipe.yaml").write_text(re.sub(r"(?m)^validation:\n- .*$", "validation:\n- split", recipe))
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["splits"][1]["origin"] = "held out by identity, from /home/me/train.txt"
+    (copy / "metrics.json").write_text(json.dumps(metrics))
     text = str(make_card(copy))
-    assert "validation: held-out training chains: 10 chains" in text
-    assert "- none" not in text
+    assert "validation: held out by identity, from train.txt: 10 chains" in text
+    assert "- split" not in text
 
 
 def test_the_model_reloads_and_knows_what_it_was_trained_on(run, data):

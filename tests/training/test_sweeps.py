@@ -50,6 +50,7 @@ def test_a_sweep_in_the_place_of_a_file_is_refused_before_its_first_run(grid):
 
 def points_of(grid, tmp_path, *settings, **base):
     base |= {"backbone": f"{grid}/backbone", "train": [f"{grid}/train.txt"], "validation": [f"{grid}/validation.txt"]}
+    base |= {"tests": ["none"]}
     base |= {"prefix_cache": str(tmp_path / "prefixes")}
     return [_parse_point(base | point, tmp_path / "run") for point in settings]
 
