@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..version import __version__
+from .accuracy import measured_accuracy
 from .compare import add_compare_arguments, compare
 from .evaluate import add_evaluate_arguments, evaluate
 from .plot import add_plot_arguments, plot
@@ -39,7 +40,7 @@ from data to prediction:
 lift-ss COMMAND --help has more.
 """
 # of prediction.formats.FORMATS, which --help must not import
-FORMAT_NAMES = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
+FORMAT_NAMES = ("three-line", "fasta", "tsv", "csv", "parquet", "jsonl", "ss2", "horiz", "html")
 
 INPUT_HELP = """\
 inputs: FASTA, PIR, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz
@@ -51,6 +52,8 @@ missing sequence, never a peptide. Records with the same name are told apart by 
 several processes or machines: accelerate launch recipes/predict.py ..., with the same output directory for all. If one
 dies, start any number of them again with --resume.
 
+{measured}
+
 exit status: 0 success; 2 an error you can fix, reported in one line; 130 interrupted; 141 the reader of the output
 closed it. A killed run can be resumed with --resume.
 """
@@ -58,6 +61,12 @@ closed it. A killed run can be resumed with --resume.
 
 class CommandParser(argparse.ArgumentParser):
     """A parser of `lift-ss` or one of its commands, which also takes `--format a b` for `--format a,b`."""
+
+    def format_help(self) -> str:
+        """Return the help; an epilog with `{measured}` gets what was measured of the bundled model."""
+        if self.epilog:
+            self.epilog = self.epilog.replace("{measured}", measured_accuracy())
+        return super().format_help()
 
     def parse_known_args(self, args=None, namespace=None):
         """Parse arguments, the formats joined."""

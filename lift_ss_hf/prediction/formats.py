@@ -69,14 +69,16 @@ class Format:
             file.write(self.tail().encode())
 
 
-def tsv_field(text: str) -> str:
-    """Return a field of a tab-separated table, quoted as in CSV (RFC 4180) if it has a quotation mark.
+def table_field(text: str, separator: str = "\t") -> str:
+    """Return a field of a table, quoted as in CSV (RFC 4180) if it has a quotation mark or the separator.
 
     Example:
-        >>> [tsv_field(name) for name in ("P1", "5'-end", 'a"b')]
+        >>> [table_field(name) for name in ("P1", "5'-end", 'a"b')]
         ['P1', "5'-end", '"a""b"']
+        >>> table_field("a,b", ",")
+        '"a,b"'
     """
-    return '"' + text.replace('"', '""') + '"' if '"' in text else text
+    return '"' + text.replace('"', '""') + '"' if '"' in text or separator in text else text
 
 
 class ThreeLine(Format):
@@ -111,24 +113,32 @@ class StateFasta(Format):
 
 
 class Table(Format):
-    """One tab-separated row per residue: record, name, position from 1, residue, state, confidence, probabilities."""
+    """One row per residue, separated by tabs: record, name, position from 1, residue, state, confidence, probabilities.
 
-    file_name = "predictions.tsv"
+    Attributes:
+        separator: of the columns.
+    """
+
+    file_name, separator = "predictions.tsv", "\t"
 
     def head(self) -> str:
         """Return the column names."""
-        return "\t".join(_columns(self.alphabet)) + "\n"
+        return self.separator.join(_columns(self.alphabet)) + "\n"
 
     def chain(self, prediction: Prediction) -> str:
         """Return the rows of a chain."""
-        start = f"{prediction.number}\t{tsv_field(prediction.name)}\t"
         numbers = np.column_stack([prediction.confidence, prediction.probabilities])
-        row = "\t".join(["%.4f"] * numbers.shape[1])
+        name = table_field(prediction.name, self.separator).replace("%", "%%")
+        columns = [str(prediction.number), name, "%d", "%s", "%s", *["%.4f"] * numbers.shape[1]]
+        row = self.separator.join(columns) + "\n"
         residues = zip(prediction.sequence, prediction.states, numbers.tolist(), strict=True)
-        return "".join(
-            f"{start}{position}\t{residue}\t{state}\t{row % tuple(values)}\n"
-            for position, (residue, state, values) in enumerate(residues, start=1)
-        )
+        return "".join(row % (position, *fixed, *values) for position, (*fixed, values) in enumerate(residues, start=1))
+
+
+class Csv(Table):
+    """The rows of `Table`, separated by commas, for spreadsheets."""
+
+    file_name, separator = "predictions.csv", ","
 
 
 class JsonLines(Format):
@@ -276,6 +286,7 @@ FORMATS: dict[str, type[Format]] = {
     "three-line": ThreeLine,
     "fasta": StateFasta,
     "tsv": Table,
+    "csv": Csv,
     "parquet": ParquetTable,
     "jsonl": JsonLines,
     "ss2": Ss2,

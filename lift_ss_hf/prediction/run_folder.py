@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from ..models.atomic import is_leftover, locked_file, remove_leftovers, replacing, replacing_folder, require_folder
-from .formats import Format, get_format, tsv_field
+from .added_formats import STORED_FORMATS, find_source, write_added
+from .formats import Folder, Format, get_format, table_field
 from .records import Part
 from .result import Prediction
 
 logger = logging.getLogger(__name__)
 
 SETTINGS, PARTS, PART, REJECTED, LOCK = "run.json", "parts", "part.json", "rejected.tsv", ".lock"
-STORED_FORMATS = ("parquet", "jsonl", "tsv")  # that hold probabilities, the most exact first
 FIRST_PROCESS_TIMEOUT = 600  # for the first process to create the directory, while the others wait [s]
 
 
@@ -140,7 +140,7 @@ class RunFolder:
         require_folder(self.folder)
         if not is_first:
             self._wait_for_settings(path)
-            self._check_settings(_read_json(path), path)
+            self._check_settings(self._with_formats(_read_json(path)), path)
             return
         holds_others = self._holds_other_files()  # asked first: another process may be starting the run
         if not path.is_file() and holds_others:
@@ -155,12 +155,42 @@ class RunFolder:
             remove_leftovers(self.folder)  # of a process that was killed while it started or joined this run
 
     def _check_run(self, path: Path) -> None:
-        """Check the settings of the run in the directory; start it again if it is finished and a result is gone."""
+        """Check the settings of the run in the directory; start it again if it is finished and a result is gone.
+
+        A finished run gets the formats that it does not have yet.
+        """
         content = _read_json(path)
+        held = content.get("formats", [])
+        content = self._with_formats(content)
         self._check_settings(content, path)
-        if "digests" in content and (changed := self._changed_results(content)):
+        if "digests" not in content:
+            return
+        if changed := self._changed_results(content, held):
             logger.warning("%s is missing or incomplete, so the run starts again.", self.folder / changed)
             self._write_settings({})
+        elif added := {name: form for name, form in self.formats.items() if name not in held}:
+            self._add_formats(added, held, content)
+
+    def _with_formats(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Return the content of a finished run's settings as if it had this one's formats; give this one its others."""
+        if "digests" not in content:
+            return content
+        self.settings["formats"] = sorted({*self.settings["formats"], *content.get("formats", [])})
+        self.formats = {name: get_format(name)(self.settings["states"]) for name in self.settings["formats"]}
+        return {**content, "formats": self.settings["formats"]}
+
+    def _add_formats(self, added: Mapping[str, Format], held: Sequence[str], content: Mapping[str, Any]) -> None:
+        """Write more formats from the results."""
+        try:
+            source = self.folder / get_format(find_source(held, list(added), self.settings["states"])).file_name
+        except ValueError as error:
+            raise ValueError(f"{self.folder}: {error} Give another directory to predict again.") from None
+        folders = write_added(source, self.settings["states"], added, self.folder / PARTS)
+        self._join_formats(added, folders)
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+        counts = asdict(self.counts())
+        self._write_settings({"counts": counts, "digests": content["digests"], "sizes": self._sizes()})
+        logger.info("%s: written from %s, without predicting again", ", ".join(added), source)
 
     def discard_if_empty(self) -> None:
         """Remove a run that has no parts yet, so that its directory can be used again."""
@@ -192,10 +222,10 @@ class RunFolder:
                 raise ValueError(f"{path}: the first process has not written it. See that process's messages.")
             time.sleep(0.1)
 
-    def _changed_results(self, content: Mapping[str, Any]) -> str | None:
+    def _changed_results(self, content: Mapping[str, Any], held: Collection[str]) -> str | None:
         """Return the name of a result of a finished run that is not as it was written; None if all are."""
         sizes = content.get("sizes", {})
-        for form in self.formats.values():
+        for form in (self.formats[name] for name in held):
             path = self.folder / form.file_name
             if not path.exists() or sizes.get(form.file_name, _size(path)) != _size(path):
                 return form.file_name
@@ -217,7 +247,8 @@ class RunFolder:
                 raise ValueError(f"{path}: that run used another model. Give that model, or another directory.")
             raise ValueError(
                 f"{path}: that run has {name} {content.get(name)!r}, but this one has {value!r}. "
-                "Give another directory, or the same settings."
+                "Give another directory, or the same settings"
+                + ("; a finished run can get more formats." if name == "formats" else ".")
             )
 
     def _write_settings(self, more: Mapping[str, Any]) -> None:
@@ -269,7 +300,8 @@ class RunFolder:
             for form in self.formats.values():
                 form.write_part(folder / form.file_name, predictions)
             rejected = "".join(
-                f"{record.number}\t{tsv_field(record.name)}\t{tsv_field(record.reason)}\n" for record in part.rejected
+                f"{record.number}\t{table_field(record.name)}\t{table_field(record.reason)}\n"
+                for record in part.rejected
             )
             (folder / REJECTED).write_text(rejected, "utf-8")
             (folder / PART).write_text(json.dumps({"digest": part.digest, **asdict(counts)}), "utf-8")
@@ -302,8 +334,7 @@ class RunFolder:
 
     def _write_results(self, folders: Sequence[Path]) -> None:
         """Write the results of the parts in these folders, and record that the run is finished."""
-        for form in self.formats.values():
-            form.join((folder / form.file_name for folder in folders), self.folder / form.file_name)
+        self._join_formats(self.formats, folders)
         counts, digests = Counts(), []
         for folder in folders:
             content = _read_json(folder / PART, ["digest"])
@@ -311,8 +342,19 @@ class RunFolder:
             counts += self._counts(content, folder / PART)
         if counts.rejected:
             _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
-        sizes = {form.file_name: _size(self.folder / form.file_name) for form in self.formats.values()}
-        self._write_settings({"counts": asdict(counts), "digests": digests, "sizes": sizes})
+        self._write_settings({"counts": asdict(counts), "digests": digests, "sizes": self._sizes()})
+
+    def _join_formats(self, formats: Mapping[str, Format], folders: Sequence[Path]) -> None:
+        for form in formats.values():
+            form.join((folder / form.file_name for folder in folders), self.folder / form.file_name)
+
+    def _sizes(self) -> dict[str, int]:
+        return {form.file_name: _size(self.folder / form.file_name) for form in self.formats.values()}
+
+    def results(self) -> list[str]:
+        """Return the names of what a finished run wrote, for its reader."""
+        names = [form.file_name + ("/" if isinstance(form, Folder) else "") for form in self.formats.values()]
+        return names + ([REJECTED] if (self.folder / REJECTED).is_file() else [])
 
 
 class _RejectedRecords(Format):

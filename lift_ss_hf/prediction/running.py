@@ -183,6 +183,7 @@ def predict_to_folder(
     folder = RunFolder(out, _run_settings(predictor, options))
     check_alphabets(predictor, folder.formats.values())
     folder.open(options.resume, is_first=process.rank == 0)
+    was_finished = folder.is_joined
     try:
         num_parts = _predict_parts(predictor, inputs, folder, options, process)
     except ValueError:
@@ -198,7 +199,12 @@ def predict_to_folder(
         )
         return None
     folder.join(num_parts)
-    return folder.counts() if folder.is_joined else None
+    if was_finished:
+        logger.info("the run in %s is finished: nothing was predicted", folder.folder)
+    if not folder.is_joined:
+        return None
+    logger.info("wrote %s to %s", ", ".join(folder.results()), folder.folder)
+    return folder.counts()
 
 
 def _run_settings(predictor: Predictor, options: RunOptions) -> dict[str, Any]:

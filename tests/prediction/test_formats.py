@@ -56,8 +56,9 @@ def test_states_as_fasta_by_biopython(tmp_path):
 def test_tables_by_pandas(tmp_path, alphabet):
     predictions = make_predictions(alphabet)
     text = pandas.read_csv(written("tsv", predictions, tmp_path, alphabet), sep="\t", keep_default_na=False)
+    commas = pandas.read_csv(written("csv", predictions, tmp_path / "c", alphabet), keep_default_na=False)
     columnar = pq.read_table(written("parquet", predictions, tmp_path / "p", alphabet)).to_pandas()
-    for table, tolerance in ((text, 5e-5), (columnar, 1e-7)):
+    for table, tolerance in ((text, 5e-5), (commas, 5e-5), (columnar, 1e-7)):
         assert list(table.columns[6:]) == [f"p_{x}" for x in get_alphabet(alphabet).letters]
         for p in predictions:
             rows = table[table.record == p.number]
@@ -68,15 +69,17 @@ def test_tables_by_pandas(tmp_path, alphabet):
             assert np.allclose(rows.confidence, p.confidence, atol=tolerance)
 
 
-def test_a_quotation_mark_in_a_name_is_quoted(tmp_path):
-    quoted = [dataclasses.replace(p, name=f'"{p.name}') for p in make_predictions("q3")]
-    table = pandas.read_csv(written("tsv", quoted, tmp_path, "q3"), sep="\t", keep_default_na=False)
+@pytest.mark.parametrize(("name", "separator"), [("tsv", "\t"), ("csv", ",")])
+def test_what_would_end_a_field_is_quoted_in_a_name(tmp_path, name, separator):
+    quoted = [dataclasses.replace(p, name=f'"{p.name},100%d') for p in make_predictions("q3")]
+    table = pandas.read_csv(written(name, quoted, tmp_path, "q3"), sep=separator, keep_default_na=False)
     assert list(dict.fromkeys(table.name)) == list(dict.fromkeys(p.name for p in quoted))
 
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path):
     (tmp_path / "p").mkdir()
+    (tmp_path / "c").mkdir()
 
 
 def test_json_lines(tmp_path):

@@ -18,6 +18,7 @@ from tiny_models import save_tiny_backbone
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction import running
+from lift_ss_hf.prediction.formats import FORMATS as ALL_FORMATS
 from lift_ss_hf.prediction.formats import JsonLines, ParquetTable, ThreeLine
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import Predictor
@@ -26,7 +27,7 @@ from lift_ss_hf.prediction.running import ProcessRank, RunOptions, predict_to_fo
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict.py"
 ROUNDS = int(os.environ.get("LIFT_SS_RACE_ROUNDS", "5"))  # of two runs started at once
-FORMATS = ("three-line", "fasta", "tsv", "parquet", "jsonl", "ss2", "horiz", "html")
+FORMATS = tuple(ALL_FORMATS)
 
 
 @pytest.fixture(scope="module")
