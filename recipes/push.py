@@ -4,7 +4,7 @@
 import argparse
 
 from lift_ss_hf.cli.run import run
-from lift_ss_hf.hub.push import push_model
+from lift_ss_hf.hub.push import plan_push, push_model
 
 
 def parse() -> argparse.Namespace:
@@ -14,12 +14,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("repo", metavar="REPO", help="ORG/NAME on the Hub, created if missing")
     parser.add_argument("--private", action="store_true", help="visibility of a repository that is created")
     parser.add_argument("--revision", metavar="BRANCH", help="push to this branch (default: the main one)")
+    parser.add_argument("--dry-run", action="store_true", help="list the files and their sizes, and push nothing")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Push the model, and print the commit's URL."""
-    print(push_model(**vars(parse())))
+    """Push the model, and print the commit's URL; or list what would be pushed."""
+    args = parse()
+    if args.dry_run:
+        print(plan_push(args.folder))
+    else:
+        print(push_model(args.folder, args.repo, private=args.private, revision=args.revision))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ..metrics import Q8_SOV
 from ..models.backbones import BUNDLED
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
+from ..models.wording import counted
 from ..reports.model_card import ABSOLUTE_PATH, CARD_FILE, hub_id
 from ..reports.provenance import TOKEN, TRAINING_CHAINS
 
@@ -50,6 +51,23 @@ def push_model(folder: str | Path, repo: str, private: bool = False, revision: s
         return str(
             api.upload_folder(repo_id=repo, folder_path=staging, revision=revision, commit_message="Push the model")
         )
+
+
+def plan_push(folder: str | Path) -> str:
+    """Return what `push_model` would push, a line for each file with its size; nothing is sent.
+
+    Args:
+        folder: as for `push_model`.
+
+    Raises:
+        ValueError: as `push_model`, except for the name of the repository.
+    """
+    with tempfile.TemporaryDirectory() as staging:
+        stage_model(Path(folder), Path(staging))
+        files = sorted(path for path in Path(staging).rglob("*") if path.is_file())
+        sizes = {path.relative_to(staging).as_posix(): path.stat().st_size for path in files}
+    lines = [f"{size:>14,} bytes  {name}" for name, size in sizes.items()]
+    return "\n".join([*lines, f"{sum(sizes.values()):>14,} bytes in {counted(len(sizes), 'file')}"])
 
 
 def push_metric(repo: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from transformers.trainer_utils import IntervalStrategy
 
 from ..batches.cached_chains import PrefixCacheSettings
+from ..models.adapter_methods import ADAPTERS
 from ..models.backbones import BUNDLED
 from ..models.configuration import LIFT_SS_CHANNELS, LIFT_SS_EMBEDDING, LIFT_SS_SCALE, check_choice
 from ..reports.tables import SCORE_TABLES, STANDARD_COLUMNS
@@ -58,7 +59,10 @@ class ModelArguments:
         default="float32", metadata={"help": "dtype of the frozen backbone: float32, bfloat16 or float16"}
     )
     adapter: str | None = field(
-        default="bottleneck", metadata={"help": "adapter method; none for feature extraction or full fine-tuning"}
+        default="bottleneck",
+        metadata={
+            "help": f"adapter method: {', '.join(sorted(ADAPTERS))}; none for feature extraction or full fine-tuning"
+        },
     )
     adapter_options: str | None = field(
         default=None,

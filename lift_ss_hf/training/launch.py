@@ -17,6 +17,8 @@ from typing import ClassVar
 import torch
 from transformers import TrainingArguments
 
+from .precision import AUTO, has_cpu_bf16, is_bf16_fast
+
 logger = logging.getLogger(__name__)
 
 BUILD_TIME = 300  # [s] that compiling one of DeepSpeed's operators may take
@@ -28,7 +30,11 @@ class LaunchedArguments(TrainingArguments):
     """`transformers.TrainingArguments` that take from the launcher what a recipe leaves open."""
 
     bf16: bool | None = field(  # type: ignore[assignment]  # a bool once initialised
-        default=None, metadata={"help": "use bf16 mixed precision; unset: as the launcher says (--mixed_precision)"}
+        default=None,
+        metadata={
+            "help": "bf16 mixed precision: true, false, or auto, where the device computes faster in it than in fp32; "
+            "unset: as the launcher says (--mixed_precision)"
+        },
     )
     fp16: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "use fp16 mixed precision; unset: as the launcher says"}
@@ -42,12 +48,13 @@ class LaunchedArguments(TrainingArguments):
     _precision_left: ClassVar[tuple[str, str] | None] = None
 
     def __post_init__(self):
-        launched = self._set_precision()
         # Without it and without an accelerator, the Trainer refuses bf16 and DeepSpeed looks for a GPU.
         if not torch.accelerator.is_available():
             self.use_cpu = True
-            if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # accelerate would silently use DDP
-                raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
+        launched = self._set_precision()
+        uses_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        if uses_fsdp and not torch.accelerator.is_available():  # accelerate would silently use DDP
+            raise ValueError("FSDP needs GPUs, found none. Use --config_file accelerate_configs/cpu_ddp.yaml.")
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
             _warn_of_abandoned_builds()
         if not 0 <= self.warmup_ratio <= 1:
@@ -71,6 +78,11 @@ class LaunchedArguments(TrainingArguments):
         launched = os.environ.get(LAUNCHER_PRECISION, "no").lower()
         if self._precision_left is not None and self._precision_left[0] == launched:
             launched = self._precision_left[1]
+        if self.bf16 == AUTO:
+            is_left_open = launched not in ("bf16", "fp16") and not self.fp16
+            self.bf16 = is_bf16_fast(self.use_cpu) if is_left_open else None
+            if is_left_open and not self.bf16:
+                logger.info("bf16: auto: fp32, as this device does not compute faster in bf16.")
         chosen = {"bf16": self.bf16, "fp16": self.fp16}
         wanted = next((name for name, value in chosen.items() if value), None)
         if launched in chosen and (chosen[launched] is False or wanted not in (None, launched)):
@@ -81,6 +93,11 @@ class LaunchedArguments(TrainingArguments):
             )
         self.bf16 = bool(self.bf16) or (wanted is None and launched == "bf16")
         self.fp16 = bool(self.fp16) or (wanted is None and launched == "fp16")
+        if self.bf16 and self.use_cpu and not has_cpu_bf16():
+            logger.warning(
+                "bf16 on a processor without avx512_bf16 or amx_bf16 is about 2 times slower than fp32. Write bf16: "
+                "auto, or leave it out (--mixed_precision no)."
+            )
         return launched
 
     @property

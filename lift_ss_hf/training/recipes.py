@@ -17,6 +17,7 @@ from transformers.hf_argparser import string_to_bool
 
 from ..models.wording import did_you_mean, no_such_file
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from .precision import AUTO
 from .presets import read_preset
 
 
@@ -122,6 +123,8 @@ def parse_settings(
     for action in parser._actions:
         if action.type is string_to_bool:  # `--bf16` alone means true, although its default is unset
             action.nargs, action.const = "?", True
+        if action.dest == "bf16":
+            action.type = _bool_or_auto
         # transformers 4.57 has "10% slower" in a help text, which argparse formats. Drop when it is escaped there.
         action.help = action.help and re.sub(r"(?<!%)%(?!%|\(default\)s)", "%%", action.help)
     known = _known_names(parser)
@@ -156,6 +159,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise RecipeError(f"{path}: expected `name: value` lines, found {type(settings).__name__}.")
     return settings
+
+
+def _bool_or_auto(text: str) -> bool | str:
+    return AUTO if str(text).lower() == AUTO else string_to_bool(text)
 
 
 def _usage() -> str:

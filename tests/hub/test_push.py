@@ -136,6 +136,18 @@ def test_a_repository_that_is_there_gets_another_commit(hub, saved, tmp_path):
 
 
 @pytest.mark.process
+def test_a_dry_run_lists_the_files_that_are_then_pushed(hub, saved, tmp_path):
+    done = push(hub, saved, tmp_path, "org/model", "--dry-run")
+    assert (done.statuses, hub.repos) == ([0], {})
+    assert push(hub, saved, tmp_path, "org/model").statuses == [0]
+    _, files = hub.snapshot("org/model", "main")
+    pushed = {name: len(content) for name, content in files.items() if name != ".gitattributes"}
+    sizes = {line.split()[2]: int(line.split()[0].replace(",", "")) for line in done.stdout.splitlines()[:-1]}
+    assert sizes.keys() == pushed.keys()
+    assert done.stdout.splitlines()[-1].split() == [f"{sum(sizes.values()):,}", "bytes", "in", str(len(sizes)), "files"]
+
+
+@pytest.mark.process
 def test_a_branch_is_pushed_beside_the_main_one(hub, saved, tmp_path):
     done = push(hub, saved, tmp_path, "org/name", "--revision", "second")
     assert done.statuses == [0], done.stderr

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
@@ -16,9 +17,10 @@ from safetensors.torch import load_file
 from small_runs import RECIPE, ROOT, make_chains
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
-from lift_ss_hf.training import launch
+from lift_ss_hf.training import launch, precision
 from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.launch import LAUNCHER_PRECISION, LaunchedArguments
+from lift_ss_hf.training.recipes import parse_recipe
 
 PRETRAINING = ROOT / "recipes" / "pretrain_mlm.py"
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
@@ -210,6 +212,68 @@ def test_contradicting_precisions_are_one_line_that_names_both(tmp_path, launche
     assert "\n" not in str(error.value)
     assert f"the recipe says {said} (mixed_precision in the --config_file" in str(error.value)
     assert f"--mixed_precision {remedy}." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("launched", "recipe", "has_bf16", "expected"),
+    [
+        ("no", {"bf16": "auto"}, True, (True, False)),
+        ("no", {"bf16": "auto"}, False, (False, False)),
+        ("no", {"bf16": "auto", "fp16": True}, True, (False, True)),
+        ("fp16", {"bf16": "auto"}, True, (False, True)),
+        ("bf16", {"bf16": "auto"}, True, (True, False)),
+    ],
+)
+def test_bf16_is_chosen_where_the_processor_has_it(
+    tmp_path, monkeypatch, launcher_says, launched, recipe, has_bf16, expected
+):
+    launcher_says(launched)
+    for module in (launch, precision):
+        monkeypatch.setattr(module, "has_cpu_bf16", lambda: has_bf16)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    training = RecipeTrainingArguments(str(tmp_path), report_to="none", **recipe)
+    assert (training.bf16, training.fp16) == expected
+
+
+@pytest.mark.parametrize(("launched", "recipe"), [("no", {"bf16": True}), ("bf16", {}), ("bf16", {"bf16": "auto"})])
+def test_bf16_that_is_forced_on_a_processor_without_it_is_warned_of(
+    tmp_path, monkeypatch, launcher_says, caplog, launched, recipe
+):
+    launcher_says(launched)
+    for has_bf16 in (True, False):
+        caplog.clear()
+        monkeypatch.setattr(launch, "has_cpu_bf16", lambda has_bf16=has_bf16: has_bf16)
+        training = RecipeTrainingArguments(str(tmp_path), report_to="none", use_cpu=True, **recipe)
+        assert training.bf16
+        warned = [message for message in caplog.messages if "2 times slower than fp32" in message]
+        assert len(warned) == (not has_bf16)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("processor : 0\nflags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("processor : 0\nflags\t\t: fpu avx512f avx2\nbugs : bf16\n", False),
+        ("processor : 0\nFeatures\t: fp asimd bf16 sve\n", True),
+        ("processor : 0\nFeatures\t: fp asimd\n", False),
+    ],
+)
+def test_the_flags_of_the_processor_say_whether_it_has_bf16(tmp_path, text, expected):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert precision.has_cpu_bf16(tmp_path / "cpuinfo") is expected
+    assert not precision.has_cpu_bf16(tmp_path / "nothing")
+
+
+def test_no_recipe_forces_bf16_and_flags_take_auto():
+    for path in (ROOT / "recipes").rglob("*.yaml"):
+        settings = yaml.safe_load(path.read_text())
+        assert settings.get("bf16") in (None, "auto"), path
+    for flags, expected in ((["--bf16", "auto"], "auto"), (["--bf16"], True), (["--bf16", "false"], False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RecipeTrainingArguments, "__post_init__", lambda self: None)
+            (training,) = parse_recipe([RecipeTrainingArguments], "", flags)
+        assert training.bf16 == expected
 
 
 def test_a_precision_is_not_taken_for_the_launchers_by_the_next_run_of_a_process(tmp_path, launcher_says):

@@ -9,6 +9,7 @@ from small_runs import write_data
 from tiny_models import TRANSFORMERS_4, save_tiny_backbone
 from transformers import TrainingArguments
 
+from lift_ss_hf.models.adapter_methods import ADAPTERS
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.training.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import model_options, run_training
@@ -70,6 +71,7 @@ def test_help_groups_the_arguments_and_gives_units(capsys):
     assert "(default: 2048)" in text
     assert "10% slower" in text  # of transformers, not escaped for argparse
     assert "option_strings" not in text
+    assert {*ADAPTERS} <= set(re.findall(r"\w+", text.split("--adapter ADAPTER")[-1].split("--adapter_options")[0]))
 
 
 def test_every_changed_default_has_its_reason(tmp_path):
