@@ -15,9 +15,12 @@ from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, Trainer, TrainingArguments
 
 from lift_ss_hf.hub.registration import register
+from lift_ss_hf.models.adapter_methods import ADAPTERS
 from lift_ss_hf.models.esm import EsmForSecondaryStructure
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
+
+MERGEABLE = sorted(name for name, method in ADAPTERS.items() if method.mergeable)
 
 
 def new_model(name, **options):
@@ -241,7 +244,7 @@ def test_a_copy_that_stands_alone(family, adapter, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("adapter", ["lora", "lora_ff", "ia3"])
+@pytest.mark.parametrize("adapter", MERGEABLE)
 def test_merging_changes_no_logits_and_leaves_no_adapter(family, adapter, tmp_path):
     model = new_model(save_tiny_backbone(tmp_path / "backbone", family), adapter=adapter)
     expected = logits(model, family)
@@ -318,7 +321,7 @@ def test_the_attention_that_was_asked_for_is_in_the_configuration(saved):
 
 
 def test_only_changes_of_weights_can_be_merged(saved):
-    with pytest.raises(ValueError, match=r"adapter 'bottleneck' cannot be merged. Only ia3, lora, lora_ff can"):
+    with pytest.raises(ValueError, match=rf"adapter 'bottleneck' cannot be merged. Only {', '.join(MERGEABLE)} can"):
         EsmForSecondaryStructure.from_pretrained(saved).merge_adapter()
 
 
