@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from forked_runs import train_forked
 from small_runs import train, write_data
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerState, get_scheduler
@@ -176,3 +177,21 @@ def test_a_schedule_that_is_ended_earlier_is_that_of_a_shorter_run(schedule, tmp
 def test_a_bound_must_be_positive(minutes, data, tmp_path):
     with pytest.raises(ValueError, match=r"minutes is -?\d\.0\. Expected more than 0"):
         train(data, tmp_path / "run", "--minutes", minutes)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_processes_that_differ_in_speed_keep_one_bound_together(data, tmp_path):
+    """Two processes, of which the second is slower, plan and stop at the same steps."""
+
+    def slow_second(rank):
+        patch = pytest.MonkeyPatch()  # of a forked process, which ends with it
+        Clock(step=1.0 + rank).apply(patch)
+
+    out = tmp_path / "run"
+    flags = ("--minutes", "1.5", "--max_steps", "1000")
+    finished = train_forked(data, out, *LINEAR, *flags, num_processes=2, patch=slow_second)
+    assert finished.statuses == [0, 0], finished.stderr
+    # 2 s a step and 3 s an evaluation, of which there are about ten
+    assert 20 <= state_of(out)["global_step"] <= 45
+    assert finished.stderr.count("training ends within 1 min 30 s") == 1
