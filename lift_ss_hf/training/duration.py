@@ -1,7 +1,8 @@
 """How long a run takes: an estimate after its first steps, and an upper bound that it keeps.
 
 Both measure the run itself. The bound changes how many steps the Trainer is going to make, so that a decaying schedule
-ends when the time does; it is planned anew after each evaluation, and enforced by the clock.
+ends when the time does; it is planned anew after each evaluation and when steps become slower, and enforced by the
+clock.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Steps to measure before the first estimate: so many, or fewer if they take long.
 MEASURED_STEPS, FEWEST_STEPS, ENOUGH_SECONDS = 10, 3, 5.0
+RECENT_STEPS = 50  # that count: the machine may have become busier
 FORWARD_SHARE = 0.5  # of a step's time, at most; the rest is the backward pass and the optimizer's
 RESERVE = 0.03  # of the time, for what is not measured: saving, and steps that take longer
 TIME_LIMIT = "TimeLimit"  # the callback's name, under which the Trainer saves its state
@@ -83,8 +85,8 @@ class DurationEstimate(TrainerCallback):
 
     @property
     def step_seconds(self) -> float:
-        """Mean time of a step so far [s]."""
-        measured = self.steps[1:] or self.steps or [0.0]
+        """Mean time of the last steps [s]."""
+        measured = self.steps[1:][-RECENT_STEPS:] or self.steps or [0.0]
         return sum(measured) / len(measured)
 
     @property
@@ -151,10 +153,14 @@ class TimeLimit(DurationEstimate, ExportableState):
         left = self.limit - elapsed
         if state.global_step >= state.max_steps:
             return
-        if left <= evaluation + step:
+        if left <= evaluation + step + RESERVE * self.limit:
             logger.info("stopping after %s: the time is over (--minutes)", duration(elapsed))
             self._apply(state.global_step, args, state, None)
-        elif self._plan_is_due or (not self.is_told and self._steps_agree()):
+        elif (
+            self._plan_is_due
+            or (not self.is_told and self._steps_agree())
+            or (self.is_told and self._seconds_to(state.max_steps, step, evaluation, args, state) > left)
+        ):
             self._plan_is_due = False
             self._plan(left, step, evaluation, args, state, kw.get("lr_scheduler"))
 
@@ -179,6 +185,13 @@ class TimeLimit(DurationEstimate, ExportableState):
         self._slowest = measured[1]
         return measured[0], measured[1], measured[2]
 
+    def _seconds_to(
+        self, max_steps: int, step: float, evaluation: float, args: TrainingArguments, state: TrainerState
+    ) -> float:
+        """Return how long it takes to train up to a step [s]."""
+        num_evaluations = self.num_evaluations(args, state, max_steps)
+        return (max_steps - state.global_step) * step + num_evaluations * evaluation
+
     def _plan(
         self, left: float, step: float, evaluation: float, args: TrainingArguments, state: TrainerState, scheduler: Any
     ) -> None:
@@ -188,8 +201,8 @@ class TimeLimit(DurationEstimate, ExportableState):
         low, high = state.global_step + 1, min(most, self.full_steps)
         while low < high:  # the number of evaluations depends on the number of steps
             middle = (low + high + 1) // 2
-            seconds = (middle - state.global_step) * step + self.num_evaluations(args, state, middle) * evaluation
-            low, high = (middle, high) if seconds <= left else (low, middle - 1)
+            fits = self._seconds_to(middle, step, evaluation, args, state) <= left
+            low, high = (middle, high) if fits else (low, middle - 1)
         self._apply(low, args, state, scheduler)
         if not self.is_told:
             self.is_told = True
