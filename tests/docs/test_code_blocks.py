@@ -24,10 +24,12 @@ RECIPE = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
 RECIPES = {"recipes/train_q8.py": RECIPE, "recipes/estimate.py": (*RECIPE, EstimateArguments)}
 FOREIGN = {"apt-get", "kubectl", "pip", "sbatch", "source"}  # programs that are not ours
 FOLDERS = ("accelerate_configs", "dataset_scripts", "examples", "recipes", "tests")  # that commands name, as in a clone
-TRAINING = ("quick_start", "train_on_your_own_chains", "prefix_cache")  # pages that train: more than ten seconds
+# Pages that train take more than ten seconds, and may hold chains out with mmseqs2.
+TRAINING = ("quick_start", "train_on_your_own_chains", "prefix_cache")
+TRAINING_MARKS = [pytest.mark.slow, pytest.mark.process]
 
 RUN = [
-    pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in TRAINING else [])
+    pytest.param(page, id=page.stem, marks=TRAINING_MARKS if page.stem in TRAINING else [])
     for page in PAGES
     if any(block.reason is None and block.language != "text" for block in blocks(page))
 ]
