@@ -10,8 +10,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import huggingface_hub
+import pytest
+import transformers.utils.hub
 
 KINDS = {"models": "", "datasets": "datasets/", "spaces": "spaces/"}
 
@@ -23,12 +28,30 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repos: dict[str, dict[str, list[tuple[str, dict[str, bytes]]]]] = {}
         self.private: set[str] = set()
+        self.gated: set[str] = set()  # their terms must be accepted, which no token here has
+        self.renamed: dict[str, str] = {}  # by the old name
+        self.discussions: dict[str, list[dict[str, Any]]] = {}
+        self.requests: list[str] = []  # method and path
         self.large: dict[str, bytes] = {}
         self.fails_on_commit = False
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def add(self, repo: str, files: dict[str, bytes], branch: str = "main") -> str:
+        """Commit files to a branch, from which all others are gone; return the commit."""
+        commits = self.repos.setdefault(repo, {}).setdefault(branch, [])
+        commit = hashlib.sha1(f"{repo} {branch} {len(commits)}".encode()).hexdigest()
+        commits.append((commit, dict(files)))
+        return commit
+
+    def offer(self, repo: str, files: dict[str, bytes], author: str, status: str = "open") -> str:
+        """Commit files to a pull request; return the commit."""
+        opened = self.discussions.setdefault(repo, [])
+        number = len(opened) + 1
+        opened.append({"num": number, "author": {"name": author}, "status": status, "title": "Adding safetensors"})
+        return self.add(repo, files, f"refs/pr/{number}")
 
     def snapshot(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         branches = self.repos.get(repo, {})
@@ -68,35 +91,63 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        if found := re.fullmatch(r"/((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self.send_file(*found.groups())
+        address = urlsplit(self.path)
+        self.server.requests.append(f"{self.command} {self.path}")
+        for old, new in self.server.renamed.items():
+            if old in address.path:
+                return self.answer({}, 307, Location=self.path.replace(old, new, 1))
+        if found := re.fullmatch(r"/((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", address.path):
+            return self.send_file(*map(unquote, found.groups()))
+        if found := re.fullmatch(r"/cdn/(\w+)", address.path):
+            return self.send_content(self.server.large[found[1]])
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/discussions", address.path):
+            return self.send_discussions(found[1], parse_qs(address.query))
         if found := re.fullmatch(
-            r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?", path
+            r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?", address.path
         ):
-            kind, name, what, revision, below = found.groups()
+            kind, name, what, revision, below = (part and unquote(part) for part in found.groups())
             return self.send_info(KINDS[kind] + name, name, what, revision or "main", below)
         return self.missing("RepoNotFound")
 
     def send_file(self, repo: str, revision: str, path: str) -> None:
         if not self.allowed(repo):
             return self.missing("RepoNotFound")
+        if repo in self.server.gated:
+            status = 403 if "Authorization" in self.headers else 401
+            return self.answer({"error": "Access is restricted"}, status, X_Error_Code="GatedRepo")
         commit = self.server.snapshot(repo, revision)
         if commit is None:
             return self.missing("RevisionNotFound")
         if path not in commit[1]:
             return self.answer({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit[0])
         content = commit[1][path]
-        headers = {
-            "X_Repo_Commit": commit[0],
-            "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
-            "Accept_Ranges": "bytes",
-        }
+        if mode(path) == "regular":
+            return self.send_content(content, X_Repo_Commit=commit[0], ETag=f'"{hashlib.sha1(content).hexdigest()}"')
+        checksum = hashlib.sha256(content).hexdigest()
+        self.server.large[checksum] = content
+        headers = {"X_Linked_Etag": f'"{checksum}"', "X_Linked_Size": str(len(content)), "X_Repo_Commit": commit[0]}
+        # on another host, whose redirects clients do not follow to learn about a file
+        elsewhere = self.server.url.replace("127.0.0.1", "localhost")
+        return self.answer({}, 302, Location=f"{elsewhere}/cdn/{checksum}", **headers)
+
+    def send_content(self, content: bytes, **headers: str) -> None:
+        headers["Accept_Ranges"] = "bytes"
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
             headers["Content_Range"] = f"bytes {first}-{last}/{len(content)}"
             return self.answer(content[first : last + 1], 206, **headers)
         return self.answer(content, **headers)
+
+    def send_discussions(self, repo: str, query: dict[str, list[str]]) -> None:
+        if not self.allowed(repo):
+            return self.missing("RepoNotFound")
+        opened = [
+            item
+            | {"createdAt": "2026-01-01T00:00:00.000Z", "isPullRequest": True, "repo": {"name": repo, "type": "model"}}
+            for item in self.server.discussions.get(repo, [])
+            if item["author"]["name"] in query.get("author", [item["author"]["name"]])
+        ]
+        return self.answer({"discussions": opened, "count": len(opened), "start": 0})
 
     def send_info(self, repo: str, name: str, what: str | None, revision: str, below: str | None) -> None:
         if not self.allowed(repo):
@@ -108,7 +159,15 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "tree":
             entries = [self.entry(path, files) for path in files if not below or path.startswith(f"{below}/")]
             return self.missing("EntryNotFound") if below and not entries else self.answer(entries)
-        siblings = [{"rfilename": path} for path in files]
+        siblings = [
+            {"rfilename": path}
+            | (
+                {"lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}}
+                if mode(path) == "lfs"
+                else {}
+            )
+            for path, content in files.items()
+        ]
         about = {"_id": "0", "id": name, "sha": sha, "private": repo in self.server.private, "tags": []}
         about |= {"siblings": siblings, "downloads": 0, "likes": 0, "disabled": False, "gated": False}
         return self.answer(about)
@@ -190,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def mode(path: str) -> str:
     """How a file is uploaded."""
-    return "lfs" if path.endswith((".safetensors", ".parquet")) else "regular"
+    return "lfs" if path.endswith((".bin", ".model", ".parquet", ".safetensors")) else "regular"
 
 
 @contextmanager
@@ -205,3 +264,54 @@ def running_hub() -> Iterator[Hub]:
         hub.shutdown()
         hub.server_close()
         thread.join()
+
+
+@contextmanager
+def using_hub(hub: Hub, home: Path, token: str | None = None) -> Iterator[None]:
+    """Let this process use a Hub of the tests' own, with a cache of its own, while the block runs.
+
+    What huggingface_hub and transformers read from the environment when they are imported is replaced.
+    """
+    constants = huggingface_hub.constants
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", token or "")
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HOME": str(home),
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            patch.setattr(constants, name, value)
+        patch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        patch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        patch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)  # of transformers 5, which is kept
+        patch.setattr(transformers.utils.hub, "_is_offline_mode", False, raising=False)
+        patch.setattr(transformers.utils.hub, "TRANSFORMERS_CACHE", str(home / "hub"), raising=False)
+        with fresh_sessions():
+            yield
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let the process that uses a Hub do without it while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(transformers.utils.hub, "_is_offline_mode", True, raising=False)
+        with fresh_sessions():
+            yield
+
+
+@contextmanager
+def fresh_sessions() -> Iterator[None]:
+    """Have the clients made anew at the start and at the end: they remember whether they are offline."""
+    http = huggingface_hub.utils._http
+    forget = getattr(http, "close_session", None) or http.reset_sessions
+    forget()
+    try:
+        yield
+    finally:
+        forget()
