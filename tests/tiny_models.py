@@ -64,6 +64,21 @@ def prot_t5_tokenizer() -> T5TokenizerFast:
     return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0)
 
 
+def write_spiece(path: Path) -> None:
+    """Write the vocabulary of `prot_t5_tokenizer` as sentencepiece has it, the one file that ProtT5 has."""
+    from sentencepiece import sentencepiece_model_pb2 as sentencepiece
+
+    model, piece = sentencepiece.ModelProto(), sentencepiece.ModelProto.SentencePiece
+    special = {"<pad>": piece.CONTROL, "</s>": piece.CONTROL, "<unk>": piece.UNKNOWN}
+    for text in (*special, *(f"▁{residue}" for residue in STANDARD_RESIDUES + "XBOUZ")):
+        model.pieces.add(piece=text, type=special.get(text, piece.NORMAL), score=0.0)
+    settings = model.trainer_spec
+    settings.model_type, settings.vocab_size = settings.UNIGRAM, len(model.pieces)
+    settings.pad_id, settings.eos_id, settings.unk_id, settings.bos_id = 0, 1, 2, -1
+    model.normalizer_spec.name, model.normalizer_spec.add_dummy_prefix = "identity", True
+    path.write_bytes(model.SerializeToString())
+
+
 def prot_bert_tokenizer(folder) -> BertTokenizer:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(STANDARD_RESIDUES + "XUBZO")]
     (folder / "vocab.txt").write_text("\n".join(vocabulary))

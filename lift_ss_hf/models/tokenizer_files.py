@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import transformers
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, cached_file
 
 from .adapter_methods import is_number
 from .safety import LARGEST, read_json_object, shortened
@@ -70,6 +71,8 @@ def check_tokenizer_files(
                 _check_id(value, f"the {file} of {str(name)!r}")
     if backend is not None:
         _check_backend(backend, f"the {TOKENIZER_FILE} of {str(name)!r}")
+    elif found != own_class and (found or classes):
+        _check_sentencepiece(name, tokenizer_class(found or next(iter(classes))), options)
     return found
 
 
@@ -92,6 +95,17 @@ def tokenizer_class(name: str) -> Any:
         name = ANY_FAST
     slow = name.removesuffix("Fast")
     return getattr(transformers, f"{slow}Fast", None) or getattr(transformers, slow)
+
+
+def _check_sentencepiece(name: str | os.PathLike, stock: Any, options: Mapping[str, Any]) -> None:
+    """Raise ValueError if a vocabulary can only be read by a library that is not installed."""
+    for file in stock.vocab_files_names.values():
+        is_needed = file.endswith(".model") and importlib.util.find_spec("sentencepiece") is None
+        if is_needed and cached_file(os.fspath(name), file, _raise_exceptions_for_missing_entries=False, **options):
+            raise ValueError(
+                f"the tokenizer of {str(name)!r} has its vocabulary in {file}, which sentencepiece reads. Install it: "
+                "pip install sentencepiece protobuf."
+            )
 
 
 def _check_auto_map(content: Mapping[str, Any], where: str) -> None:

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import TRANSFORMERS_4, prot_bert_tokenizer, prot_t5_tokenizer, save_tiny_backbone
+from tiny_models import TRANSFORMERS_4, prot_bert_tokenizer, prot_t5_tokenizer, save_tiny_backbone, write_spiece
 from tokenizers import Tokenizer, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -250,3 +251,15 @@ def test_the_longest_input_is_a_number(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": "x"}))
     with pytest.raises(ValueError, match=r"has 'model_max_length' 'x'\. Expected a number"):
         ResidueTokenizer.from_pretrained(tmp_path / "saved")
+
+
+def test_a_vocabulary_of_sentencepiece_needs_that_library_and_says_so(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "t5", "vocab_size": 30}')
+    (tmp_path / "tokenizer_config.json").write_text('{"extra_ids": 0}')
+    write_spiece(tmp_path / "spiece.model")
+    tokenizer = ResidueTokenizer.from_pretrained(tmp_path)
+    assert tokenizer("MKT")["input_ids"] == prot_t5_tokenizer()("M K T")["input_ids"]
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else find_spec(name))
+    with pytest.raises(ValueError, match=r"vocabulary in spiece\.model.*pip install sentencepiece protobuf"):
+        ResidueTokenizer.from_pretrained(tmp_path)
