@@ -1,4 +1,4 @@
-"""The command `lift-ss`: train, evaluate, predict, plot, compare, calibrate, push, help.
+"""The command `lift-ss`: train, evaluate, predict, plot, compare, calibrate, push, convert-backbone, help.
 
 Modules that import numpy or torch are imported within the commands, so that `lift-ss --help` takes 0.05 s.
 """
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..version import __version__
 from .accuracy import measured_accuracy
 from .compare import add_compare_arguments, compare
+from .convert_backbone import ABOUT, add_convert_arguments, convert
 from .evaluate import add_evaluate_arguments, evaluate
 from .plot import add_plot_arguments, plot
 from .push import add_push_arguments, push
@@ -109,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
         ("compare", compare, add_compare_arguments, "compare a structure's observed states with the predicted ones"),
         ("calibrate", calibrate, add_calibrate_arguments, "fit a model's confidences to a validation set"),
         ("push", push, add_push_arguments, "push a trained model to the Hub: weights, code, tokenizer and card"),
+        ("convert-backbone", convert, add_convert_arguments, ABOUT),
     ):
         subparser = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
         add_arguments(subparser)

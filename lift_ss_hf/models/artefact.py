@@ -21,7 +21,7 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .atomic import replacing
-from .backbones import BackboneError, BackboneFamily, PickleError, fingerprint, locate, read_config_file
+from .backbones import BackboneError, BackboneFamily, fingerprint, locate, read_config_file
 from .configuration import SecondaryStructureConfig
 from .safety import pickle_hint, read_shapes, shortened
 
@@ -124,14 +124,7 @@ def fetch_backbone(
     name, revision = find_backbone(name, revision, artefact)
     options["config"] = backbone_config
     try:
-        try:
-            backbone = family.load(name, revision=revision, **options)
-        except PickleError:
-            if revision is None or config.backbone_fingerprint is None:
-                raise
-            # Of a repository that has only a pickle, transformers takes the copy that the Hub converted, but asks for
-            # it only if no commit is named. The fingerprint tells whether it is the same.
-            backbone = family.load(name, **options)
+        backbone = family.load(name, revision=revision, **options)
     except BackboneError as error:
         raise BackboneError(f"{error} Needed by {artefact}; if it is elsewhere, pass backbone=.") from error
     check_fingerprint(backbone, config, name)

@@ -8,13 +8,14 @@ no gradient work and can be cached. A test checks that both ways give the same o
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -26,6 +27,7 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from .adapted_blocks import put_adapters
+from .pickles import find_copy, find_pickles, refusal
 from .rows import Row
 from .safety import (
     building,
@@ -81,6 +83,7 @@ class BackboneFamily:
             kernels that compute both at once.
         computed: ends of the names of buffers that follow from the configuration, so that no artefact needs them; where
             they are depends on the version of transformers.
+        overflows_in_float16: it is computed in bfloat16 or float32 only, whatever its weights are stored in.
         with_adapters: the backbone's classes to those with places for adapters, see `adapted_blocks.py`.
         citation: of the backbones, for model cards.
     """
@@ -96,6 +99,7 @@ class BackboneFamily:
     has_quadratic_attention = False
     feed_forward: ClassVar[Mapping[type[nn.Module], tuple[str, str]]] = {}
     computed: tuple[str, ...] = ()
+    overflows_in_float16 = False
     with_adapters: ClassVar[Mapping[type, type]] = {}
     citation = ""
 
@@ -146,17 +150,16 @@ class BackboneFamily:
         attention = options.get("attn_implementation")
         if attention not in (None, *ATTENTION):
             raise ValueError(f"unknown attn_implementation {attention!r}. Choose one of: {', '.join(ATTENTION)}.")
+        self.check_precision(dtype)
         # Through fp32 to fp16, so that the fingerprint, taken in bf16, sees weights that were rounded once.
         loading_dtype = torch.float32 if dtype in (None, torch.float16) else dtype
         fixed = {"dtype": loading_dtype, "output_loading_info": True, "use_safetensors": True, **self.build_options}
         # other sizes are refused below, by name, which transformers 5 only logs
-        fixed |= {"trust_remote_code": False, "config": config, "ignore_mismatched_sizes": True}
-        config_class: Any = self.model_class.config_class
-        hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
+        fixed |= {"trust_remote_code": False, "ignore_mismatched_sizes": True}
         try:
-            check_checkpoint(locate(name), config_class, **hub)
+            place, options["revision"], fixed["config"] = self._find_weights(name, config, options)
             with whole_weights(), quietly():
-                backbone, report = self.model_class.from_pretrained(locate(name), **fixed, **options)
+                backbone, report = self.model_class.from_pretrained(place, **fixed, **options)
         except (OSError, HFValidationError) as error:
             message = f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}"
             if "safetensors" in str(error):
@@ -166,21 +169,53 @@ class BackboneFamily:
             raise BackboneError(
                 f"the backbone {str(name)!r} is damaged: {in_one_line(error)}. Download its files again."
             ) from error
-        # transformers 4.57 has names here, transformers 5 names with both sizes
-        if mismatched := sorted(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]):
-            raise BackboneError(
-                f"the backbone {str(name)!r} is damaged: the size of {len(mismatched)} weights is not that of its "
-                f"configuration, the first is {mismatched[0]}. Download its files again."
-            )
-        missing = sorted(key for key in report["missing_keys"] if not key.startswith("contact_head"))
-        if missing:
-            raise BackboneError(
-                f"the checkpoint {name} lacks {len(missing)} weights of its encoder, the first is {missing[0]}. "
-                "Use a complete checkpoint of an encoder."
-            )
+        _check_report(report, name)
         self.restore_precision(backbone, always=True)
         check_weights(dict(backbone.named_parameters()), repr(str(name)))
         return self.trim(backbone)
+
+    def _find_weights(
+        self, name: str, config: PretrainedConfig | None, options: Mapping[str, Any]
+    ) -> tuple[str, str | None, PretrainedConfig | None]:
+        """Check a checkpoint, and return where its weights are as safetensors.
+
+        Args:
+            name: Hub id or folder.
+            config: instead of the checkpoint's own.
+            options: as of `load`.
+
+        Returns:
+            The Hub id or folder; its commit, or the revision as given if that is not known; and the configuration for
+            the weights, None if it lies beside them. With a commit transformers never asks the Hub to convert pickles,
+            for which it would send the user's token.
+
+        Raises:
+            PickleError: if there are pickles only, which nobody has converted.
+            OSError: if there is no such checkpoint.
+            ValueError: if a file is not safe to read.
+        """
+        where, config_class = locate(name), cast(Any, self.model_class.config_class)
+        hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
+        commit, has_weights = check_checkpoint(where, config_class, **hub)
+        pickles = None if has_weights else find_pickles(where, commit, **hub)
+        if pickles is None:  # where there are no weights at all, the loader says so
+            return where, commit or hub.get("revision"), config
+        found = find_copy(pickles, **hub)
+        if found is None:
+            raise PickleError(refusal(pickles, hub.get("revision")))
+        place, revision = found
+        check_checkpoint(place, config_class, **{**hub, "revision": revision})
+        config = copy.deepcopy(config or read_backbone_config(where, **hub))
+        config._commit_hash = revision  # where transformers 4.57 looks for the weights
+        return place, revision, config
+
+    def check_precision(self, dtype: torch.dtype | None) -> None:
+        """Raise ValueError if the family cannot be computed in a dtype."""
+        if dtype == torch.float16 and self.overflows_in_float16:
+            raise ValueError(
+                f"{self.model_type} backbones overflow in float16, also those that are stored in it. Use bfloat16, or "
+                "float32."
+            )
 
     def trim(self, backbone: Any) -> Any:
         """Remove, in place, weights that no hidden state depends on; unused weights make DDP fail."""
@@ -335,6 +370,22 @@ def read_config_file(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         raise ValueError(f"{str(name)!r} has no config.json with a model_type. Give {meant}.")
     check_config_content(content, repr(str(name)))
     return content
+
+
+def _check_report(report: Mapping[str, Any], name: str) -> None:
+    """Raise BackboneError if weights of the encoder were missing in a checkpoint, or had another size."""
+    # transformers 4.57 has names here, transformers 5 names with both sizes
+    if mismatched := sorted(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]):
+        raise BackboneError(
+            f"the backbone {str(name)!r} is damaged: the size of {len(mismatched)} weights is not that of its "
+            f"configuration, the first is {mismatched[0]}. Download its files again."
+        )
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("contact_head"))
+    if missing:
+        raise BackboneError(
+            f"the checkpoint {name} lacks {len(missing)} weights of its encoder, the first is {missing[0]}. "
+            "Use a complete checkpoint of an encoder."
+        )
 
 
 def model_classes() -> dict[str, type[Any]]:

@@ -12,11 +12,16 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import safe_open
 from transformers import PretrainedConfig
 from transformers.utils import (
@@ -133,6 +138,10 @@ def in_one_line(error: BaseException) -> str:
         return "no such folder, and not a Hub id either."
     if isinstance(error, KeyError):
         return f"no {error}"
+    if isinstance(error.__cause__, GatedRepoError):
+        return "the repository is gated. Accept its terms on its page, and log in with `hf auth login`."
+    if isinstance(error.__cause__, RepositoryNotFoundError):
+        return "no such folder, and no such repository on the Hub. If it is private, log in with `hf auth login`."
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
@@ -276,7 +285,19 @@ def building(where: str | os.PathLike) -> Iterator[None]:
 # ---- weights -----------------------------------------------------------------------------------------------------
 
 
-def check_checkpoint(name: str | os.PathLike, config_class: type[PretrainedConfig], **hub_options: Any) -> None:
+class Checkpoint(NamedTuple):
+    """What `check_checkpoint` has found.
+
+    Attributes:
+        commit: of the repository on the Hub; None for a folder.
+        has_weights: there are safetensors, or it could not be found out.
+    """
+
+    commit: str | None
+    has_weights: bool
+
+
+def check_checkpoint(name: str | os.PathLike, config_class: type[PretrainedConfig], **hub_options: Any) -> Checkpoint:
     """Check the configuration of a checkpoint, the index of its weights if there is one, their types and number.
 
     Args:
@@ -285,28 +306,33 @@ def check_checkpoint(name: str | os.PathLike, config_class: type[PretrainedConfi
         hub_options: revision, cache_dir, token, ...
 
     Raises:
+        OSError: if there is no such folder or repository, or a repository without configuration.
         ValueError: if `check_config_content` or `check_config_values` refuses the configuration, it describes a far
             larger model than the weights are, an index names files other than those beside it, or weights have a type
             that none can have.
     """
-    no_error = {"_raise_exceptions_for_connection_errors": False}
+    is_folder = Path(name).is_dir()
+    content = read_json_object(name, CONFIG_NAME, must_exist=not is_folder, **hub_options)
+    if content is None:
+        if not is_folder:
+            raise OSError(f"it has no {CONFIG_NAME}.")
+        return Checkpoint(None, True)  # the loader of the weights reports the error
+    where = repr(str(name))
+    check_config_content(content, where)
+    check_config_values(content, config_class, where)
+    commit = content["_commit_hash"]
+    hub_options = {**hub_options, "revision": commit or hub_options.get("revision"), "force_download": False}
     try:
-        content = read_json_object(name, CONFIG_NAME, **hub_options)
         # transformers follows it, if PEFT is installed, to the weights of another checkpoint
         adapter = read_json_object(name, ADAPTER_CONFIG_NAME, **hub_options) if is_peft_available() else None
-        hub_options = {**hub_options, **no_error, "force_download": False}
+        hub_options["_raise_exceptions_for_connection_errors"] = False
         index = read_json_object(name, SAFE_WEIGHTS_INDEX_NAME, **hub_options)
-        shards = [] if index is None else _check_index(index, f"the {SAFE_WEIGHTS_INDEX_NAME} of {str(name)!r}")
+        shards = [] if index is None else check_index(index, f"the {SAFE_WEIGHTS_INDEX_NAME} of {str(name)!r}")
         hub_options["_raise_exceptions_for_missing_entries"] = False
         weights = cached_file(os.fspath(name), SAFE_WEIGHTS_NAME, **hub_options)
         found = [weights] if weights else [cached_file(os.fspath(name), shard, **hub_options) for shard in shards]
     except (OSError, HFValidationError):
-        return  # the loader of the weights reports the error
-    if content is None:
-        return
-    where = repr(str(name))
-    check_config_content(content, where)
-    check_config_values(content, config_class, where)
+        return Checkpoint(commit, True)  # the loader of the weights reports the error
     if adapter is not None:
         raise ValueError(f"{where} has an {ADAPTER_CONFIG_NAME}: it is a PEFT adapter. Merge it into its model first.")
     files = [file for file in found if file is not None]
@@ -315,10 +341,20 @@ def check_checkpoint(name: str | os.PathLike, config_class: type[PretrainedConfi
             described = num_parameters(config_class.from_dict(content).to_dict())
         shapes: list[list[int]] = [shape for file in files for shape in read_shapes(file, name).values()]
         check_size(described, sum(map(math.prod, shapes)), name)
+    return Checkpoint(commit, bool(found))
 
 
-def _check_index(index: Mapping[str, Any], where: str) -> list[str]:
-    """Return the names of the files that an index of weights names, if all of them are beside it."""
+def check_index(index: Mapping[str, Any], where: str, suffix: str = ".safetensors") -> list[str]:
+    """Return the names of the files that an index of weights names, sorted.
+
+    Args:
+        index: as read.
+        where: the index, for error messages.
+        suffix: of the files.
+
+    Raises:
+        ValueError: if it is not an index of weights, or a file is not beside it.
+    """
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, Mapping) or not all(isinstance(file, str) for file in weight_map.values()):
         raise ValueError(f"{where} is damaged: not an index of weights. Download its files again.")
@@ -326,8 +362,8 @@ def _check_index(index: Mapping[str, Any], where: str) -> list[str]:
     if len(files) > MOST_SHARDS:
         raise ValueError(f"{where} names {len(files):,} files. Expected at most {MOST_SHARDS:,}.")
     for file in files:
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise ValueError(f"{where} names {shortened(file)}. Expected safetensors files beside it.")
+        if Path(file).name != file or not file.endswith(suffix):
+            raise ValueError(f"{where} names {shortened(file)}. Expected {suffix.removeprefix('.')} files beside it.")
     return files
 
 

@@ -161,6 +161,7 @@ class T5Family(BackboneFamily):
     tokenizer_classes = ("T5Tokenizer",)
     replaced_residues = "BJOUZ"  # LIFT_SS
     has_quadratic_attention = True
+    overflows_in_float16 = True  # in the feed-forward part; huggingface/transformers#9295
     feed_forward = {T5DenseActDense: ("wi", "act")}  # noqa: RUF012
     with_adapters = {  # noqa: RUF012
         T5Attention: T5AttentionWithAdapters,

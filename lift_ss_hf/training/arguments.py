@@ -55,6 +55,13 @@ class ModelArguments:
     backbone_revision: str | None = field(
         default=None, metadata={"help": "commit, tag or branch of the backbone on the Hub"}
     )
+    convert_backbone: bool = field(
+        default=False,
+        metadata={
+            "help": "convert a backbone that the Hub has as a pickle only to safetensors, once; see lift-ss "
+            "convert-backbone --help"
+        },
+    )
     backbone_dtype: str = field(
         default="float32", metadata={"help": "dtype of the frozen backbone: float32, bfloat16 or float16"}
     )

@@ -29,7 +29,8 @@ from ..hub.push import prepare_push
 from ..metrics.labels import encode_references
 from ..metrics.trainer_metrics import compute_metrics
 from ..models.atomic import remove_leftovers, replacing
-from ..models.backbones import read_backbone_config
+from ..models.backbones import get_family, read_backbone_config
+from ..models.conversion import convert_backbone
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer
@@ -115,6 +116,7 @@ def _run(
     out = Path(str(training.output_dir))
     PartialState().wait_for_everyone()  # until all have looked, none may write to the directory
     repository = prepare_push(training, model_arguments.backbone)
+    _prepare_backbone(model_arguments, training)
     set_seed(training.seed)
     corpora = load_training_corpora(corpus_arguments)
     if not len(corpora.validation):
@@ -186,6 +188,15 @@ def _score(
 
 
 # ---- before training -----------------------------------------------------------------------------------------------
+
+
+def _prepare_backbone(arguments: ModelArguments, training: RecipeTrainingArguments) -> None:
+    """Refuse a precision that the backbone cannot be computed in, and convert its pickles if that is asked for."""
+    config = read_backbone_config(arguments.backbone, revision=arguments.backbone_revision)
+    if training.fp16:
+        get_family(config.model_type).check_precision(torch.float16)
+    if arguments.convert_backbone:
+        convert_backbone(arguments.backbone, arguments.backbone_revision)
 
 
 def _build(

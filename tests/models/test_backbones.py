@@ -169,7 +169,8 @@ def test_a_prefix_shifts_distances_only_if_asked_to():
 def test_the_fingerprint_is_of_the_weights_not_of_their_dtype(family, tmp_path):
     loader = get_family(family)
     name = save_tiny_backbone(tmp_path / "fp32", family)
-    found = {fingerprint(loader.load(name, dtype)) for dtype in (None, torch.bfloat16, torch.float16)}
+    half = () if loader.overflows_in_float16 else (torch.float16,)
+    found = {fingerprint(loader.load(name, dtype)) for dtype in (None, torch.bfloat16, *half)}
     tiny_backbone(family).bfloat16().save_pretrained(tmp_path / "bf16")
     found |= {fingerprint(loader.load(str(tmp_path / "bf16"), dtype)) for dtype in (None, torch.bfloat16)}
     assert len(found) == 1

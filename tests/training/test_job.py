@@ -56,6 +56,16 @@ def test_it_learns_more_than_the_most_frequent_state_and_the_untrained_model(run
     assert learnt["trained"] > learnt["untrained"]
 
 
+def test_fp16_is_refused_over_a_backbone_that_overflows_in_it(tmp_path):
+    data = write_data(tmp_path, "t5")
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
+    *others, training = parse_recipe(classes, "", flags(data, tmp_path / "run"))
+    training.fp16 = True  # which cannot be asked for without a GPU
+    with pytest.raises(ValueError, match=r"t5 backbones overflow in float16.*Use bfloat16, or float32"):
+        run_training(*others, training)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_best_epoch_by_validation_accuracy_is_kept(run):
     out, results = run
     history = [
