@@ -194,9 +194,10 @@ def test_nothing_is_written_if_the_disk_has_too_little_space(tmp_path, caplog, m
     assert "GB left" in falls_back(tmp_path, caplog)
 
 
-def test_a_folder_that_cannot_be_created_is_reported(tmp_path, caplog):
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    assert "file" in falls_back(tmp_path, caplog, folder=tmp_path / "file" / "prefixes")
+    with pytest.raises(ValueError, match=r"file exists and is not a directory\. Give another"):
+        falls_back(tmp_path, caplog, folder=tmp_path / "file" / "prefixes")
 
 
 def _cache_on_a_small_disk(folder):

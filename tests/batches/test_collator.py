@@ -71,5 +71,5 @@ def test_real_lengths_need_little_padding():
 
 
 def test_chains_and_lengths_must_be_equally_many():
-    with pytest.raises(ValueError, match="2 chains but 1 lengths"):
+    with pytest.raises(ValueError, match="2 chains but 1 length"):
         TokenBudgetBatches(["a", "b"], [3], 10)

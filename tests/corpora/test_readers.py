@@ -151,7 +151,7 @@ def test_cb513_scores_only_what_is_in_the_domain_and_resolved(tmp_path):
     ("text", "message"),
     [
         ("input, dssp3, dssp8, disorder\nM,C,C,1.0\n", r"line 1: no column cb513_mask; found input, dssp3"),
-        (PS4_HEADER + "M K,C C,C C,1.0 1.0,1.0\n", r"line 2: cb513_001: 2 residues but 1 values of cb513_mask"),
+        (PS4_HEADER + "M K,C C,C C,1.0 1.0,1.0\n", r"line 2: cb513_001: 2 residues but 1 value of cb513_mask"),
         (PS4_HEADER + "M K,C C,C C,1.0 2.0,1.0 1.0\n", r"disorder is '2\.0' at position 2"),
         (PS4_HEADER + "M K,C C,C C\n", r"line 2: 3 fields, but the header has 5 \(truncated\?\)"),
     ],
@@ -164,7 +164,7 @@ def test_bad_cb513_files_say_where_and_what(tmp_path, text, message):
 def test_cu_ssp_length_is_compared_with_the_sequence(tmp_path):
     path = tmp_path / "c.csv"
     path.write_text("id,len,input,expected\n1,3,MKV,LHH\n2,4,MKV,LHH\n")
-    with pytest.raises(CorpusError, match=r"line 3: 2: len says 4 but there are 3 residues"):
+    with pytest.raises(CorpusError, match=r"line 3: 2: len says 4 but it has 3 residues"):
         list(read_cu_ssp_csv(path, Counter()))
     assert [c.states for c in read_chains_of(path, "id,len,input,expected\n1,3,MKV,LHH\n")] == ["LHH"]
 
