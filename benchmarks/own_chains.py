@@ -45,6 +45,8 @@ OURS = {  # name of the way to arguments of `lift-ss train`
     "best, bottleneck": ["--preset", "best", "--adapter", "bottleneck"],
 }
 STOCK = {"peft LoRA, stock Trainer": 1e-3, "full, stock Trainer": 1e-4}  # to the learning rate; ESM-2 backbones only
+# the command, of this environment
+LIFT_SS = [sys.executable, "-c", "from lift_ss_hf.cli.lift_ss import main; main()"]
 STOCK_EPOCHS, STOCK_BATCH = 3, 8
 
 
@@ -173,13 +175,13 @@ def measure(way: str, args: argparse.Namespace, seed: int) -> dict[str, float]:
         return json.loads((folder / RESULT).read_text("utf-8"))
     folder.mkdir(exist_ok=True)
     if way in OURS:
-        command = [sys.executable, "-m", "lift_ss_hf.cli.lift_ss", "train", training, "--validation", validation]
+        command = [*LIFT_SS, "train", training, "--validation", validation]
         command += ["--tests", "none", "--backbone", args.backbone, "--seed", seed, *OURS[way], "-o", folder / "run"]
     else:
         command = [sys.executable, __file__, "--stock", way, folder, "--backbone", args.backbone, "--seeds", seed]
     usage = _run_alone([str(word) for word in command], folder)
     if way in OURS:
-        evaluate = [sys.executable, "-m", "lift_ss_hf.cli.lift_ss", "evaluate", folder / "run" / "model", "--tests"]
+        evaluate = [*LIFT_SS, "evaluate", folder / "run" / "model", "--tests"]
         _run_alone([str(word) for word in [*evaluate, *TESTS, "--bootstrap", "0", "-o", folder / "scores"]], folder)
         corpora = json.loads((folder / "scores" / "metrics.json").read_text("utf-8"))["corpora"]
         scores = {name: 100 * corpora[name]["scores"]["q3"]["q3"] for name in TESTS}
