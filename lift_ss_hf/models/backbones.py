@@ -47,7 +47,7 @@ try:
 
     NamesInReport = set
 except ImportError:  # transformers 4.57
-    from transformers.modeling_utils import no_init_weights
+    from transformers.modeling_utils import no_init_weights  # type: ignore[attr-defined, no-redef]
 
     NamesInReport = list
 
@@ -159,7 +159,7 @@ class BackboneFamily:
         try:
             place, options["revision"], fixed["config"] = self._find_weights(name, config, options)
             with whole_weights(), quietly():
-                backbone, report = self.model_class.from_pretrained(place, **fixed, **options)
+                loaded: Any = self.model_class.from_pretrained(place, **fixed, **options)
         except (OSError, HFValidationError) as error:
             message = f"cannot fetch the backbone {str(name)!r}: {in_one_line(error)}"
             if "safetensors" in str(error):
@@ -169,6 +169,7 @@ class BackboneFamily:
             raise BackboneError(
                 f"the backbone {str(name)!r} is damaged: {in_one_line(error)}. Download its files again."
             ) from error
+        backbone, report = loaded
         _check_report(report, name)
         self.restore_precision(backbone, always=True)
         check_weights(dict(backbone.named_parameters()), repr(str(name)))

@@ -102,4 +102,4 @@ class BertForSecondaryStructure(SecondaryStructureModel):
     """Predict secondary structure over ProtBert."""
 
     family = BertFamily()
-    config_class = BertSecondaryStructureConfig  # type: ignore[assignment]
+    config_class = BertSecondaryStructureConfig

@@ -26,7 +26,7 @@ from .modeling import SecondaryStructureModel
 from .rows import Row, project
 
 # transformers 4.57 has one in each block, transformers 5 one in the model
-RotaryEmbedding = getattr(modeling_esm, "EsmRotaryEmbedding", None) or modeling_esm.RotaryEmbedding
+RotaryEmbedding = getattr(modeling_esm, "EsmRotaryEmbedding", None) or modeling_esm.RotaryEmbedding  # type: ignore[attr-defined]
 
 
 class OnePassIntermediate(EsmIntermediate):
@@ -230,4 +230,4 @@ class EsmForSecondaryStructure(SecondaryStructureModel):
     """Predict secondary structure over ESM-1b, ESM-2 of every size, or any checkpoint of model type `esm`."""
 
     family = EsmFamily()
-    config_class = EsmSecondaryStructureConfig  # type: ignore[assignment]
+    config_class = EsmSecondaryStructureConfig

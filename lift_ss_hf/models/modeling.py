@@ -70,10 +70,10 @@ class SecondaryStructureOutput(TokenClassifierOutput):
         last_hidden_state: (batch, tokens, hidden) of the backbone.
     """
 
-    loss: torch.Tensor | None = None  # type: ignore[assignment]
-    logits: torch.Tensor | None = None  # type: ignore[assignment]
-    hidden_states: tuple[torch.Tensor, ...] | None = None  # type: ignore[assignment]
-    attentions: tuple[torch.Tensor, ...] | None = None  # type: ignore[assignment]
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
     similarities: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -301,7 +301,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         """
         raise ValueError(PRUNING)
 
-    def gradient_checkpointing_enable(
+    def gradient_checkpointing_enable(  # type: ignore[override]
         self,
         gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
         every_n_layers: int = 1,
@@ -553,7 +553,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
-        trace = self._new_trace(output_hidden_states, output_attentions)
+        trace = self._new_trace(bool(output_hidden_states), bool(output_attentions))
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given, but long chains are cut by their tokens. Pass input_ids.")
         if token_type_ids is not None and token_type_ids.any():

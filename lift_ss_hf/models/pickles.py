@@ -33,7 +33,7 @@ from .atomic import replacing, restore
 from .safety import check_index, read_json_object
 
 try:
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # from huggingface_hub 1 on
+    from huggingface_hub.utils import httpx  # from huggingface_hub 1 on
 except ImportError:
     HUB_ERRORS: tuple[type[Exception], ...] = (OSError,)
 else:

@@ -52,7 +52,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
     """
 
     config: SecondaryStructureConfig
-    config_class: type[SecondaryStructureConfig] = SecondaryStructureConfig  # type: ignore[assignment]
+    config_class: type[SecondaryStructureConfig] = SecondaryStructureConfig
     base_model_prefix = "backbone"
     family: ClassVar[BackboneFamily]
     backbone_names: frozenset[str]
@@ -163,7 +163,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         return cls.class_for(config.backbone_config.model_type)(config)._set_precision(as_dtype(dtype))
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         pretrained_model_name_or_path: str | os.PathLike,
         *args: Any,

@@ -248,7 +248,7 @@ class T5ForSecondaryStructure(SecondaryStructureModel):
 
     family = T5Family()
     _supports_sdpa = T5EncoderModel._supports_sdpa  # from transformers 5 on
-    config_class = T5SecondaryStructureConfig  # type: ignore[assignment]
+    config_class = T5SecondaryStructureConfig
     _tied_weights_keys: Any = (
         {"backbone.encoder.embed_tokens.weight": "backbone.shared.weight"}
         if isinstance(T5EncoderModel._tied_weights_keys, dict)  # from transformers 5 on

@@ -268,7 +268,8 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
     if hasattr(PreTrainedTokenizerFast, "_batch_encode_plus"):  # transformers 4.57
 
         def _batch_encode_plus(self, batch_text_or_text_pairs: Any, *args: Any, **kwargs: Any) -> Any:
-            return super()._batch_encode_plus(self._cleaned(batch_text_or_text_pairs), *args, **kwargs)
+            sequences = self._cleaned(batch_text_or_text_pairs)
+            return super()._batch_encode_plus(sequences, *args, **kwargs)  # type: ignore[misc]
     else:
 
         def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..models.atomic import remove_whole, require_folder
 from .arguments import RecipeTrainingArguments
 from .checkpoint_files import find_damage, read_trainer_state
+from .launch import LaunchedArguments
 from .recipes import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ EARLY_STOPPING = "EarlyStopping"  # the callback's name, under which the Trainer
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def starting_checkpoint(training: TrainingArguments) -> str | None:
+def starting_checkpoint(training: LaunchedArguments) -> str | None:
     """Return the checkpoint that a run resumes from; None for a new run.
 
     Args:
