@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import transformers
 from torch.utils.data import Dataset, IterableDataset
-from transformers import EsmConfig, EsmTokenizer, Trainer, TrainingArguments
+from transformers import EsmConfig, EsmTokenizer, Trainer
 from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
 
 from ..batches.collator import budget_batches
@@ -32,6 +32,7 @@ from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
 from .callbacks import RemoveOldCheckpoints, StopOnSigterm
 from .checkpoints import reporting_full_disk, starting_checkpoint
+from .launch import LaunchedArguments
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +276,7 @@ class PretrainingTrainer(Trainer):
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
 
-def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: TrainingArguments) -> dict[str, float]:
+def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: LaunchedArguments) -> dict[str, float]:
     """Pretrain an encoder and save it, with its tokenizer, in `training.output_dir`.
 
     Args:
