@@ -367,6 +367,14 @@ for folder in FOLDERS:
 """
 
 
+def test_a_second_copy_of_a_class_loads_as_the_first(tmp_path):
+    # transformers may load a model's remote code, and so its classes, twice
+    second = type("EsmForSecondaryStructure", (SecondaryStructureModel,), {**vars(EsmForSecondaryStructure)})
+    save_tiny_backbone(tmp_path / "backbone", "esm")
+    SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear").save_pretrained(tmp_path / "model")
+    assert type(second.from_pretrained(tmp_path / "model")) is second
+
+
 @pytest.mark.process
 def test_remote_code_without_the_package(tmp_path):
     models = {}
