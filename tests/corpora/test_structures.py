@@ -279,7 +279,7 @@ def test_command_line_without_any_chain_writes_nothing(tmp_path):
     (tmp_path / "empty.pdb").touch()
     done = run_script(SCRIPT, tmp_path / "empty.pdb", "--out", tmp_path / "mine")
     assert done.returncode == 2
-    assert done.stderr == "error: no chain with states in 1 files: nothing was written.\n"
+    assert done.stderr == "error: no chain with states in 1 file: nothing was written.\n"
     assert not (tmp_path / "mine").exists()
 
 
