@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -149,7 +150,7 @@ def test_errors_are_one_line(arguments, message, data, tmp_path, monkeypatch, ca
 def test_all_arguments_of_the_recipe_are_listed(monkeypatch, capsys):
     status, out, _ = call(monkeypatch, capsys, "train", "--all_arguments")
     assert status == 0
-    assert {"--head_channels", "--warmup_ratio", "--minutes"} <= set(out.split())
+    assert {"--head_channels", "--warmup_ratio", "--minutes"} <= set(re.findall(r"--\w+", out))
 
 
 def test_the_layouts_of_evaluate_are_those_of_the_tables():
