@@ -6,8 +6,8 @@ import logging
 import runpy
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 from lift_ss_hf.cli import lift_ss
@@ -15,8 +15,7 @@ from lift_ss_hf.cli import lift_ss
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass
-class FinishedScript:
+class FinishedScript(NamedTuple):
     """What a script printed, and its exit status."""
 
     returncode: int

@@ -1,4 +1,4 @@
-"""Tiny backbones with random weights, one of each family: 4 blocks, 32 wide."""
+"""Tiny backbones with random weights, one of each family (4 blocks, 32 wide), and a model over one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.sequences import STANDARD_RESIDUES
 
 FAMILIES = ("esm", "t5", "bert")
@@ -94,6 +95,15 @@ def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
     else:
         (prot_t5_tokenizer() if family == "t5" else prot_bert_tokenizer(folder)).save_pretrained(folder)
     return str(folder)
+
+
+def save_tiny_model(folder: Path, **options: object) -> Path:
+    """Write an ESM backbone to `folder/backbone` and a model over it to `folder/model`; return the model's folder."""
+    save_tiny_backbone(folder / "backbone", "esm")
+    torch.manual_seed(0)
+    settings = {"top_blocks": 2, "head_channels": 16, **options}
+    SecondaryStructureModel.from_backbone(folder / "backbone", **settings).save_pretrained(folder / "model")
+    return folder / "model"
 
 
 def batch_of_chains(family: str, lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:

@@ -1,25 +1,14 @@
 """`lift-ss compare`: observed and predicted states of a structure's chains; what is missing is one clear line."""
 
 import re
-import sys
 from pathlib import Path
 
-import pytest
+from scripts import run_lift_ss
 from tools import needs_mkdssp
 
-from lift_ss_hf.cli import lift_ss
 from lift_ss_hf.metrics.scoring import score
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
-
-
-def call(monkeypatch, capsys, *arguments):
-    """Run `lift-ss compare` in this process; return exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["lift-ss", "compare", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        lift_ss.main()
-    captured = capsys.readouterr()
-    return left.value.code, captured.out, captured.err
 
 
 def joined(out, title):
@@ -28,9 +17,9 @@ def joined(out, title):
 
 
 @needs_mkdssp
-def test_one_chain_has_lines_scores_and_a_figure(tmp_path, monkeypatch, capsys):
+def test_one_chain_has_lines_scores_and_a_figure(tmp_path):
     figure = tmp_path / "figure.svg"
-    status, out, _ = call(monkeypatch, capsys, STRUCTURES / "1A8O.cif.gz", "-o", figure)
+    status, out, _ = run_lift_ss("compare", STRUCTURES / "1A8O.cif.gz", "-o", figure)
     assert status == 0
     assert out.startswith("1a8o_A  70 residues, 70 with an observed state\n")
     sequence, observed, predicted = (joined(out, title) for title in ("residues", "observed", "predicted"))
@@ -45,33 +34,33 @@ def test_one_chain_has_lines_scores_and_a_figure(tmp_path, monkeypatch, capsys):
 
 
 @needs_mkdssp
-def test_several_chains_are_scored_one_by_one_and_together_or_chosen(monkeypatch, capsys):
-    status, out, _ = call(monkeypatch, capsys, STRUCTURES / "2BEG.pdb.gz", "--states", "q9")
+def test_several_chains_are_scored_one_by_one_and_together_or_chosen():
+    status, out, _ = run_lift_ss("compare", STRUCTURES / "2BEG.pdb.gz", "--states", "q9")
     assert status == 0
     headings = re.findall(r"^(\w+_\w+)  42 residues, (\d+) with an observed state$", out, re.MULTILINE)
     assert len(headings) == 5
     assert "all 5 chains\n" in out
     assert out.count("| Q3 (P→C) |") == 6
     for chain in ("B", "2beg_B"):
-        status, out, _ = call(monkeypatch, capsys, STRUCTURES / "2BEG.pdb.gz", "--chains", chain)
+        status, out, _ = run_lift_ss("compare", STRUCTURES / "2BEG.pdb.gz", "--chains", chain)
         assert (status, out.count("| Q3 (P→C) |")) == (0, 1)
         assert out.startswith("2beg_B")
 
 
-def test_what_is_missing_is_one_line(tmp_path, monkeypatch, capsys):
+def test_what_is_missing_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(STRUCTURES)
     for arguments, message in (
         (["1A8O.cif.gz", "--mkdssp", "no_such_program"], "no_such_program not found. Install it (Debian: apt-get"),
         (["1A8O.cif.gz", "--states", "q7"], "unknown alphabet 'q7'"),
         (["1A8O.cif.gz", "-o", "a.gif"], "a.gif: not the name of a figure"),
     ):
-        status, out, err = call(monkeypatch, capsys, *arguments)
+        status, out, err = run_lift_ss("compare", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1), err
         assert message in err
 
 
 @needs_mkdssp
-def test_files_without_the_chain_are_one_line(tmp_path, monkeypatch, capsys):
+def test_files_without_the_chain_are_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(STRUCTURES)
     (tmp_path / "empty.pdb").write_text("END\n")
     for arguments, message in (
@@ -79,6 +68,6 @@ def test_files_without_the_chain_are_one_line(tmp_path, monkeypatch, capsys):
         (["1A8O.cif.gz", "--chains", "B"], "1A8O.cif.gz: no chain 'B'. Its chains are: A."),
         ([tmp_path / "empty.pdb"], "Expected a structure with a protein chain."),
     ):
-        status, out, err = call(monkeypatch, capsys, *arguments)
+        status, out, err = run_lift_ss("compare", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1), err
         assert message in err

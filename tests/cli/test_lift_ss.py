@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from forked_runs import launched_environment, run_forked
-from tiny_models import save_tiny_backbone
+from scripts import run_lift_ss
+from tiny_models import save_tiny_model
 
 from lift_ss_hf.cli import lift_ss
 from lift_ss_hf.models.modeling import SecondaryStructureModel
@@ -27,24 +27,12 @@ SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("command")
-    save_tiny_backbone(folder / "backbone", "esm")
-    torch.manual_seed(0)
-    model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
-    model.save_pretrained(folder / "model")
+    save_tiny_model(folder)
     SecondaryStructureModel.from_backbone(
         folder / "backbone", top_blocks=2, head_channels=16, states="q3"
     ).save_pretrained(folder / "three")
     (folder / "two.fasta").write_text(f">one\n{SEQUENCE}\n>two\nACDEFG\n")
     return folder
-
-
-def call(monkeypatch, capsys, *arguments):
-    """Run the command in this process; return exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["lift-ss", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        lift_ss.main()
-    captured = capsys.readouterr()
-    return left.value.code, captured.out, captured.err
 
 
 @pytest.mark.process
@@ -56,22 +44,22 @@ def test_help_does_not_import_torch_or_numpy():
         assert done.stdout.splitlines()[-1] == "False False"
 
 
-def test_help_names_all_choices(monkeypatch, capsys):
+def test_help_names_all_choices(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")  # so that argparse does not break `three-line`
-    status, out, _ = call(monkeypatch, capsys, "predict", "--help")
+    status, out, _ = run_lift_ss("predict", "--help")
     assert status == 0
     assert {*FORMATS, *ALPHABETS, *PRECISIONS} <= set(re.findall(r"[\w-]+", out))
     assert tuple(FORMATS) == lift_ss.FORMAT_NAMES
 
 
-def test_without_a_command_and_with_help_it_shows_the_help(monkeypatch, capsys):
-    status, out, err = call(monkeypatch, capsys)
+def test_without_a_command_and_with_help_it_shows_the_help():
+    status, out, err = run_lift_ss()
     assert (status, err) == (0, "")
     assert {"predict", "plot", "calibrate", "help"} <= set(out.split())
-    assert call(monkeypatch, capsys, "help")[:2] == (0, out)
+    assert run_lift_ss("help")[:2] == (0, out)
     for command in ("predict", "plot", "calibrate"):
-        shown = call(monkeypatch, capsys, "help", command)[:2]
-        assert shown == call(monkeypatch, capsys, command, "--help")[:2]
+        shown = run_lift_ss("help", command)[:2]
+        assert shown == run_lift_ss(command, "--help")[:2]
 
 
 @pytest.mark.parametrize(
@@ -96,22 +84,22 @@ def test_a_file_may_be_called_as_a_format(tmp_path, monkeypatch):
     assert (args.format, args.inputs) == (["tsv"], ["fasta"])
 
 
-def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, capsys, caplog):
-    status, out, _ = call(monkeypatch, capsys, "predict", SEQUENCE, "--model", data / "model")
+def test_sequences_and_standard_input_to_standard_output(data, monkeypatch, caplog):
+    status, out, _ = run_lift_ss("predict", SEQUENCE, "--model", data / "model")
     assert status == 0
     name, residues, states = out.splitlines()
     assert (name, residues, len(states)) == (">record_1", SEQUENCE, len(SEQUENCE))
     assert "1 chain, 22 residues" in caplog.messages[-1]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f">record_1\n{SEQUENCE}\n".encode())))
-    status, out, err = call(monkeypatch, capsys, "predict", "-", "--model", data / "model", "--quiet", "--states", "q3")
+    status, out, err = run_lift_ss("predict", "-", "--model", data / "model", "--quiet", "--states", "q3")
     assert (status, out.splitlines()[:2], err) == (0, [name, residues], "")
     assert set(out.splitlines()[2]) <= set("CHE")
 
 
-def test_several_formats(data, tmp_path, monkeypatch, capsys):
+def test_several_formats(data, tmp_path):
     out = tmp_path / "out"
     flags = ("--format", "jsonl,tsv", "--format", "html", "--model", data / "model", "--quiet")
-    assert call(monkeypatch, capsys, "predict", data / "two.fasta", "-o", out, *flags)[0] == 0
+    assert run_lift_ss("predict", data / "two.fasta", "-o", out, *flags)[0] == 0
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         *("predictions.jsonl", "predictions.tsv", "predictions.html", "run.json")
     }
@@ -139,17 +127,17 @@ def test_several_formats(data, tmp_path, monkeypatch, capsys):
         (["calibrate", "{data}", "--corpus", "sample"], "is not the folder of a saved model"),
     ],
 )
-def test_errors_are_one_line(data, monkeypatch, capsys, arguments, message):
-    status, out, err = call(monkeypatch, capsys, *(argument.format(data=data) for argument in arguments))
+def test_errors_are_one_line(data, arguments, message):
+    status, out, err = run_lift_ss(*(argument.format(data=data) for argument in arguments))
     assert (status, out) == (2, "")
     assert message.format(data=data) in err.splitlines()[-1]
     assert "Traceback" not in err
 
 
-def test_text_of_a_file_does_not_command_the_terminal(tmp_path, monkeypatch, capsys):
+def test_text_of_a_file_does_not_command_the_terminal(tmp_path):
     path = tmp_path / "esc.csv"
     path.write_text("na\x1b[2Jme,\x07x\nA,MKV\n")
-    status, _, err = call(monkeypatch, capsys, "predict", path)
+    status, _, err = run_lift_ss("predict", path)
     assert (status, err.splitlines()[-1]) == (
         2,
         f"error: {path}: no column of sequences; found na?[2Jme, ?x. Name it one of: sequence, seq, residues, protein, "

@@ -5,12 +5,9 @@ import json
 import sys
 
 import pytest
-import torch
 from matplotlib.image import imread
-from tiny_models import save_tiny_backbone
-
-from lift_ss_hf.cli import lift_ss
-from lift_ss_hf.models.modeling import SecondaryStructureModel
+from scripts import run_lift_ss
+from tiny_models import save_tiny_model
 
 FASTA = ">sp|P42212|GFP_AEQVI green\nMKTAYIAKQRQISFVKSHFSRQ\n>two\nACDEFG\n>two\nMMM\n"
 
@@ -18,30 +15,16 @@ FASTA = ">sp|P42212|GFP_AEQVI green\nMKTAYIAKQRQISFVKSHFSRQ\n>two\nACDEFG\n>two\
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plot")
-    save_tiny_backbone(folder / "backbone", "esm")
-    torch.manual_seed(0)
-    model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
-    model.save_pretrained(folder / "model")
+    save_tiny_model(folder)
     (folder / "chains.fasta").write_text(FASTA)
     return folder
 
 
-def call(monkeypatch, capsys, *arguments):
-    """Run `lift-ss` in this process; return exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["lift-ss", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        lift_ss.main()
-    captured = capsys.readouterr()
-    return left.value.code, captured.out, captured.err
-
-
 @pytest.mark.parametrize("formats", ["jsonl", "parquet", "tsv", "three-line,tsv"])
-def test_predictions_their_directory_and_their_sequences_give_the_same_figure(
-    data, tmp_path, monkeypatch, capsys, formats
-):
+def test_predictions_their_directory_and_their_sequences_give_the_same_figure(data, tmp_path, monkeypatch, formats):
     out, model = tmp_path / "out", ("--model", data / "model")
     flags = ("-o", out, "--format", formats, "--quiet")
-    assert call(monkeypatch, capsys, "predict", data / "chains.fasta", *flags, *model)[0] == 0
+    assert run_lift_ss("predict", data / "chains.fasta", *flags, *model)[0] == 0
     sources = [(out,), (data / "chains.fasta", *model), ("-", *model)]
     if formats == "jsonl":
         sources.append((out / "predictions.jsonl",))
@@ -49,35 +32,35 @@ def test_predictions_their_directory_and_their_sequences_give_the_same_figure(
     for number, source in enumerate(sources):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FASTA.encode())))
         figure = tmp_path / f"{number}.png"
-        status, printed, _ = call(monkeypatch, capsys, "plot", *source, "--names", "P42212", "two", "-o", figure)
+        status, printed, _ = run_lift_ss("plot", *source, "--names", "P42212", "two", "-o", figure)
         assert (status, printed) == (0, f"{figure}: sp|P42212|GFP_AEQVI, two\n")
         figures.append(imread(figure))
     assert figures[0].std() > 0
     assert all((figure == figures[0]).all() for figure in figures[1:])
 
 
-def test_figures_are_svg_png_or_pdf(data, tmp_path, monkeypatch, capsys):
+def test_figures_are_svg_png_or_pdf(data, tmp_path):
     for name, start in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.PDF", b"%PDF-")):
         flags = ("--model", data / "model", "--states", "q3", "-o", tmp_path / name)
-        assert call(monkeypatch, capsys, "plot", "MKTAYIAKQR", *flags)[0] == 0
+        assert run_lift_ss("plot", "MKTAYIAKQR", *flags)[0] == 0
         assert (tmp_path / name).read_bytes().startswith(start)
-    status, _, err = call(monkeypatch, capsys, "plot", "nothing.fasta", "-o", "a.gif")
+    status, _, err = run_lift_ss("plot", "nothing.fasta", "-o", "a.gif")
     assert (status, err.count("\n")) == (2, 1)
     assert "a.gif: not the name of a figure. Give one that ends in .png, .svg or .pdf" in err
 
 
-def test_chains_are_found_by_name_accession_and_entry_or_listed(data, tmp_path, monkeypatch, capsys):
+def test_chains_are_found_by_name_accession_and_entry_or_listed(data, tmp_path):
     flags = ("--model", data / "model", "-o", tmp_path / "a.svg", "--names")
     for name in ("P42212", "GFP_AEQVI", "sp|P42212|GFP_AEQVI"):
-        assert call(monkeypatch, capsys, "plot", data / "chains.fasta", *flags, name)[0] == 0
-    status, _, err = call(monkeypatch, capsys, "plot", data / "chains.fasta", *flags, "P42213")
+        assert run_lift_ss("plot", data / "chains.fasta", *flags, name)[0] == 0
+    status, _, err = run_lift_ss("plot", data / "chains.fasta", *flags, "P42213")
     assert status == 2
     assert "chains.fasta: no chain 'P42213'. Its chains are: sp|P42212|GFP_AEQVI, two, two." in err
-    status, _, err = call(monkeypatch, capsys, "plot", data / "chains.fasta", *flags, "tow")
+    status, _, err = run_lift_ss("plot", data / "chains.fasta", *flags, "tow")
     assert "no chain 'tow'. Did you mean 'two'? Its chains" in err
 
 
-def test_errors_are_one_line(data, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line(data, tmp_path):
     line = {"name": "one", "states": "HH", "confidence": [0.5, 0.5]}
     path, out = tmp_path / "p.jsonl", ("-o", tmp_path / "a.png")
     for content, arguments, message in (
@@ -92,14 +75,14 @@ def test_errors_are_one_line(data, tmp_path, monkeypatch, capsys):
         ("\0\1", (), "line 1: not a prediction"),
     ):
         path.write_text(content + "\n")
-        status, _, err = call(monkeypatch, capsys, "plot", path, *out, *arguments)
+        status, _, err = run_lift_ss("plot", path, *out, *arguments)
         assert (status, len(err.splitlines())) == (2, 1), err
         assert message in err
     for source, message in (
         (tmp_path / "nothing.jsonl", "nothing.jsonl: no such file. Did you mean"),
         (data / "model" / "model.safetensors", "expected '>' and a name"),
     ):
-        status, _, err = call(monkeypatch, capsys, "plot", source, *out)
+        status, _, err = run_lift_ss("plot", source, *out)
         assert (status, len(err.splitlines())) == (2, 1), err
         assert message in err
 
@@ -114,10 +97,10 @@ def test_errors_are_one_line(data, tmp_path, monkeypatch, capsys):
         ({"formats": ["tsv"], "states": "q9", "digests": []}, "predictions.tsv is damaged"),
     ],
 )
-def test_a_directory_without_confidences_is_an_error(tmp_path, monkeypatch, capsys, settings, message):
+def test_a_directory_without_confidences_is_an_error(tmp_path, settings, message):
     (tmp_path / "run.json").write_text(json.dumps(settings))
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1")
     (tmp_path / "predictions.tsv").write_text("record\tname\tp_L\n1\ta\t0.5\n")
-    status, _, err = call(monkeypatch, capsys, "plot", tmp_path, "-o", tmp_path / "a.png")
+    status, _, err = run_lift_ss("plot", tmp_path, "-o", tmp_path / "a.png")
     assert (status, len(err.splitlines())) == (2, 1)
     assert message in err

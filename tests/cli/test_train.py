@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from corpus_files import write_three_line
+from scripts import run_lift_ss
 from small_runs import make_chains, write_data
 
-from lift_ss_hf.cli import lift_ss
 from lift_ss_hf.cli.evaluate import COLUMNS
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.reports.tables import SCORE_TABLES
@@ -32,29 +32,20 @@ def without_mmseqs(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
 
 
-def call(monkeypatch, capsys, *arguments):
-    """Run the command in this process; return exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["lift-ss", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        lift_ss.main()
-    captured = capsys.readouterr()
-    return left.value.code, captured.out, captured.err
-
-
 def fast(data):
     return ("--backbone", data / "backbone", "--disable_tqdm", "True", "--report_to", "none", "--bootstrap", "10")
 
 
 @pytest.fixture
-def run(data, tmp_path, monkeypatch, capsys):
+def run(data, tmp_path):
     """Return the directory of a run on one file of chains, and what was printed."""
     out = tmp_path / "run"
-    status, printed, _ = call(monkeypatch, capsys, "train", data / "train.txt", "-o", out, *fast(data))
+    status, printed, _ = run_lift_ss("train", data / "train.txt", "-o", out, *fast(data))
     assert status == 0
     return out, printed
 
 
-def test_one_file_of_chains_gives_a_model_scores_and_what_to_do_next(run, data, monkeypatch, capsys, caplog):
+def test_one_file_of_chains_gives_a_model_scores_and_what_to_do_next(run, data, caplog):
     out, printed = run
     held_out = (out / "held_out" / "test.txt").read_text().splitlines()
     assert len(held_out) == 3 * 5
@@ -72,16 +63,16 @@ def test_one_file_of_chains_gives_a_model_scores_and_what_to_do_next(run, data, 
     assert "–" not in row  # the baselines are beside the result
 
     # the commands it names work
-    status, printed, _ = call(monkeypatch, capsys, "evaluate", out / "model", "--tests", out / "held_out" / "test.txt")
+    status, printed, _ = run_lift_ss("evaluate", out / "model", "--tests", out / "held_out" / "test.txt")
     assert status == 0
     assert "| 5 |" in printed
     sequence = held_out[1]
-    status, printed, _ = call(monkeypatch, capsys, "predict", sequence, "--model", out / "model", "--quiet")
+    status, printed, _ = run_lift_ss("predict", sequence, "--model", out / "model", "--quiet")
     assert (status, len(printed.splitlines()[2])) == (0, len(sequence))
 
     # a finished run says so, and changes nothing
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    status, printed, _ = call(monkeypatch, capsys, "train", data / "train.txt", "-o", out, *fast(data), "--resume")
+    status, printed, _ = run_lift_ss("train", data / "train.txt", "-o", out, *fast(data), "--resume")
     assert status == 0
     assert f"{out} is finished: there is nothing left to train" in caplog.text
     assert "lift-ss predict" in printed
@@ -89,31 +80,31 @@ def test_one_file_of_chains_gives_a_model_scores_and_what_to_do_next(run, data, 
 
     # other chains are not a run to resume
     other = write_three_line(make_chains(40, 5), data / "other.txt")
-    status, _, err = call(monkeypatch, capsys, "train", other, "-o", out, *fast(data), "--resume")
+    status, _, err = run_lift_ss("train", other, "-o", out, *fast(data), "--resume")
     assert status == 2
     assert "started with 38 train chains" in err
 
 
-def test_three_states_without_validation_and_tests(data, tmp_path, monkeypatch, capsys):
+def test_three_states_without_validation_and_tests(data, tmp_path):
     chains = [Chain(c.id, c.sequence, c.states.replace("P", "C").replace("L", "C")) for c in make_chains(48, 0)]
     path = write_three_line(chains, tmp_path / "three.txt")
     flags = ("--validation", "none", "--tests", "none", "--num_train_epochs", "1")
-    status, printed, _ = call(monkeypatch, capsys, "train", path, "-o", tmp_path / "run", *flags, *fast(data))
+    status, printed, _ = run_lift_ss("train", path, "-o", tmp_path / "run", *flags, *fast(data))
     assert status == 0
     assert "No tests were given." in printed
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["states"] == "q3"
     results = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (results["corpora"], results["calibration"], results["learnt"]) == ({}, None, {})
     arguments = ("evaluate", tmp_path / "run" / "model", "--tests", path, "--bootstrap", "10")
-    status, printed, _ = call(monkeypatch, capsys, *arguments)
+    status, printed, _ = run_lift_ss(*arguments)
     header = next(line for line in printed.splitlines() if line.startswith("| corpus"))
     assert header == "| corpus | chains | residues | Q3 (P→C) | SOV'99 (Q3) | majority Q3 | in training | residues/s |"
 
 
-def test_the_recipe_and_the_command_are_one(data, tmp_path, monkeypatch, capsys):
+def test_the_recipe_and_the_command_are_one(data, tmp_path, monkeypatch):
     flags = ("--preset", "quick", "--num_train_epochs", "2")
     split = ("--validation", data / "validation.txt", "--tests", data / "test.txt")
-    call(monkeypatch, capsys, "train", data / "train.txt", "-o", tmp_path / "command", *flags, *split, *fast(data))
+    run_lift_ss("train", data / "train.txt", "-o", tmp_path / "command", *flags, *split, *fast(data))
     monkeypatch.setattr(sys, "argv", ["train_q8.py"])
     from lift_ss_hf.cli.train import train_recipe
 
@@ -139,16 +130,16 @@ def test_the_recipe_and_the_command_are_one(data, tmp_path, monkeypatch, capsys)
         (["{data}/train.txt", "-o", "{out}", "--resume"], "no checkpoint to resume from"),
     ],
 )
-def test_errors_are_one_line(arguments, message, data, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line(arguments, message, data, tmp_path):
     words = [word.format(data=data, out=tmp_path / "run") for word in arguments]
-    status, out, err = call(monkeypatch, capsys, "train", *words)
+    status, out, err = run_lift_ss("train", *words)
     assert (status, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 
-def test_all_arguments_of_the_recipe_are_listed(monkeypatch, capsys):
-    status, out, _ = call(monkeypatch, capsys, "train", "--all_arguments")
+def test_all_arguments_of_the_recipe_are_listed():
+    status, out, _ = run_lift_ss("train", "--all_arguments")
     assert status == 0
     assert {"--head_channels", "--warmup_ratio", "--minutes"} <= set(re.findall(r"--\w+", out))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from corpus_files import write_three_line
 from scripts import run_script
-from tiny_models import save_tiny_backbone
+from tiny_models import save_tiny_model
 
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.evaluation.corpora import (
@@ -28,10 +28,7 @@ SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "ACD", "GGGGSSSSPPPPTTTTNNNNQQQQHHHH", "MKV
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
-    save_tiny_backbone(folder / "backbone", "esm")
-    torch.manual_seed(0)
-    model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16, max_residues=16)
-    model.save_pretrained(folder / "model")
+    save_tiny_model(folder, max_residues=16)
     chains = [Chain(f"c{i}", s, "X" + "HEL"[i % 3] * (len(s) - 2) + "P") for i, s in enumerate(SEQUENCES)]
     write_three_line(iter(chains), folder / "test.txt")
     return folder

@@ -4,11 +4,9 @@ import json
 import random
 
 import pytest
-import torch
-from tiny_models import save_tiny_backbone
+from tiny_models import save_tiny_model
 
 from lift_ss_hf.evaluation.calibration import store_temperature
-from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.prediction import added_formats, running
 from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.inputs import Inputs
@@ -22,10 +20,7 @@ CHEAP = ["csv", "fasta", "three-line", "tsv"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("added")
-    save_tiny_backbone(folder / "backbone", "esm")
-    torch.manual_seed(0)
-    model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
-    model.save_pretrained(folder / "model")
+    save_tiny_model(folder)
     store_temperature(folder / "model", 1.7)
     rng = random.Random(0)
     with (folder / "chains.fasta").open("w") as file:
