@@ -51,15 +51,13 @@ class DurationEstimate(TrainerCallback):
         self.steps.append(self._lap())
         if not self.is_told and self.is_measured:
             self.is_told = True
-            left = (state.max_steps - state.global_step) * self.step_seconds
-            num_evaluations = self.num_evaluations(args, state, state.max_steps)
-            left += num_evaluations * self.evaluation_seconds
+            left = self._seconds_to(state.max_steps, self.step_seconds, self.evaluation_seconds, args, state)
             logger.info(
                 "training takes about %s more: %d steps of %.2f s, %d evaluations of about %.1f s",
                 duration(left),
                 state.max_steps - state.global_step,
                 self.step_seconds,
-                num_evaluations,
+                self.num_evaluations(args, state, state.max_steps),
                 self.evaluation_seconds,
             )
 
@@ -105,6 +103,13 @@ class DurationEstimate(TrainerCallback):
             fraction = args.eval_steps or 1.0
             interval = math.ceil(max_steps * fraction) if fraction < 1 else int(state.eval_steps)
         return math.ceil(max_steps / interval) - state.global_step // interval
+
+    def _seconds_to(
+        self, max_steps: int, step: float, evaluation: float, args: TrainingArguments, state: TrainerState
+    ) -> float:
+        """Return how long it takes to train up to a step [s]."""
+        num_evaluations = self.num_evaluations(args, state, max_steps)
+        return (max_steps - state.global_step) * step + num_evaluations * evaluation
 
 
 class TimeLimit(DurationEstimate, ExportableState):
@@ -184,13 +189,6 @@ class TimeLimit(DurationEstimate, ExportableState):
             measured = slowest.tolist()
         self._slowest = measured[1]
         return measured[0], measured[1], measured[2]
-
-    def _seconds_to(
-        self, max_steps: int, step: float, evaluation: float, args: TrainingArguments, state: TrainerState
-    ) -> float:
-        """Return how long it takes to train up to a step [s]."""
-        num_evaluations = self.num_evaluations(args, state, max_steps)
-        return (max_steps - state.global_step) * step + num_evaluations * evaluation
 
     def _plan(
         self, left: float, step: float, evaluation: float, args: TrainingArguments, state: TrainerState, scheduler: Any
