@@ -1,6 +1,7 @@
 """What every test gets: the real data where there is any, a clean environment, and the marks that follow from use."""
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -67,6 +68,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if REAL_DATA & set(getattr(item, "fixturenames", ())):
             item.add_marker("shared")
+
+
+@pytest.fixture
+def without_mmseqs(monkeypatch):
+    """No program is found, so that chains are held out by equality, not by identity."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
 
 
 # ---- `make test-fast` starts no process: a test that does carries the mark `process`, or fails ----------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
+from lift_ss_hf.training.checkpoints import last_checkpoint
 from lift_ss_hf.training.job import run_training
 from lift_ss_hf.training.recipes import parse_recipe
 
@@ -65,3 +67,8 @@ def train(data: Path, out: Path, *more: str) -> dict[str, Any]:
     """Run the recipe in this process and return its results."""
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
     return run_training(*parse_recipe(classes, "", flags(data, out, *more)))
+
+
+def state_of(out: Path) -> dict[str, Any]:
+    """Return the Trainer's state in the last checkpoint of a run."""
+    return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())

@@ -33,7 +33,7 @@ def calibrate(predictions: Predictions, references: Sequence[np.ndarray], num_st
     Args:
         predictions: for chains that the model was not trained on. Their own temperature counts for `error_before` only.
         references: q9 labels of each chain, from `metrics.labels.encode_references`.
-        num_states: states of the corpus, nine or eight. With eight, the likelihood is that of eight states.
+        num_states: states of the corpus, nine, eight or three. With eight, the likelihood is that of eight states.
 
     Returns:
         `temperature`, `num_residues`, and the expected calibration errors `error_before` and `error_after` [fraction].

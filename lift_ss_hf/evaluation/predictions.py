@@ -125,7 +125,7 @@ def score_predictions(
     Args:
         references: q9 labels of each chain, from `metrics.labels.encode_references`.
         predictions: of the same chains.
-        num_states: states of the corpus, nine or eight.
+        num_states: states of the corpus, nine, eight or three.
         bootstrap: resamples for 95 % intervals; 0 for none.
 
     Returns:

@@ -19,6 +19,7 @@ from .launch import LaunchedArguments
 BATCHINGS = ("length", "random")
 LOSS_WEIGHTINGS = ("residue", "micro_batch")
 PREFIX_CACHE_OFF, PREFIX_CACHE_IN_RUN = "off", "run"
+CACHE_FOLDER = "prefix_cache"  # of a cache in the directory of the run
 HELD_OUT = "split"  # stands for chains that are held out of the training chains
 DEFAULT_STATES = "q9"
 
@@ -365,7 +366,7 @@ class RecipeTrainingArguments(LaunchedArguments):
             return None
         in_run = self.prefix_cache == PREFIX_CACHE_IN_RUN
         return PrefixCacheSettings(
-            folder=Path(str(self.output_dir), "prefix_cache") if in_run else self.prefix_cache,
+            folder=Path(str(self.output_dir), CACHE_FOLDER) if in_run else self.prefix_cache,
             limit_gb=self.prefix_cache_gb,
             num_blocks=self.prefix_cache_blocks,
             device=self.device,

@@ -19,6 +19,7 @@ from ..corpora.holdout import hold_out
 from ..corpora.leakage import exact_duplicates
 from ..corpora.loading import own_splits, require_labels, resolve_corpus, warn_if_crossed
 from ..evaluation.corpora import common_num_states, load_corpora
+from ..evaluation.predictions import scorable_alphabets
 from ..metrics.labels import encode_references
 from .arguments import HELD_OUT, CorpusArguments, unless_none
 from .recipes import RecipeError
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ["id", "sequence", "states", "num_residues"]
 HELD_OUT_TEST = "held_out"  # name of the test set that is held out of the training chains
-# the finest alphabet that chains with so many states can be trained on
-FINEST = {9: "q9", 8: "q8", 3: "q3"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class TrainingCorpora:
             chains if there are none.
         trained_states: the same of the training chains.
         origins: where validation and test chains come from, in words, by `validation` and the name of the test.
-        held_out: the parts that were held out of the training chains: `validation`, `held_out`.
+        held_out: chains that were held out of the training chains, by part: `validation`, `test`.
     """
 
     train: datasets.Dataset
@@ -52,7 +51,7 @@ class TrainingCorpora:
     num_states: int
     trained_states: int
     origins: dict[str, str] = field(default_factory=dict)
-    held_out: tuple[str, ...] = ()
+    held_out: dict[str, datasets.Dataset] = field(default_factory=dict)
 
     @cached_property
     def references(self) -> list[np.ndarray]:
@@ -67,20 +66,25 @@ class TrainingCorpora:
     @property
     def finest_alphabet(self) -> str:
         """Name of the alphabet with all states of the training chains."""
-        return FINEST[self.trained_states]
+        return scorable_alphabets("q9", self.trained_states)[0]
+
+    @property
+    def parts(self) -> dict[str, datasets.Dataset]:
+        """All chains by part: `train`, `validation`, and the tests by name."""
+        return {"train": self.train, "validation": self.validation, **self.tests}
 
     def overlaps(self) -> list[dict[str, Any]]:
         """Return for each part its name, origin, size, and its chains that are exactly those of an earlier part."""
-        parts = {"train": self.train, "validation": self.validation, **self.tests}
+        known = {name: set(self.parts[name]["sequence"]) for name in ("train", "validation")}
         rows: list[dict[str, Any]] = []
-        for name, part in parts.items():
+        for name, part in self.parts.items():
             if not len(part):
                 continue
             row = {"name": name, "origin": self.origins.get(name, ""), "chains": len(part)}
             row["residues"] = sum(part["num_residues"])
-            for earlier in ("train", "validation"):
+            for earlier, sequences in known.items():
                 is_earlier = earlier != name and name != "train"
-                shared = exact_duplicates(part["sequence"], parts[earlier]["sequence"]) if is_earlier else None
+                shared = exact_duplicates(part["sequence"], sequences) if is_earlier else None
                 row[f"in_{earlier}"] = None if shared is None else len(shared)
             rows.append(row)
         return rows
@@ -94,37 +98,32 @@ def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
         ValueError: if a corpus is unknown, cannot be fetched, has no labelled residue, or is too small to hold out.
     """
     _check(arguments)
-    own = {name: own_splits(resolve_corpus(name)) for name in arguments.train}
+    all_named = arguments.validation and arguments.tests
+    own = {} if all_named else {name: own_splits(resolve_corpus(name)) for name in arguments.train}
     sources = {
         "validation": _sources(arguments.validation, own, "validation"),
         "test": _sources(arguments.tests, own, "test"),
     }
+    named = {split: [name for name in names if name != HELD_OUT] for split, names in sources.items()}
     for name in arguments.train:
-        warn_if_crossed(name, [test for test in sources["test"] if test != HELD_OUT])
+        warn_if_crossed(name, named["test"])
     train, trained_states = _load(arguments.train, "train", arguments.source)
     fractions = {"test": arguments.test_fraction, "validation": arguments.validation_fraction}
     wanted = {part: fraction for part, fraction in fractions.items() if HELD_OUT in sources[part]}
     held_out, method, train = _hold_out(train, wanted, arguments.split_seed)
     origin = f"{method}, from {', '.join(arguments.train)}"
-    tests = load_corpora([name for name in sources["test"] if name != HELD_OUT], "test", arguments.source)
+    tests = load_corpora(named["test"], "test", arguments.source)
     tests = {name: corpus.select_columns(COLUMNS) for name, corpus in tests.items()}
     origins = dict.fromkeys(tests, "named" if arguments.tests else "its own split") | {
         "train": ", ".join(arguments.train)
     }
     if "test" in held_out:
         tests[HELD_OUT_TEST], origins[HELD_OUT_TEST] = held_out["test"], origin
-    validation, num_states = _validation(sources["validation"], held_out.get("validation"), trained_states, arguments)
-    named = [name for name in sources["validation"] if name != HELD_OUT]
-    origins["validation"] = "; ".join(([", ".join(named)] if named else []) + [origin] * ("validation" in held_out))
-    corpora = TrainingCorpora(
-        _shorten(train, arguments),
-        validation,
-        tests,
-        num_states,
-        trained_states,
-        origins,
-        tuple(HELD_OUT_TEST if part == "test" else part for part in held_out),
-    )
+    validation, num_states = _validation(named["validation"], held_out.get("validation"), trained_states, arguments)
+    named_origin = [", ".join(named["validation"])] if named["validation"] else []
+    origins["validation"] = "; ".join(named_origin + [origin] * ("validation" in held_out))
+    train = _shorten(train, arguments)
+    corpora = TrainingCorpora(train, validation, tests, num_states, trained_states, origins, held_out)
     _describe(corpora)
     return corpora
 
@@ -170,10 +169,9 @@ def _validation(
     names: Sequence[str], held_out: datasets.Dataset | None, trained_states: int, arguments: CorpusArguments
 ) -> tuple[datasets.Dataset, int]:
     """Return the validation chains, and the number of states that all of them distinguish."""
-    named = [name for name in names if name != HELD_OUT]
     parts, num_states = ([] if held_out is None else [held_out]), trained_states
-    if named:
-        loaded, num_states = _load(named, "validation", arguments.source)
+    if names:
+        loaded, num_states = _load(names, "validation", arguments.source)
         parts.append(loaded)
     if held_out is not None:
         num_states = min(num_states, trained_states)
@@ -206,7 +204,7 @@ def _shorten(train: datasets.Dataset, arguments: CorpusArguments) -> datasets.Da
 
 def _describe(corpora: TrainingCorpora) -> None:
     """Log the size and the origin of each part, and warn of validation chains that are training chains."""
-    for name, part in {"train": corpora.train, "validation": corpora.validation, **corpora.tests}.items():
+    for name, part in corpora.parts.items():
         role = f"test {name}" if name in corpora.tests else name
         origin = corpora.origins.get(name, "") if len(part) else "none"
         logger.info("%s: %d chains, %d residues (%s)", role, len(part), sum(part["num_residues"]), origin)

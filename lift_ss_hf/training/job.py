@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
 from ..reports.provenance import environment, sequence_hashes, write_json
 from .arguments import (
+    CACHE_FOLDER,
     DEFAULT_STATES,
     PREFIX_CACHE_IN_RUN,
     CorpusArguments,
@@ -63,7 +65,6 @@ from .outcome import (
     predict_validation,
     push_run,
     reload_model,
-    remove_cache,
     write_held_out,
     write_reports,
 )
@@ -71,7 +72,7 @@ from .recipes import RecipeError
 
 logger = logging.getLogger(__name__)
 
-ARGUMENTS_FILE, UNTRAINED_FILE, CACHE_FOLDER = "recipe.yaml", "untrained.json", "prefix_cache"
+ARGUMENTS_FILE, UNTRAINED_FILE = "recipe.yaml", "untrained.json"
 # written besides checkpoints
 RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, METRICS_FILE, RESULTS_FILE, FIGURES_FOLDER, HELD_OUT_FOLDER, CACHE_FOLDER)
 
@@ -124,26 +125,39 @@ def _run(
     recorded = (model_arguments, corpus_arguments, training)
     model_arguments = dataclasses.replace(model_arguments, states=model_arguments.states or corpora.finest_alphabet)
     tokenizer, model, chains = _build(model_arguments, corpora.train)
+    described = {name: describe_corpus(part) for name, part in corpora.parts.items() if len(part)}
+    final = None
+    if checkpoint is not None:
+        _check_same_chains(out, described)
+        num_batches = _num_batches(_batches(chains, chains, training), training)
+        final = final_checkpoint(checkpoint, training, num_batches)
+        if final is not None and (results := _finished(out, corpus_arguments)) is not None:
+            return results
+    PartialState().wait_for_everyone()  # until all have decided whether there is something to do
     with training.main_process_first(desc="run directory"):
-        if checkpoint is not None:
-            _check_same_chains(out, corpora)
-            if (results := _finished(out, checkpoint, corpus_arguments, chains, training)) is not None:
-                return results
         if training.process_index == 0:
             if checkpoint is None:
                 remove_previous_run(out, *RESULTS)
             elif out.is_dir():
                 remove_leftovers(out)
-            _record_origin(out, recorded, corpora)
+            _record_origin(out, recorded, described)
+            write_held_out(out, corpora)
     untrained = _untrained_accuracies(model, tokenizer, corpora, training)
-    seconds, history = _train(model, tokenizer, chains, corpora, training, checkpoint, stop)
+    if checkpoint is not None and final is not None:
+        logger.info("training is finished; using %s", final)
+        if training.process_index == 0:
+            finished = SecondaryStructureModel.from_pretrained(final, dtype=model.backbone.dtype)
+            finished.save_pretrained(out / MODEL_FOLDER)
+        seconds, history = 0.0, read_trainer_state(Path(checkpoint)).log_history
+    else:
+        seconds, history = _train(model, tokenizer, chains, corpora, training, checkpoint, stop)
     del model  # scored is the saved model: under ZeRO-3 no process has all of the trained weights
     results = _score(model_arguments, corpus_arguments, training, corpora, tokenizer, untrained)
     results["training_seconds"] = seconds
     if PartialState().is_main_process:
         write_reports(out, results, history)
         if training.prefix_cache == PREFIX_CACHE_IN_RUN:
-            remove_cache(out / CACHE_FOLDER)
+            shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
         if repository is not None:
             push_run(out, repository, training.hub_revision)
     return results
@@ -204,9 +218,9 @@ def _build(
 ) -> tuple[ResidueTokenizer, SecondaryStructureModel, LabelledChains]:
     """Load the backbone and its tokenizer, build the model on it, and encode the training chains."""
     tokenizer = ResidueTokenizer.from_pretrained(arguments.backbone, revision=arguments.backbone_revision)
-    states = arguments.states or DEFAULT_STATES
-    chains = LabelledChains(train, tokenizer, states)
     options = model_options(arguments)
+    states = options["states"]
+    chains = LabelledChains(train, tokenizer, states)
     if options["loss"] == "ldam" or options["balance"]:
         options["class_counts"] = chains.class_counts(len(get_alphabet(states)))
     dtype = getattr(torch, arguments.backbone_dtype)
@@ -260,13 +274,7 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     return content
 
 
-def _described(corpora: TrainingCorpora) -> dict[str, Any]:
-    """Return the size and checksum of each corpus."""
-    used = {"train": corpora.train, "validation": corpora.validation, **corpora.tests}
-    return {name: describe_corpus(corpus) for name, corpus in used.items() if len(corpus)}
-
-
-def _check_same_chains(out: Path, corpora: TrainingCorpora) -> None:
+def _check_same_chains(out: Path, now: Mapping[str, Any]) -> None:
     """Raise RecipeError if a run that is resumed was started on other chains.
 
     The held-out chains are others if mmseqs2 was installed, or removed, since.
@@ -275,7 +283,6 @@ def _check_same_chains(out: Path, corpora: TrainingCorpora) -> None:
         before = json.loads((out / CORPORA_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return
-    now = _described(corpora)
     changed = [name for name in ("train", "validation") if name in before and before.get(name) != now.get(name)]
     if changed:
         counts = [f"{found.get(changed[0], {}).get('chains', 0):,}" for found in (before, now)]
@@ -285,16 +292,10 @@ def _check_same_chains(out: Path, corpora: TrainingCorpora) -> None:
         )
 
 
-def _finished(
-    out: Path,
-    checkpoint: str,
-    corpus_arguments: CorpusArguments,
-    chains: LabelledChains,
-    training: RecipeTrainingArguments,
-) -> dict[str, Any] | None:
-    """Return the results of a run that has nothing left to do; None if there are steps to train or tests to score."""
+def _finished(out: Path, corpus_arguments: CorpusArguments) -> dict[str, Any] | None:
+    """Return the results of a run that has no steps left to train; None if there are tests left to score."""
     results = finished_results(out)
-    if results is None or final_checkpoint(checkpoint, training, _num_batches(chains, training)) is None:
+    if results is None:
         return None
     asked = dataclasses.asdict(corpus_arguments)
     recorded = yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
@@ -304,8 +305,8 @@ def _finished(
     return results
 
 
-def _record_origin(out: Path, arguments: Sequence[Any], corpora: TrainingCorpora) -> None:
-    """Write the arguments, the environment, the size and checksum of each corpus, and the chains held out."""
+def _record_origin(out: Path, arguments: Sequence[Any], described: Mapping[str, Any]) -> None:
+    """Write the arguments, the environment, and the size and checksum of each corpus."""
     settings: dict[str, Any] = {}
     for part in arguments:
         settings |= part.to_dict() if hasattr(part, "to_dict") else dataclasses.asdict(part)
@@ -314,8 +315,7 @@ def _record_origin(out: Path, arguments: Sequence[Any], corpora: TrainingCorpora
     with replacing(out / ARGUMENTS_FILE) as path:
         path.write_text(yaml.safe_dump(settings, sort_keys=True), "utf-8")
     write_json(out / "environment.json", environment())
-    write_json(out / CORPORA_FILE, _described(corpora))
-    write_held_out(out, corpora)
+    write_json(out / CORPORA_FILE, described)
 
 
 def _untrained_accuracies(
@@ -354,20 +354,15 @@ def _train(
     """Train with the stock Trainer and save the best epoch in the run's directory.
 
     Returns:
-        Duration of the training [s], 0 if a resumed run was finished; and the Trainer's log.
+        Duration of the training [s], and the Trainer's log.
     """
     started = time.monotonic()
     out = Path(str(training.output_dir))
-    if checkpoint is not None and (best := final_checkpoint(checkpoint, training, _num_batches(chains, training))):
-        logger.info("training is finished; using %s", best)
-        if training.process_index == 0:
-            finished = SecondaryStructureModel.from_pretrained(best, dtype=model.backbone.dtype)
-            finished.save_pretrained(out / MODEL_FOLDER)
-        return 0.0, read_trainer_state(Path(checkpoint)).log_history
     validation = LabelledChains(corpora.validation, tokenizer, model.config.states)
     trainer = build_trainer(model, tokenizer, chains, validation, training, corpora.num_states)
     # An evaluation in steps' worth of tokens
-    tokens_a_step = sum(chains.lengths) / _num_batches(chains, training) * training.gradient_accumulation_steps
+    num_batches = _num_batches(trainer.train_dataset, training)
+    tokens_a_step = sum(chains.lengths) / num_batches * training.gradient_accumulation_steps
     evaluation_steps = sum(validation.lengths) / tokens_a_step
     clock = (
         DurationEstimate(evaluation_steps)
@@ -404,7 +399,7 @@ def build_trainer(
         train: training chains.
         validation: validation chains.
         training: a recipe's arguments; the Trainer gets a copy.
-        num_states: number of DSSP states that the validation chains distinguish, nine or eight.
+        num_states: number of DSSP states that the validation chains distinguish, nine, eight or three.
     """
     chains: Any = train
     held_out = validation.sorted_by_length()
@@ -445,6 +440,6 @@ def _batches(chains: Any, train: LabelledChains, training: RecipeTrainingArgumen
     return TokenBudgetBatches(chains, train.lengths, training.max_tokens_per_batch, training.seed)
 
 
-def _num_batches(chains: LabelledChains, training: RecipeTrainingArguments) -> int:
-    """Return the number of batches of an epoch, on all processes together."""
-    return math.ceil(len(_batches(chains, chains, training)) / training.per_device_train_batch_size)
+def _num_batches(batches: Any, training: RecipeTrainingArguments) -> int:
+    """Return the number of batches of an epoch of the Trainer's dataset, on all processes together."""
+    return math.ceil(len(batches) / training.per_device_train_batch_size)

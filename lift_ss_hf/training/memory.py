@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..models.adapters_library import IA3, LoRA, bottleneck_maths
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
-from .arguments import DEFAULT_STATES, ModelArguments, RecipeTrainingArguments
+from .arguments import ModelArguments, RecipeTrainingArguments
 from .job import model_options
 
 ADAM_STATES = 2  # mean and variance of each gradient, fp32
@@ -117,9 +117,7 @@ def planned_model(arguments: ModelArguments) -> SecondaryStructureModel:
     """
     options = model_options(arguments)
     if arguments.loss == "ldam" or arguments.balance:
-        options["class_counts"] = [1] * len(
-            get_alphabet(arguments.states or DEFAULT_STATES)
-        )  # their values do not change shapes
+        options["class_counts"] = [1] * len(get_alphabet(options["states"]))  # their values do not change shapes
     plan = SecondaryStructureModel.plan(arguments.backbone, **options)
     return SecondaryStructureModel.untrained(plan, arguments.backbone_dtype)
 

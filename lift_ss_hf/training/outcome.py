@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from ..reports.model_card import write_card
 from ..reports.provenance import save_training_chains, write_json
 from ..reports.tables import learnt_markdown, splits_markdown
 from .arguments import RecipeTrainingArguments
-from .corpora import HELD_OUT_TEST, TrainingCorpora
+from .corpora import TrainingCorpora
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +84,9 @@ def compare_with_baselines(
 
 def write_held_out(out: Path, corpora: TrainingCorpora) -> None:
     """Write the chains that were held out, to evaluate other models on them: three lines per chain."""
-    parts = {"validation": corpora.validation, HELD_OUT_TEST: corpora.tests.get(HELD_OUT_TEST)}
-    for name in corpora.held_out:
-        with replacing(out / HELD_OUT_FOLDER / f"{'test' if name == HELD_OUT_TEST else name}.txt") as path:
-            rows = (f">{row['id']}\n{row['sequence']}\n{row['states']}\n" for row in parts[name])
+    for name, part in corpora.held_out.items():
+        with replacing(out / HELD_OUT_FOLDER / f"{name}.txt") as path:
+            rows = (f">{row['id']}\n{row['sequence']}\n{row['states']}\n" for row in part)
             path.write_text("".join(rows), "utf-8")
 
 
@@ -123,8 +121,3 @@ def finished_results(out: Path) -> dict[str, Any] | None:
         return None
     complete = "splits" in results and (out / MODEL_FOLDER / "README.md").is_file() and (out / RESULTS_FILE).is_file()
     return results if complete else None
-
-
-def remove_cache(folder: Path) -> None:
-    """Remove the prefix cache of a finished run."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -216,7 +216,7 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
     lengths: dict[str, list[int]] = {}
     for model, corpora, training in points:
         depths.append(None)
-        if training.prefix_cache_settings is None or training.prefix_cache_blocks is not None:
+        if (cache := training.prefix_cache_settings) is None or training.prefix_cache_blocks is not None:
             continue
         with fake_weights():
             planned = planned_model(model)
@@ -227,7 +227,7 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
         if chains not in lengths:
             loaded = load_training_corpora(corpora)
             lengths[chains] = [*loaded.train["num_residues"], *loaded.validation["num_residues"]]
-        origin = f"{training.prefix_cache} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {chains}"
+        origin = f"{cache.folder} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {chains}"
         depths[-1] = origin, depth
         sizes.setdefault(origin, {})[depth] = cached_states_bytes(planned, depth, lengths[chains])
     return depths, sizes

@@ -1,7 +1,5 @@
 """The chains of a run: named, the training corpus's own, held out, or none; never the bundled sample unasked."""
 
-import shutil
-
 import pytest
 from corpus_files import write_three_line
 from small_runs import make_chains
@@ -11,10 +9,7 @@ from lift_ss_hf.training.arguments import CorpusArguments
 from lift_ss_hf.training.corpora import load_training_corpora
 from lift_ss_hf.training.recipes import RecipeError
 
-
-@pytest.fixture(autouse=True)
-def without_mmseqs(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+pytestmark = pytest.mark.usefixtures("without_mmseqs")
 
 
 @pytest.fixture
@@ -36,7 +31,7 @@ def test_what_is_not_named_is_held_out_and_said(chains, caplog):
     parts = ids(corpora)
     assert {name: len(part) for name, part in parts.items()} == {"train": 32, "validation": 4, "held_out": 4}
     assert len(set.union(*parts.values())) == 40
-    assert set(corpora.held_out) == {"validation", "held_out"}
+    assert set(corpora.held_out) == {"validation", "test"}
     assert "train: 32 chains" in caplog.text
     assert "validation: 4 chains" in caplog.text
     assert "test held_out: 4 chains" in caplog.text
@@ -67,7 +62,7 @@ def test_the_splits_of_the_training_corpus_are_taken(tmp_path):
     path.write_text("\n".join(["id,sequence,states,split", *rows]))
     corpora = load_training_corpora(CorpusArguments(train=[str(path)]))
     assert [len(part) for part in (corpora.train, corpora.validation, corpora.tests[str(path)])] == [6, 2, 2]
-    assert corpora.held_out == ()
+    assert corpora.held_out == {}
 
 
 def test_named_corpora_are_taken_beside_what_is_held_out(chains, tmp_path):

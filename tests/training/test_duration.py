@@ -1,11 +1,9 @@
 """How long a run takes: the estimate it prints, and the bound that it keeps, with a clock that the tests turn."""
 
-import json
-
 import pytest
 import torch
 from forked_runs import train_forked
-from small_runs import train, write_data
+from small_runs import state_of, train, write_data
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerState, get_scheduler
 
@@ -56,10 +54,6 @@ def clock(monkeypatch):
 
 TENTHS = ("--eval_strategy", "steps", "--eval_steps", "0.1", "--save_strategy", "steps", "--save_steps", "0.1")
 LINEAR = (*TENTHS, "--lr_scheduler_type", "linear", "--early_stopping_patience", "0", "--logging_steps", "1")
-
-
-def state_of(out):
-    return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
 
 
 def evaluated_at(out):

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from forked_runs import launched_environment, run_forked, signal_at, train_forked
-from small_runs import ROOT, flags, launch, train, write_data
+from small_runs import ROOT, flags, launch, state_of, train, write_data
 from stopped_at import FINISHED, KILLED, stop_before
 from transformers import Trainer
 from transformers.trainer_callback import CallbackHandler
@@ -105,10 +106,6 @@ def test_stopped_at_any_step_it_resumes_to_the_same_bytes(data, whole, tmp_path,
     resume_and_compare(data, out, whole, 1)
 
 
-def state_of(out):
-    return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
-
-
 @pytest.mark.slow
 def test_two_processes_stopped_at_each_step_in_turn_end_with_the_same_bytes(data, whole, tmp_path):
     """Every run takes one step, is asked to stop in it, and leaves the checkpoint that the next one resumes from."""
@@ -144,6 +141,17 @@ def test_no_process_leaves_another_one_waiting_at_the_end_of_training(data, tmp_
 
     done = train_forked(data, tmp_path / "run", *SHORT, num_processes=2, patch=stop)
     assert done.statuses == [STOPPED] * 2, done.stderr
+
+
+def test_two_processes_agree_on_whether_a_finished_run_has_something_left_to_do(data, tmp_path):
+    """What one of them records of the new arguments is not what another one compares its own with."""
+    out = tmp_path / "run"
+    again = (*RESUME, "--bootstrap", "30")  # the tests are scored once more, then nothing is left
+    for more in ((), again, again):
+        done = train_forked(data, out, *SHORT, *more, num_processes=2)
+        assert done.statuses == [0, 0], done.stderr
+    assert "there is nothing left to train" in done.stderr
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["bootstrap"] == 30
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])

@@ -15,7 +15,7 @@ from corpus_files import write_three_line
 from forked_runs import train_forked
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from small_runs import flags, launch, make_chains, train, write_data
+from small_runs import flags, launch, make_chains, state_of, train, write_data
 
 from lift_ss_hf.batches.collator import ChainCollator, TokenBudgetBatches
 from lift_ss_hf.batches.labelled_chains import LabelledChains
@@ -154,10 +154,6 @@ def test_one_seed_gives_one_result(run, data, tmp_path):
 
 LAST = ("--resume_from_checkpoint", "last")
 EVERY_7_STEPS = ("--eval_strategy", "steps", "--eval_steps", "7", "--save_strategy", "steps", "--save_steps", "7")
-
-
-def state_of(out):
-    return json.loads((last_checkpoint(out) / "trainer_state.json").read_text())
 
 
 def test_a_schedule_that_ends_between_evaluations_is_evaluated_at_its_end(data, tmp_path):
