@@ -30,6 +30,7 @@ from lift_ss_hf.corpora.leakage import (
 )
 from lift_ss_hf.corpora.loading import Corpus, resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
+from lift_ss_hf.models.atomic import require_folder
 
 
 def parse() -> argparse.Namespace:
@@ -84,6 +85,8 @@ def main() -> int:
     """Print the report, write the filtered corpus if asked to, and return the exit status."""
     args = parse()
     settings = SearchSettings(args.sensitivity, args.max_evalue, args.min_aligned, args.min_identity, args.threads)
+    if args.write:
+        require_folder(args.write)
     # All names first: an unknown one is reported before anything is loaded.
     corpus, others = resolve_corpus(args.train), held_out(args)
     train = load_chains(corpus, args.split, args.source)

@@ -127,7 +127,7 @@ def write_corpus(chains, path: Path) -> str:
     """Write the three-line file, completely or not at all, and return its SHA-256."""
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.lift_ss_hf.incomplete")  # always: the next run takes over a killed one's
+    part = path.with_name(f".{path.name}.lift_ss_hf.incomplete")  # fixed: the next run takes over a killed one's
     try:
         with part.open("wb") as file:
             for chain_id, sequence, states in chains:

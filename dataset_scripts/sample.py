@@ -23,6 +23,7 @@ from lift_ss_hf.corpora.catalogue import SPLIT_ORDER, CataloguedCorpus
 from lift_ss_hf.corpora.columns import corpus_features
 from lift_ss_hf.corpora.leakage import SearchSettings, homologues, load_chains
 from lift_ss_hf.corpora.mmseqs import require_mmseqs, run_mmseqs, write_fasta
+from lift_ss_hf.models.atomic import require_folder
 
 SOURCE = "promod3:lt25id"
 BUNDLED = Path(__file__).resolve().parents[1] / "lift_ss_hf" / "assets" / "sample_corpus"
@@ -59,6 +60,7 @@ def main() -> None:
     """Draw the chains, check them, and write the corpus."""
     args = parse()
     require_mmseqs()  # fail before any work
+    require_folder(args.out)
     settings = replace(SEARCH, threads=args.threads)
     source = get_corpus(SOURCE)
     tests = [chain for name in source.config.trains_for for chain in load_chains(get_corpus(name), "test", args.source)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 
+from ..models.wording import first_line
 from .chains import Chain, CorpusError, require_unique_ids
 from .fasta_pairs import MASKS_FILE, PAIR, SEQUENCES_FILE, STATES_FILE
 from .readers import read_chains, read_fasta_pair
@@ -22,10 +23,11 @@ DATA_SET = re.compile(r"(?!.*\.(fa|faa|fas|fasta|txt|csv|tsv|parquet|gz|ya?ml)$)
 ChainsBySplit = dict[str | None, list[Chain]]
 
 
-def is_fasta_pair(name: str) -> bool:
-    """Return True if a name is that of two files, `SEQUENCES+STATES`, of which at least one exists."""
+def fasta_pair(name: str) -> tuple[Path, Path] | None:
+    """Return the files of a name `SEQUENCES+STATES`, of which at least one exists; None for any other name."""
     first, plus, second = name.partition(PAIR)
-    return bool(plus) and (Path(first).is_file() or Path(second).is_file())
+    pair = Path(first), Path(second)
+    return pair if plus and any(path.is_file() for path in pair) else None
 
 
 def is_data_set(name: str) -> bool:
@@ -49,23 +51,20 @@ def read_custom(corpus: Path | str) -> ChainsBySplit:
         CorpusError: if it cannot be read.
     """
     if isinstance(corpus, str):
-        return _of_pair(*corpus.split(PAIR)) if is_fasta_pair(corpus) else _of_data_set(corpus)
+        pair = fasta_pair(corpus)
+        return _by_split(read_fasta_pair(*pair)) if pair else _of_data_set(corpus)
     if corpus.is_file():
         return _by_split(read_chains(corpus))
     if (corpus / SAVED_DATASET).is_file() or (corpus / SAVED_DATASETS).is_file():
         return _of_saved(corpus)
     if (corpus / SEQUENCES_FILE).is_file() and (corpus / STATES_FILE).is_file():
         masks = corpus / MASKS_FILE
-        pair = read_fasta_pair(corpus / SEQUENCES_FILE, corpus / STATES_FILE, masks if masks.is_file() else None)
-        return _by_split(pair)
+        files = corpus / SEQUENCES_FILE, corpus / STATES_FILE
+        return _by_split(read_fasta_pair(*files, masks if masks.is_file() else None))
     raise CorpusError(
         f"{corpus}: not a corpus. Expected a folder that was built (README.md and data/), written by save_to_disk, or "
         f"with {SEQUENCES_FILE} and {STATES_FILE}; or name a file of chains."
     )
-
-
-def _of_pair(sequences: str, labels: str) -> ChainsBySplit:
-    return _by_split(read_fasta_pair(Path(sequences), Path(labels)))
 
 
 def _by_split(chains: Iterable[Chain]) -> ChainsBySplit:
@@ -79,18 +78,16 @@ def _of_saved(folder: Path) -> ChainsBySplit:
     try:
         return _of_tables(datasets.load_from_disk(str(folder)), str(folder))
     except (OSError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorpusError(f"{folder}: cannot be read ({reason}). Save it again with save_to_disk.") from None
+        raise CorpusError(f"{folder}: cannot be read ({first_line(error)}). Save it again with save_to_disk.") from None
 
 
 def _of_data_set(name: str) -> ChainsBySplit:
     try:
         tables = datasets.load_dataset(name)
     except Exception as error:  # `datasets` raises a dozen types; all mean that the data set cannot be read
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CorpusError(
             f"{name}: neither a corpus of the catalogue, nor an existing file or folder, nor a data set that can be "
-            f"loaded from the Hub ({reason}). Correct the name."
+            f"loaded from the Hub ({first_line(error)}). Correct the name."
         ) from error
     return _of_tables(tables, name)
 

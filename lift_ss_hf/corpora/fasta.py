@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..models.states import NINE_STATES, UNRESOLVED
-from ..models.wording import no_such_file
+from ..models.wording import first_line, no_such_file
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
 
 OPENERS: dict[bytes, Any] = {GZIP: gzip.open, BZIP2: bz2.open, XZ: lzma.open}  # by the first bytes of the file
@@ -195,5 +195,4 @@ def too_long(what: str, max_residues: int) -> str:
 
 def damaged(where: str, error: Exception) -> str:
     """Return the message that a file cannot be read to its end."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"{where}: damaged or truncated ({reason}). Download or copy the file again."
+    return f"{where}: damaged or truncated ({first_line(error)}). Download or copy the file again."

@@ -62,19 +62,19 @@ def hold_out(sequences: Sequence[str], fractions: Mapping[str, float], seed: int
     parts: dict[str, list[int]] = {}
     for name, fraction in fractions.items():
         room = round(fraction * len(sequences))
-        taken = []
+        part, left = [], []
         for group in groups:
             if len(group) <= room:
-                taken.append(group)
+                part += group
                 room -= len(group)
-        chosen = {id(group) for group in taken}
-        groups = [group for group in groups if id(group) not in chosen]
-        parts[name] = sorted(index for group in taken for index in group)
+            else:
+                left.append(group)
+        parts[name], groups = sorted(part), left
     parts["train"] = sorted(index for group in groups for index in group)
     if empty := [name for name, part in parts.items() if not part]:
         raise CorpusError(
             f"cannot hold out {' and '.join(fractions)}: of {len(sequences)} chains, none would be left for "
-            f"{empty[0]}. Give more chains, name a file (--validation FILE, --tests FILE), or write none."
+            f"{empty[0]}. Give more chains, name a file (--validation FILE, --tests FILE), or do without (none)."
         )
     return Holdout(parts, method)
 

@@ -16,7 +16,7 @@ from ..models.atomic import restore
 from ..models.states import UNRESOLVED
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
-from .custom import ChainsBySplit, is_data_set, is_fasta_pair, read_custom
+from .custom import ChainsBySplit, fasta_pair, is_data_set, read_custom
 from .dataset_builder import PsspCorpusBuilder
 from .readers import read_chains
 
@@ -80,7 +80,7 @@ def resolve_corpus(name: str) -> Corpus:
         restore(name)
         if Path(name).exists():
             return Path(name)
-        if is_fasta_pair(name) or is_data_set(name):
+        if fasta_pair(name) or is_data_set(name):
             return name
     try:
         return get_corpus(name)
@@ -115,7 +115,8 @@ def own_splits(corpus: Corpus) -> list[str]:
         return list(corpus.config.splits)
     if _is_built(corpus):
         return _folder_split_names(corpus)
-    return [split for split in SPLIT_ORDER if split in read_custom(corpus)]
+    found = read_custom(corpus)
+    return [split for split in SPLIT_ORDER if split in found]
 
 
 def _is_built(corpus: Corpus) -> TypeGuard[Path]:

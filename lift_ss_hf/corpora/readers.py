@@ -25,7 +25,7 @@ from ..models.wording import counted, no_such_file
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
 from .fasta_pairs import chains_of_pair, chains_with_targets, has_targets, read_records
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
-from .tables import TableColumns, chains_of_rows, masked, read_mask
+from .tables import SEPARATORS, TableColumns, chains_of_rows, masked, read_mask
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
 
@@ -113,25 +113,26 @@ def _are_residues(line: str) -> bool:
     return 3 * others > len(letters) and all(letter in RESIDUES for letter in letters)
 
 
-def _csv_header(path: Path, separator: str) -> list[str]:
-    """Return the names of the columns of a CSV file."""
-    return [name.strip() for name in _next_row(csv.reader(_text(path), delimiter=separator), path) or []]
-
-
-def _text(path: Path) -> Iterator[str]:
-    return (line for _, line in _lines(path))
-
-
-def _csv_rows(path: Path, columns: tuple[str, ...] = (), separator: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a CSV file, with their line numbers, after checking that it has the given columns."""
-    reader = csv.reader(_text(path), delimiter=separator)
+def _open_csv(path: Path, separator: str = ",") -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """Return the names of the columns of a CSV file, and its rows with their line numbers, which are read as needed."""
+    reader = csv.reader((line for _, line in _lines(path)), delimiter=separator)
     header = [name.strip() for name in _next_row(reader, path) or []]
+    return header, _csv_rows(reader, header, path)
+
+
+def _csv_with_columns(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Return the rows of a CSV file after checking that it has the given columns."""
+    header, rows = _open_csv(path)
     missing = [name for name in columns if name not in header]
     if missing:
         raise CorpusError(
             f"{path}: line 1: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}. "
             f"Expected {', '.join(columns)}."
         )
+    return rows
+
+
+def _csv_rows(reader: Any, header: list[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     while (row := _next_row(reader, path)) is not None:
         if not row:
             continue
@@ -170,7 +171,7 @@ def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
 def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
     columns = ("input", "dssp8", "disorder", "cb513_mask")
     chain_numbers: dict[str, int] = {}
-    for row_number, (line, row) in enumerate(_csv_rows(path, columns), start=1):
+    for row_number, (line, row) in enumerate(_csv_with_columns(path, columns), start=1):
         chain_id, where = f"cb513_{row_number:03d}", f"{path}: line {line}"
         residues, letters = ("".join(row[name].split()) for name in columns[:2])
         sequence, chain_states = check_chain(chain_id, residues, letters, where, changes)
@@ -200,7 +201,7 @@ def read_cu_ssp_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
 
 
 def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
-    for line, row in _csv_rows(path, ("id", "len", "input", "expected")):
+    for line, row in _csv_with_columns(path, ("id", "len", "input", "expected")):
         where = f"{path}: line {line}"
         if row["len"] != str(len(row["input"])):
             raise CorpusError(
@@ -281,10 +282,9 @@ def read_table(path: Path, changes: Counter[str]) -> Iterator[Chain]:
 
 
 def _table_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
-    separator = TABLES[_suffix(path)]
-    columns = TableColumns.of(_csv_header(path, separator), f"{path}: line 1")
-    rows = ((f"line {line}", row) for line, row in _csv_rows(path, separator=separator))
-    yield from chains_of_rows(rows, columns, path, changes)
+    header, rows = _open_csv(path, SEPARATORS[_suffix(path)])
+    columns = TableColumns.of(header, f"{path}: line 1")
+    yield from chains_of_rows(((f"line {line}", row) for line, row in rows), columns, path, changes)
 
 
 def read_fasta_with_targets(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -300,16 +300,13 @@ def read_fasta_with_targets(path: Path, changes: Counter[str]) -> Iterator[Chain
     return require_unique_ids(chains_with_targets(_lines(path), path, changes), path)
 
 
-def read_fasta_pair(
-    sequences: Path, labels: Path, masks: Path | None = None, changes: Counter[str] | None = None
-) -> Iterator[Chain]:
+def read_fasta_pair(sequences: Path, labels: Path, masks: Path | None = None) -> Iterator[Chain]:
     """Read a FASTA file of sequences and one of states with the same ids; see `fasta_pairs`.
 
     Args:
         sequences: the file of residues, plain or gzip.
         labels: the file of states.
         masks: a file of 0 and 1; residues with 0 are unresolved.
-        changes: receives the number of changed letters, by description.
 
     Raises:
         CorpusError: if a file is missing or invalid, or the ids differ.
@@ -322,12 +319,9 @@ def read_fasta_pair(
         read_records(_lines(labels), labels),
         read_records(_lines(masks), masks) if masks else iter(()),
         (sequences, labels),
-        Counter() if changes is None else changes,
+        Counter(),
     )
     return require_unique_ids(chains, sequences)
-
-
-TABLES = {".csv": ",", ".tsv": "\t"}  # suffix to separator
 
 
 def _suffix(path: Path) -> str:
@@ -340,9 +334,9 @@ def _reader(path: Path) -> Reader:
     suffix = _suffix(path)
     if suffix == ".parquet":
         return read_parquet
-    if suffix in TABLES:
-        header = set(_csv_header(path, TABLES[suffix]))
-        return read_cu_ssp_csv if {"len", "input", "expected"} <= header else read_table
+    if suffix in SEPARATORS:
+        header, _ = _open_csv(path, SEPARATORS[suffix])
+        return read_cu_ssp_csv if {"len", "input", "expected"} <= set(header) else read_table
     return read_fasta_with_targets if has_targets(_lines(path)) else read_three_line
 
 

@@ -20,6 +20,7 @@ NAME_COLUMNS = ("id", "name", "accession", "entry", "header", "chain_id")
 SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
 STATES_COLUMNS = ("states", "dssp8", "sst8", "ss8", "dssp", "expected", "labels", "target", "dssp3", "sst3", "ss3")
 SPLIT_COLUMNS = ("split", "set")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of columns, by the suffix of a file
 # NetSurfP-2.0's columns of 0 and 1, one per residue: has coordinates, and is scored. Elsewhere `disorder` may mean the
 # opposite, so it counts only beside these states.
 MASK_COLUMNS = ("disorder", "cb513_mask")
@@ -128,7 +129,7 @@ def read_mask(values: Any, name: str, num_residues: int, where: str, chain_id: s
     """Return a mask, True where a residue counts, from 0 and 1: a list, numbers between blanks, or digits."""
     tokens = values if isinstance(values, list) else str(values).split()
     if len(tokens) == 1 and set(str(tokens[0])) <= {"0", "1"}:  # without blanks
-        tokens = list(tokens[0])
+        tokens = list(str(tokens[0]))
     if len(tokens) != num_residues:
         raise CorpusError(
             f"{where}: {chain_id}: {counted(num_residues, 'residue')} but {counted(len(tokens), 'value')} of {name}."

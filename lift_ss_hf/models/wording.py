@@ -25,6 +25,16 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its type if it has none.
+
+    Example:
+        >>> first_line(ValueError("too long" + chr(10) + "by far")), first_line(EOFError())
+        ('too long', 'EOFError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean ...?` with the known name closest to one that does not exist, empty if none is close.
 

@@ -21,15 +21,14 @@ import pyarrow.parquet as pq
 
 from ..corpora.fasta import MAX_RESIDUES, bounded_lines, damaged, open_text, read_fasta_lines, too_long
 from ..corpora.file_kinds import DAMAGE_ERRORS
-from ..corpora.tables import NAME_COLUMNS, SEQUENCE_COLUMNS
-from ..models.wording import close_paths, no_such_file
+from ..corpora.tables import NAME_COLUMNS, SEPARATORS, SEQUENCE_COLUMNS
+from ..models.wording import close_paths, first_line, no_such_file
 from .records import Record, printable_name
 
 # As pandas, R and Excel write them. NAN, NA, NONE and NULL are peptides, too, but in a table that is far less likely.
 MISSING_VALUES = ("nan", "none", "null", "na", "n/a", "<na>", "#n/a")
 MAX_TABLE_LINE = 1 << 24  # characters
 STANDARD_INPUT = "-"
-TABLES = {".csv": ",", ".tsv": "\t"}  # suffix to separator
 
 Row = tuple[str, str, str]  # name and sequence as read, and why there is no sequence if a table has none
 
@@ -142,7 +141,7 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
         suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
         if ".parquet" in suffixes[-1:]:
             return lambda inputs: _parquet_rows(source)
-        for suffix, separator in TABLES.items():
+        for suffix, separator in SEPARATORS.items():
             if suffix in suffixes:
                 return lambda inputs: _table_rows(inputs, source, separator)
         return lambda inputs: _fasta_rows(inputs, source)
@@ -180,12 +179,13 @@ def _fasta_rows(inputs: Inputs, source: str) -> Iterator[Row]:
 
 def _table_rows(inputs: Inputs, source: str, separator: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_TABLE_LINE)  # 131,072 by default, for the whole process
+    shown = _shown(source)
     with inputs.open(source) as text:
-        rows = csv.reader(bounded_lines(text, _shown(source), MAX_TABLE_LINE), delimiter=separator)
+        rows = csv.reader(bounded_lines(text, shown, MAX_TABLE_LINE), delimiter=separator)
         header = next(rows, [])
-        sequence, name = _columns(header, _shown(source))
+        sequence, name = _columns(header, shown)
         for row in filter(None, rows):
-            where = f"{_shown(source)}: line {rows.line_num}"
+            where = f"{shown}: line {rows.line_num}"
             if len(row) != len(header):
                 raise ValueError(f"{where}: {len(row)} fields, but the header has {len(header)}.")
             yield row[name] if name is not None else "", *_sequence(row[sequence], where, header[sequence])
@@ -263,6 +263,5 @@ def _dataset_errors(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # `datasets` raises a dozen types; all mean that the data set cannot be read
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         missing = "" if _path_kind(Path(name)) else f"{no_such_file(name)} "
-        raise ValueError(f"{missing}Cannot read the data set {name}: {reason}") from error
+        raise ValueError(f"{missing}Cannot read the data set {name}: {first_line(error)}") from error

@@ -115,6 +115,12 @@ def split_fasta_folder(folder):
     return folder
 
 
+def test_a_mask_may_be_a_list_of_a_single_number(tmp_path):
+    rows = {"sequence": ["M", "MK"], "dssp3": ["C", "CC"], "disorder": [[1], [1, 0]]}
+    pq.write_table(pa.table(rows), tmp_path / "masked.parquet")
+    assert load_corpus(str(tmp_path / "masked.parquet"), "train")["states"][:] == ["L", "LX"]
+
+
 def split_saved(folder):
     parts = {name: datasets.Dataset.from_list([row]) for name, row in zip(SPLITS, ROWS, strict=True)}
     datasets.DatasetDict(parts).save_to_disk(folder / "saved")

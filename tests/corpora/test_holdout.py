@@ -13,11 +13,6 @@ from lift_ss_hf.corpora.holdout import EXACT_METHOD, IDENTITY_METHOD, hold_out
 UNRELATED = [chain.sequence for chain in make_chains(40, 0)]
 
 
-@pytest.fixture
-def without_mmseqs(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-
-
 def related(sequence, seed):
     """Return a chain with a quarter of its residues changed."""
     rng = random.Random(seed)

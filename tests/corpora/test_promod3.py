@@ -1,7 +1,6 @@
 """dataset_scripts/promod3.py: with a stand-in for ProMod3's database, and with the real one if it is installed."""
 
 import hashlib
-import importlib.util
 import math
 import multiprocessing
 import os
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts import load_module
 
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "promod3.py"
 DEBIAN_PYTHON = "/usr/bin/python3"
@@ -48,10 +48,7 @@ def LoadStructureDB():
 
 @pytest.fixture(scope="module")
 def promod3():
-    spec = importlib.util.spec_from_file_location("promod3_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(SCRIPT)
 
 
 def run(*arguments, python=sys.executable, path=""):

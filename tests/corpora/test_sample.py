@@ -1,9 +1,7 @@
 """The bundled sample corpus, and the script that draws it."""
 
-import importlib.util
-
 import pytest
-from scripts import ROOT, run_script
+from scripts import ROOT, load_module, run_script
 from tools import needs_mmseqs
 
 from lift_ss_hf import ResidueTokenizer, bundled_model
@@ -28,10 +26,7 @@ def sample(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("sample_script", ROOT / SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(ROOT / SCRIPT)
 
 
 def test_it_has_three_splits_of_a_few_hundred_valid_chains(sample):
