@@ -62,6 +62,11 @@ def shards(weights: Mapping[str, torch.Tensor], pattern: str, index: str, write:
     return files | {index: json.dumps({"metadata": {}, "weight_map": weight_map}).encode()}
 
 
+def prot_t5_weights_once() -> dict[str, torch.Tensor]:
+    """As `prot_t5_weights`, without the second name of the tied embeddings."""
+    return {key: tensor for key, tensor in prot_t5_weights().items() if key != "encoder.embed_tokens.weight"}
+
+
 def add_layout(hub: Hub, layout: str, folder: Path, name: str = NAME) -> str:
     """Add a backbone to a Hub; return the commit of its main branch, empty if there is none.
 
@@ -73,7 +78,7 @@ def add_layout(hub: Hub, layout: str, folder: Path, name: str = NAME) -> str:
     """
     files, weights = prot_t5_files(folder, layout == "tokenizer_json"), prot_t5_weights()
     a_pickle = {WEIGHTS_NAME: pickled(weights)}
-    untied = {key: tensor for key, tensor in weights.items() if key != "encoder.embed_tokens.weight"}
+    untied = prot_t5_weights_once()
     a_safe_file = {SAFE_WEIGHTS_NAME: save_safetensors(untied, {"format": "pt"})}
     if layout == "gone":
         return ""

@@ -41,8 +41,8 @@ def require_folder(folder: str | Path) -> None:
         ValueError: /dev/null exists and is not a directory. Give another directory to write to.
     """
     folder = Path(folder)
-    found = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
-    if os.path.lexists(found) and not found.is_dir():  # a link that leads nowhere is one, too
+    found = next(filter(os.path.lexists, (folder, *folder.parents)), None)
+    if found is not None and not found.is_dir():  # lexists: a link that leads nowhere counts, too
         raise ValueError(f"{found} exists and is not a directory. Give another directory to write to.")
 
 
@@ -71,7 +71,6 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
         ValueError: if the path, or a parent's, is not a folder.
     """
     folder = Path(folder)
-    require_folder(folder)
     with _temporary(folder, is_folder=True) as temporary:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -112,7 +111,7 @@ def remove_leftovers(folder: Path) -> None:
 @contextmanager
 def _temporary(path: Path, is_folder: bool) -> Iterator[Path]:
     """Create a locked temporary file or folder beside `path`, and remove it at the end unless it was renamed."""
-    require_folder(path.parent)
+    require_folder(path if is_folder else path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with _locked(path.parent):  # else another writer could find the temporary before it is locked

@@ -214,8 +214,7 @@ class BackboneFamily:
         """Raise ValueError if the family cannot be computed in a dtype."""
         if dtype == torch.float16 and self.overflows_in_float16:
             raise ValueError(
-                f"{self.model_type} backbones overflow in float16, also those that are stored in it. Use bfloat16, or "
-                "float32."
+                f"{self.model_type} backbones overflow in float16, even those stored in it. Use bfloat16, or float32."
             )
 
     def trim(self, backbone: Any) -> Any:
@@ -464,8 +463,8 @@ def whole_weights() -> Iterator[None]:
 def quietly() -> Iterator[None]:
     """Load or save weights without the bars that transformers 5 shows for them; downloads keep theirs.
 
-    The public switch is for both. The report of weights that a checkpoint has or lacks is left out too, in both
-    versions: what is missing is an error here, and a checkpoint's head for masked residues is no surprise.
+    transformers' public switch would turn off both. The report of weights that a checkpoint has or lacks is left out
+    too, in both versions: what is missing is an error here, and a checkpoint's head for masked residues is no surprise.
     """
     reporter, shows_bars = logging.getLogger(PreTrainedModel.__module__), transformers_logging._tqdm_active
     transformers_logging._tqdm_active = False

@@ -117,8 +117,8 @@ def _check_output(output: Path) -> None:
 def _check_torch() -> None:
     if TorchVersion(torch.__version__) < TORCH:
         raise BackboneError(
-            f"torch {torch.__version__} can be made to run code by a pickle (CVE-2025-32434, CVE-2026-24747), so none "
-            f"is converted. Install torch {TORCH} or later."
+            f"torch {torch.__version__} can be made to run code by a pickle (CVE-2025-32434, CVE-2026-24747), so "
+            f"pickles are not converted with it. Install torch {TORCH} or later."
         )
 
 

@@ -481,10 +481,10 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
     def adapter_context(
         self, attention_mask: torch.Tensor, chain_lengths: Sequence[int] | None = None
     ) -> contextlib.AbstractContextManager:
-        """Return what the adapters library keeps during a pass: prefixes, shared weights, which tokens gates average.
+        """Return what the adapters library keeps during a pass: prefixes, shared weights, tokens to average in gates.
 
         Args:
-            attention_mask: (chains, tokens) int64, 1 = keep; with `chain_lengths` of any number of tokens.
+            attention_mask: (chains, tokens) int64, 1 = keep; with `chain_lengths`, of any number of tokens.
             chain_lengths: of chains that lie end to end in one row [tokens]; None means one chain in each row.
         """
         if self.config.adapter is None:

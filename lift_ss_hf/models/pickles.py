@@ -1,11 +1,11 @@
-"""Backbones whose weights lie on the Hub, or in a folder, as pickles only: where the same weights are as safetensors.
+"""Backbones whose weights are on the Hub, or in a folder, as pickles only: where the same weights are as safetensors.
 
-No pickle is read here. Two places are searched, both by the checksum of the pickle, which the Hub tells without a
+No pickle is read here. Two places are searched, both by the checksum of the pickle, which the Hub reports without a
 download: the local cache, where `conversion` keeps what it has converted, and the repository itself, to which a robot
 of the Hub offers safetensors in a pull request. The cache is `lift_ss_hf` in `HF_HOME`:
 
-    backbones/CHECKSUM/            the weights as safetensors, config.json, and origin.json: whence they came
-    lookups/ORG--NAME@COMMIT.json  what the Hub told, so that it is asked once and the backbone loads offline
+    backbones/CHECKSUM/            the weights as safetensors, config.json, and origin.json: where they came from
+    lookups/ORG--NAME@COMMIT.json  what the Hub answered, so that it is asked once and the backbone loads offline
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -233,9 +232,9 @@ def refusal(pickles: Pickles, revision: str | None = None) -> str:
     command = f"lift-ss convert-backbone {pickles.name}" + (f" --revision {revision}" if revision else "")
     costs = "" if pickles.commit is None else f"downloads {readable_size(pickles.num_bytes)}, "
     return (
-        f"the backbone {pickles.name!r} has no safetensors, only {pickles.describe()}: a pickle, which can run any "
-        f"code when it is read, and is not. Run `{command}` once (in a recipe: --convert_backbone True): it {costs}"
-        "reads nothing but numbers, and keeps the encoder's as safetensors."
+        f"the backbone {pickles.name!r} has no safetensors, only {pickles.describe()}: a pickle. A pickle can "
+        f"run any code when it is read, so it is not read. Run `{command}` once (in a recipe: --convert_backbone "
+        f"True): it {costs}reads nothing but numbers, and keeps the encoder's as safetensors."
     )
 
 
@@ -251,11 +250,11 @@ def _lookup_file(name: str, commit: str) -> Path:
 
 
 def write_lookup(pickles: Pickles) -> None:
-    """Keep what the Hub told about the pickles of a commit."""
+    """Keep what the Hub answered about the pickles of a commit."""
     if pickles.commit is None:
         return
     with replacing(_lookup_file(pickles.name, pickles.commit)) as path:
-        path.write_text(json.dumps(pickles._asdict(), indent=2) + os.linesep, "utf-8")
+        path.write_text(json.dumps(pickles._asdict(), indent=2) + "\n", "utf-8")
 
 
 def _read_lookup(name: str, commit: str) -> Pickles | None:

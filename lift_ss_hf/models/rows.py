@@ -69,7 +69,9 @@ class Row:
         key, value = key.to(query.dtype), value.to(query.dtype)
         key, value, num_prefix = self._with_prefixes(attention, hidden, key, value)
         if not self.has_bias and has_varlen_kernel(query):
-            key_ends = self.ends + num_prefix * torch.arange(len(self.ends), dtype=torch.int32, device=query.device)
+            key_ends = self.ends
+            if num_prefix:
+                key_ends = key_ends + num_prefix * torch.arange(len(key_ends), dtype=torch.int32, device=query.device)
             longest = max(self.lengths)
             return varlen_attn(query, key, value, self.ends, key_ends, longest, longest + num_prefix).flatten(1)[None]
         num_keys = [length + num_prefix for length in self.lengths]

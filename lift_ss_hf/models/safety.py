@@ -435,7 +435,7 @@ def pickle_hint(name: str | os.PathLike) -> str:
     """Return what to do about a folder without safetensors; names the pickle in it, if there is one."""
     folder = Path(name)
     found = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES) if folder.is_dir() else []
-    seen = f"It holds {found[0]}, a pickle, which can run any code when it is read, and is not. " if found else ""
+    seen = f"It holds {found[0]}. A pickle can run any code when it is read, so it is not read. " if found else ""
     return (
         f"{seen}Weights are read as safetensors only; convert others once, where you trust them: load them with "
         "transformers and save_pretrained."

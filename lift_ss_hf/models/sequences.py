@@ -14,11 +14,12 @@ STOP = "*"
 GAPS = "-."
 NUCLEOTIDES = "ACGTUN"
 AMBIGUOUS_NUCLEOTIDES = "RYSWKMBDHVX"  # one of several nucleotides (IUPAC-IUB 1984); X masks a repeat
-# Of the 435,059 proteins of Swiss-Prot 2014_01 in Debian's metastudent-data, none looks like nucleotides, or may be.
+# No protein passes either test below: of promod3 (a test), of the 435,059 of Swiss-Prot 2014_01 in Debian's
+# metastudent-data (2026-11-26).
 MIN_NUCLEOTIDES = 20  # letters; shorter peptides of A, C, G and T are not rare
 MAX_AMBIGUOUS = 0.2  # fraction of ambiguity codes in what looks like nucleotides
 MIN_DOUBTFUL = 6  # letters of what may be nucleotides, without ambiguity codes
-MIN_DOUBTFUL_AMBIGUOUS = 30  # letters, with ambiguity codes; some conotoxins, of 25 letters, have no others
+MIN_DOUBTFUL_AMBIGUOUS = 30  # letters, with ambiguity codes; some conotoxins, of 25 letters, consist of these only
 MIN_PLAIN = 0.25  # fraction of A, C, G, T, U and N in what may be nucleotides; protamines, of R and S, have up to 0.2
 
 _INVALID, _REMOVED = 0, 1  # entries of the cleaning table that are not a residue's code
@@ -124,7 +125,7 @@ def looks_like_nucleotides(sequence: CleanSequence) -> bool:
 
 
 def may_be_nucleotides(sequence: CleanSequence) -> bool:
-    """Return True if a sequence is more likely DNA or RNA than a protein: it is short, or full of ambiguity codes.
+    """Return True if a sequence is more likely DNA or RNA than a protein, even if short or full of ambiguity codes.
 
     Example:
         >>> may_be_nucleotides(clean_sequence("GATTACA")), may_be_nucleotides(clean_sequence("ACGTRYSWKMBDHVN" * 2))

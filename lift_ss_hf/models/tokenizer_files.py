@@ -83,8 +83,10 @@ def options_for_other_versions(name: str | os.PathLike, **hub_options: Any) -> d
         name: Hub id or folder.
         hub_options: revision, cache_dir, token, ...
     """
+    if not transformers.__version__.startswith("4."):
+        return {}
     extra = (read_json_object(name, TOKENIZER_CONFIG, **hub_options) or {}).get("extra_special_tokens")
-    if isinstance(extra, list) and transformers.__version__.startswith("4."):  # a dictionary before transformers 5
+    if isinstance(extra, list):  # a dictionary before transformers 5
         return {"extra_special_tokens": {}, "additional_special_tokens": extra}
     return {}
 

@@ -7,7 +7,7 @@ written: Parquet holds the probabilities as predicted, text has them to four dig
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..models.states import Q3
@@ -17,10 +17,20 @@ from .stored import read_stored
 
 PART_RESIDUES = 1 << 16  # in memory at once
 STORED_FORMATS = ("parquet", "jsonl", "tsv", "csv")  # that hold probabilities, the most exact first
-FOUR_DIGITS = ("three-line", "fasta", "tsv", "csv")  # no finer numbers, and no means of them
+FOUR_DIGITS = (
+    "three-line",
+    "fasta",
+    "tsv",
+    "csv",
+)  # with no number finer than four digits, nor a mean of such
 
 
-def find_source(held: Sequence[str], added: Sequence[str], alphabet: str) -> str:
+def most_exact(held: Collection[str]) -> str | None:
+    """Return the format of a run that holds most: probabilities as predicted, or to four digits; None without any."""
+    return next((name for name in STORED_FORMATS if name in held), None)
+
+
+def source_format(held: Sequence[str], added: Sequence[str], alphabet: str) -> str:
     """Return the format of a finished run from which others can be written.
 
     Args:
@@ -32,9 +42,9 @@ def find_source(held: Sequence[str], added: Sequence[str], alphabet: str) -> str
         ValueError: if no result holds all that the added formats need; the message says why.
 
     Example:
-        >>> find_source(["jsonl", "parquet"], ["html"], "q9")
+        >>> source_format(["jsonl", "parquet"], ["html"], "q9")
         'parquet'
-        >>> find_source(["jsonl"], ["html"], "q9")
+        >>> source_format(["jsonl"], ["html"], "q9")
         Traceback (most recent call last):
         ...
         ValueError: html cannot be written from jsonl: it needs the probabilities as predicted, which only parquet has.
@@ -50,7 +60,7 @@ def find_source(held: Sequence[str], added: Sequence[str], alphabet: str) -> str
                 f"{name} cannot be written from {', '.join(held)}: it needs the probabilities as predicted, which only "
                 "parquet has."
             )
-    source = next((name for name in STORED_FORMATS if name in held), None)
+    source = most_exact(held)
     if source is None:
         raise ValueError(f"{', '.join(added)} cannot be written from {', '.join(held)}, which has no probabilities.")
     return source
@@ -63,7 +73,7 @@ def write_added(source: Path, alphabet: str, formats: Mapping[str, Format], scra
         source: the result that holds the chains.
         alphabet: name of the alphabet that it reports.
         formats: to write, by name.
-        scratch: folder for the parts, which must not exist.
+        scratch: folder for the parts; what a killed writer left there is removed.
 
     Returns:
         The folders of the parts, in order; each has a file or folder per format.

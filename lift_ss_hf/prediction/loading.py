@@ -12,7 +12,7 @@ from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
 from .cpu_kernels import prepack, quantise
-from .packing import can_be_packed, shifted_prefix
+from .packing import can_be_packed
 from .predictor import MAX_TOKENS, Predictor, model_digest
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -83,7 +83,8 @@ def holds_all_pairs(model: Any) -> bool:
     if not model.family.has_quadratic_attention:
         return False
     config = model.config
-    copies_bias = shifted_prefix(config) < prefix_length(config.adapter, config.adapter_options)  # see T5Row.bias
+    has_prefix = prefix_length(config.adapter, config.adapter_options) > 0
+    copies_bias = has_prefix and not config.prefix_shift  # see T5Row.bias
     return copies_bias or not (can_be_packed(model) and model.device.type == "cpu")
 
 

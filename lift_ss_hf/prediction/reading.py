@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES
 from ..models.wording import did_you_mean, no_such_file
+from .result import Prediction
 from .run_folder import read_finished, stored_result
 from .stored import read_stored
 
@@ -28,6 +29,11 @@ class PredictedChain(NamedTuple):
     name: str
     states: str
     confidence: Sequence[float]
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> PredictedChain:
+        """Return what a figure shows of a prediction."""
+        return cls(prediction.name, prediction.states, prediction.confidence.tolist())
 
 
 def choose_chains(
@@ -100,10 +106,10 @@ def read_run_predictions(folder: str | Path, names: Sequence[str] = ()) -> list[
     if path is None:
         raise ValueError(
             f"{folder}: holds the formats {', '.join(settings['formats'])}, which have no confidences. "
-            f"Predict again with --format jsonl, to another directory."
+            "Predict again with --format jsonl, to another directory."
         )
     chosen = choose_chains(read_stored(path, settings["states"]), names, str(folder), lambda chain: chain.name)
-    return [PredictedChain(chain.name, chain.states, chain.confidence.tolist()) for chain in chosen]
+    return list(map(PredictedChain.of, chosen))
 
 
 def _chains(path: Path) -> Iterator[PredictedChain]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.atomic import is_leftover, locked_file, remove_leftovers, replacing, replacing_folder, require_folder
-from .added_formats import STORED_FORMATS, find_source, write_added
+from .added_formats import most_exact, source_format, write_added
 from .formats import Folder, Format, get_format, table_field
 from .records import Part
 from .result import Prediction
@@ -104,9 +104,9 @@ def read_finished(folder: str | Path) -> dict[str, Any]:
 
 
 def stored_result(folder: Path, formats: Collection[str]) -> Path | None:
-    """Return the result of a finished run that holds most: probabilities as predicted, or to four digits; or None."""
-    held = [name for name in STORED_FORMATS if name in formats]
-    return folder / get_format(held[0]).file_name if held else None
+    """Return the result of a finished run that holds most, see `most_exact`; None if none holds probabilities."""
+    held = most_exact(formats)
+    return None if held is None else folder / get_format(held).file_name
 
 
 class RunFolder:
@@ -172,7 +172,7 @@ class RunFolder:
             self._add_formats(added, held, content)
 
     def _with_formats(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Return the content of a finished run's settings as if it had this one's formats; give this one its others."""
+        """Unite this run's formats with those of the finished run; return its settings with all of them."""
         if "digests" not in content:
             return content
         self.settings["formats"] = sorted({*self.settings["formats"], *content.get("formats", [])})
@@ -182,7 +182,7 @@ class RunFolder:
     def _add_formats(self, added: Mapping[str, Format], held: Sequence[str], content: Mapping[str, Any]) -> None:
         """Write more formats from the results."""
         try:
-            source = self.folder / get_format(find_source(held, list(added), self.settings["states"])).file_name
+            source = self.folder / get_format(source_format(held, list(added), self.settings["states"])).file_name
         except ValueError as error:
             raise ValueError(f"{self.folder}: {error} Give another directory to predict again.") from None
         folders = write_added(source, self.settings["states"], added, self.folder / PARTS)

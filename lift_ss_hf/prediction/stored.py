@@ -57,8 +57,9 @@ def read_stored(path: Path, alphabet: str) -> Iterator[StoredPrediction]:
 
 
 def _read_parquet(path: Path, alphabet: str) -> Iterator[StoredPrediction]:
-    rest = pq.ParquetFile(path).schema_arrow.empty_table()
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=ROWS):
+    file = pq.ParquetFile(path)
+    rest = file.schema_arrow.empty_table()
+    for batch in file.iter_batches(batch_size=ROWS):
         rows = pa.concat_tables([rest, pa.Table.from_batches([batch])])
         records = rows["record"].to_numpy()
         starts = [0, *(np.flatnonzero(np.diff(records)) + 1).tolist()]

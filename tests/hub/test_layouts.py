@@ -95,4 +95,3 @@ def test_the_command_says_what_it_did(corpora, tmp_path, capsys):
         add_layout(hub, "both", tmp_path / "more", "org/both")
         convert_command("org/both")
         assert capsys.readouterr().out == "org/both has safetensors: there is nothing to convert.\n"
-        add_layout(hub, "robot", tmp_path / "robot", "org/robot")

@@ -1,8 +1,8 @@
-import importlib.util
 import json
 
 import pytest
 import torch
+from scripts import load_module
 from small_runs import ROOT
 from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
 
@@ -115,11 +115,7 @@ def test_hidden_states_are_those_of_the_reference(reference_adapters, name, tmp_
 
 @pytest.fixture(scope="module")
 def reference_adapters():
-    path = ROOT / "benchmarks" / "reference_adapters.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(ROOT / "benchmarks" / "reference_adapters.py")
 
 
 @pytest.mark.parametrize("name", [*FORMAT_1, "lora"])

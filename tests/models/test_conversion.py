@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_layouts import NAME, add_layout, pickled, prot_t5_files, prot_t5_weights, shards
+from hub_layouts import NAME, add_layout, pickled, prot_t5_files, prot_t5_weights, prot_t5_weights_once, shards
 from hub_server import offline, running_hub, using_hub
 from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
@@ -40,8 +40,7 @@ def hub(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """A local ProtT5 with a pickle."""
-    for file, content in prot_t5_files(tmp_path / "pickled").items():
-        (tmp_path / "pickled" / file).write_bytes(content)
+    prot_t5_files(tmp_path / "pickled")
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(pickled(prot_t5_weights()))
     return tmp_path / "pickled"
 
@@ -146,10 +145,6 @@ def test_nobody_is_asked_to_convert(hub, tmp_path, monkeypatch):
     hub.add("org/nothing", {"config.json": hub.snapshot(NAME, "main")[1]["config.json"]})
     with pytest.raises(BackboneError, match="cannot fetch the backbone 'org/nothing'"):
         T5.load("org/nothing")
-
-
-def prot_t5_weights_once():
-    return {key: tensor for key, tensor in prot_t5_weights().items() if key != "encoder.embed_tokens.weight"}
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------
