@@ -3,8 +3,8 @@
 The chains are drawn from promod3 (`lt25id`, no relatives of the test sets) with the seed, at most 400 residues long;
 150 others are for validation. States are three. Each way trains in a process of its own on one thread: `lift-ss train`
 with its presets and with further arguments, and EsmForTokenClassification under the stock Trainer, with peft's LoRA and
-in full (chains of similar length together, the best of a few learning rates). CPU seconds and the largest resident
-memory are those of that process; scoring is not counted. All states are scored by this package.
+in full (chains of similar length together, at a fixed learning rate each: 1e-3 and 1e-4). CPU seconds and the largest
+resident memory are those of that process; scoring is not counted. All states are scored by this package.
 
 Results are kept below --out, so that a benchmark that was stopped resumes: delete a folder to measure it again.
 """
@@ -251,7 +251,7 @@ def main() -> None:
         return train_stock(args.stock[0], Path(args.stock[1]), args.backbone, args.seeds[0])
     unknown = [way for way in args.ways if way not in (*OURS, *STOCK)]
     if unknown:
-        raise ValueError(f"unknown way {unknown[0]!r}. Choose of: {'; '.join([*OURS, *STOCK])}.")
+        raise ValueError(f"unknown way {unknown[0]!r}. Choose one of: {'; '.join([*OURS, *STOCK])}.")
     results: dict[str, list[dict[str, float]]] = {way: [] for way in args.ways}
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     for seed in args.seeds:

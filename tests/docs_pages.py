@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+from scripts import load_module
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -62,9 +62,4 @@ def commands(block: Block) -> list[tuple[list[str], list[str]]]:
 
 def load(name: str) -> ModuleType:
     """Import one of the modules in docs/, which is not a package."""
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(DOCS / f"{name}.py")

@@ -1,12 +1,14 @@
 """Run a script, or the command lift-ss, in this process, with the output and the exit status that a user gets."""
 
 import contextlib
+import importlib.util
 import io
 import logging
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 from unittest import mock
 
@@ -21,6 +23,16 @@ class FinishedScript(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+def load_module(path: Path) -> ModuleType:
+    """Import a file that belongs to no package, under a name made of its folder's and its own."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_script(path: str, *arguments: object) -> FinishedScript:

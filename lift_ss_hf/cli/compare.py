@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .arguments import add_model_arguments
 from .plot import MAX_CHAINS
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `lift-ss compare`."""
     parser.add_argument("structure", metavar="FILE", help="mmCIF or PDB file, plain or .gz; one chain is enough")
     parser.add_argument("--chains", nargs="+", default=[], metavar="CHAIN", help="such as A (default: all)")
-    parser.add_argument("--model", default="bundled", help="Hub id or folder (default: the bundled model)")
-    parser.add_argument("--backbone", metavar="NAME", help="Hub id or folder (default: the one the model names)")
+    add_model_arguments(parser)
     parser.add_argument("--states", default="q3", help="states to show: q9, q8, q3 or q3_lift_ss (default: q3)")
     parser.add_argument("--mkdssp", default="mkdssp", metavar="PROGRAM", help="mkdssp 4.2 or later (default: mkdssp)")
     parser.add_argument("-o", "--output", metavar="FILE", help="figure of both to write: .svg, .png or .pdf")
@@ -49,13 +49,14 @@ def compare(args: argparse.Namespace) -> None:
     compared = compare_chains(chains, load_predictor(args.model, args.backbone))
     from ..reports.tables import percent, scores_table
 
+    total = score_chains(compared)
     for chain in compared:
-        scores = score_chains([chain])
+        scores = total if len(compared) == 1 else score_chains([chain])
         print("\n".join(_lines(chain, args.states)))
         print(f"\n{scores_table(scores)}\n")
     if len(compared) > 1:
-        print(f"all {len(compared)} chains\n\n{scores_table(score_chains(compared))}\n")
-    three = score_chains(compared).get("q3")
+        print(f"all {len(compared)} chains\n\n{scores_table(total)}\n")
+    three = total.get("q3")
     if three is not None:
         print(f"Q3 {percent(three['q3'])} %, SOV'99 of Q3 {percent(three['sov99'])} %")
     _warn_of_training_chains(args.model, compared)

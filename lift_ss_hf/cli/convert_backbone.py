@@ -6,7 +6,7 @@ import argparse
 
 ABOUT = "convert a backbone that is a pickle to safetensors, once"
 HELP = """\
-Some backbones lie on the Hub as pickles only, ProtT5 among them. A pickle can run any code when it is read, so none is
+Some backbones are on the Hub only as pickles, ProtT5 among them. A pickle can run any code when it is read, so none is
 read in training or prediction. This command downloads it, reads nothing but its numbers (with torch 2.10 or later), and
 keeps the encoder's as safetensors, below HF_HOME; from then on the backbone loads under its name, and the pickle is not
 needed any more. Where the Hub has a converted copy beside the same pickle, that is taken instead.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from .arguments import add_backbone_argument
+
 COLUMNS = ("lift_ss", "standard")  # of reports.tables.SCORE_TABLES, which --help must not import
 
 
@@ -26,7 +28,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", metavar="DIR", help="write metrics.json, results.md and figures/ to this folder")
     parser.add_argument("--source", metavar="DIR", help="folder with the source files (default: LIFT_SS_DATA_DIR)")
-    parser.add_argument("--backbone", metavar="NAME", help="location of the backbone, if not the one in the model")
+    add_backbone_argument(parser)
     parser.add_argument("--split", default="test", help="split of each corpus (default: test)")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for the 95 %% intervals (default: 1000)")
     parser.add_argument(

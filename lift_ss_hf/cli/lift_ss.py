@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..version import __version__
 from .accuracy import measured_accuracy
+from .arguments import add_backbone_argument, add_model_arguments
 from .compare import add_compare_arguments, compare
 from .convert_backbone import ABOUT, add_convert_arguments, convert
 from .evaluate import add_evaluate_arguments, evaluate
@@ -137,8 +138,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         "terminal, coloured states)",
     )
     parser.add_argument("--states", help="states to report: q9, q8, q3 or q3_lift_ss (default: the model's)")
-    parser.add_argument("--model", default="bundled", help="Hub id or folder (default: the bundled model)")
-    add_backbone_argument(parser)
+    add_model_arguments(parser)
     parser.add_argument(
         "--precision", help="fp32, bf16 or int8, which is faster on a CPU but not exact (default: fp32; bf16 on a GPU)"
     )
@@ -152,13 +152,6 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-bad", "--skip_bad", action="store_true", help="list invalid records in DIR/rejected.tsv and continue"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
-
-
-def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that says where a model's backbone is."""
-    parser.add_argument(
-        "--backbone", metavar="NAME", help="Hub id or folder of the backbone (default: the one the model names)"
-    )
 
 
 def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,7 +209,7 @@ def predict(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Look for no garbage while modules are imported: they make many objects and none, and it takes a sixth longer."""
+    """Pause the garbage collector while modules are imported: they create many objects and no garbage."""
     gc.disable()
     try:
         yield

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import add_model_arguments
+
 if TYPE_CHECKING:
     from ..prediction.reading import PredictedChain
 
@@ -29,10 +31,7 @@ def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="figure to write: .svg, .png or .pdf")
     parser.add_argument("--states", help="of sequences: states to predict: q9, q8, q3 or q3_lift_ss")
-    parser.add_argument(
-        "--model", default="bundled", help="of sequences: Hub id or folder (default: the bundled model)"
-    )
-    parser.add_argument("--backbone", metavar="NAME", help="Hub id or folder (default: the one the model names)")
+    add_model_arguments(parser, of="of sequences: ")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -69,4 +68,4 @@ def _predicted_chains(args: argparse.Namespace) -> Sequence[PredictedChain]:
     from ..prediction.running import predict_records
 
     predictions = predict_records(load_predictor(args.model, args.backbone), chosen, args.states)
-    return [PredictedChain(found.name, found.states, found.confidence.tolist()) for found in predictions]
+    return list(map(PredictedChain.of, predictions))

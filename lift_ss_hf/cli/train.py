@@ -19,13 +19,14 @@ CHAINS: one or several of
   a data set on the Hub, org/name; a corpus of the catalogue, such as promod3:lt25id; sample, the bundled one
 States are those of DSSP, or H, E and C; X is unresolved.
 
-Unless they are named, validation and test chains are those that CHAINS says, or else a tenth each of the chains, held
-out so that none has a relative in training (with mmseqs2; without it, so that none is in training itself).
+Unless they are named, validation and test chains are those that CHAINS marks, or else a tenth of the chains for each,
+held out so that none has a relative in training (with mmseqs2; without it, so that none is in training itself).
 
 --preset quick     a small head on the frozen backbone: minutes on a CPU
 --preset best      adapters in the upper blocks and a larger head
 --preset lift_ss   the paper's method
-Every argument of recipes/train_q8.py is accepted too, and wins over the preset: lift-ss train --all_arguments
+Every argument of recipes/train_q8.py is accepted too, and wins over the preset (to list them: lift-ss train
+--all_arguments).
 
 then:
   lift-ss evaluate RUN/model --tests OTHER_CHAINS
@@ -117,6 +118,7 @@ def next_steps(out: Path) -> str:
             f"predict:   lift-ss predict proteins.fasta --model {model}",
             f"evaluate:  lift-ss evaluate {model} --tests CHAINS",
             f"share:     lift-ss push {model} ORG/NAME",
-            "continue:  the same command with --resume; it trains on if more epochs or minutes are asked for",
+            "continue:  the same command with --resume_from_checkpoint last; a finished run trains on if more epochs "
+            "are asked for, without --minutes",
         ]
     )

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_learning_curve(history: Sequence[Mapping[str, Any]], title: str = "Learning curve") -> Figure | None:
+def plot_learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     """Draw the loss of training and validation, and below it the validation accuracy at the finest alphabet.
 
     Args:
         history: the Trainer's `log_history`: entries with `step`, and `loss` or `eval_loss` and accuracies such as
             `eval_q9` [fraction].
-        title: title of the figure.
 
     Returns:
         The figure; None if nothing was logged.
@@ -36,7 +35,7 @@ def plot_learning_curve(history: Sequence[Mapping[str, Any]], title: str = "Lear
         return None
     figure = new_figure(COLUMN_WIDTH, 4.2 if alphabet else 2.6)
     upper, *lower = figure.subplots(2 if alphabet else 1, sharex=True, squeeze=False)[:, 0]
-    set_title(upper, title)
+    set_title(upper, "Learning curve")
     for points, colour, label in ((training, BLUE, "training"), (validation, VERMILION, "validation")):
         if points:
             upper.plot(*zip(*points, strict=True), color=colour, marker="o", ms=3, lw=1.3, label=label)

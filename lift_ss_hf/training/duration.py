@@ -49,7 +49,7 @@ class DurationEstimate(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Count the time since the last step, and say how long the run will take when that is known."""
         self.steps.append(self._lap())
-        if not self.is_told and self.is_measured:
+        if not self.is_told and self.is_measured(self.step_seconds):
             self.is_told = True
             left = self._seconds_to(state.max_steps, self.step_seconds, self.evaluation_seconds, args, state)
             logger.info(
@@ -75,16 +75,21 @@ class DurationEstimate(TrainerCallback):
         seconds, self._last = now - self._last, now
         return seconds
 
-    @property
-    def is_measured(self) -> bool:
-        """True when enough steps were measured."""
-        measured = self.steps[1:]  # the first one allocates memory
-        return len(measured) >= MEASURED_STEPS or (len(measured) >= FEWEST_STEPS and sum(measured) >= ENOUGH_SECONDS)
+    def is_measured(self, step_seconds: float) -> bool:
+        """Return True when enough steps were measured.
+
+        Args:
+            step_seconds: mean time of a step [s]; the same in all processes, so that they agree.
+        """
+        num_measured = len(self.steps) - 1  # the first one allocates memory
+        return num_measured >= MEASURED_STEPS or (
+            num_measured >= FEWEST_STEPS and num_measured * step_seconds >= ENOUGH_SECONDS
+        )
 
     @property
     def step_seconds(self) -> float:
         """Mean time of the last steps [s]."""
-        measured = self.steps[1:][-RECENT_STEPS:] or self.steps or [0.0]
+        measured = self.steps[max(1, len(self.steps) - RECENT_STEPS) :] or self.steps or [0.0]
         return sum(measured) / len(measured)
 
     @property
@@ -130,7 +135,6 @@ class TimeLimit(DurationEstimate, ExportableState):
         self.limit, self.started = 60 * minutes, started
         self.seconds_before = 0.0
         self.full_steps = self.planned_steps = 0
-        self._slowest = 0.0  # time of a step in the slowest process [s]
         self._plan_is_due = False
 
     def state(self) -> dict[str, Any]:
@@ -163,7 +167,7 @@ class TimeLimit(DurationEstimate, ExportableState):
             self._apply(state.global_step, args, state, None)
         elif (
             self._plan_is_due
-            or (not self.is_told and self._steps_agree())
+            or (not self.is_told and self.is_measured(step))
             or (self.is_told and self._seconds_to(state.max_steps, step, evaluation, args, state) > left)
         ):
             self._plan_is_due = False
@@ -174,12 +178,6 @@ class TimeLimit(DurationEstimate, ExportableState):
         super().on_evaluate(args, state, control)
         self._plan_is_due = self.is_told
 
-    def _steps_agree(self) -> bool:
-        # By their number, which is the same in all processes, unlike their time.
-        return len(self.steps) > MEASURED_STEPS or (
-            len(self.steps) > FEWEST_STEPS and self._slowest * (len(self.steps) - 1) >= ENOUGH_SECONDS
-        )
-
     def _agree(self, args: TrainingArguments) -> tuple[float, float, float]:
         """Return time used, and times of a step and of an evaluation, in the slowest of the processes [s]."""
         measured = [self.elapsed, self.step_seconds, self.evaluation_seconds]
@@ -187,7 +185,6 @@ class TimeLimit(DurationEstimate, ExportableState):
             slowest = torch.tensor(measured, device=args.device)
             torch.distributed.all_reduce(slowest, op=torch.distributed.ReduceOp.MAX)
             measured = slowest.tolist()
-        self._slowest = measured[1]
         return measured[0], measured[1], measured[2]
 
     def _plan(

@@ -20,6 +20,8 @@ from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .precision import AUTO
 from .presets import read_preset
 
+USAGE = "%(prog)s [CONFIG.yaml] [--argument value ...]   (flags win over the file)"
+
 
 class RecipeError(ValueError):
     """A recipe cannot be run; raised before any long work."""
@@ -94,7 +96,8 @@ def parse_training(
     if train:
         settings["train"] = list(train)
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
-    return parse_settings(classes, settings, flags, description, where)
+    usage = "%(prog)s train CHAINS [--argument value ...]" if train else USAGE
+    return parse_settings(classes, settings, flags, description, where, usage)
 
 
 def parse_settings(
@@ -103,6 +106,7 @@ def parse_settings(
     flags: Sequence[str] = (),
     description: str = "",
     where: str = "",
+    usage: str = USAGE,
 ) -> tuple[Any, ...]:
     """Parse settings that were read from a file; see `parse_recipe`.
 
@@ -112,6 +116,7 @@ def parse_settings(
         flags: command line flags, which win over the settings.
         description: as in `parse_recipe`.
         where: start of the error message for an unknown name.
+        usage: first line of `--help`.
 
     Example:
         >>> from lift_ss_hf.training.arguments import ModelArguments
@@ -119,7 +124,7 @@ def parse_settings(
         >>> model.adapter, model.head
         (None, 'dilated')
     """
-    parser = HfArgumentParser(list(argument_classes), description=description, usage=_usage(), exit_on_error=False)
+    parser = HfArgumentParser(list(argument_classes), description=description, usage=usage, exit_on_error=False)
     for action in parser._actions:
         if action.type is string_to_bool:  # `--bf16` alone means true, although its default is unset
             action.nargs, action.const = "?", True
@@ -163,10 +168,6 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 def _bool_or_auto(text: str) -> bool | str:
     return AUTO if str(text).lower() == AUTO else string_to_bool(text)
-
-
-def _usage() -> str:
-    return "%(prog)s [CONFIG.yaml] [--argument value ...]   (flags win over the file)"
 
 
 def _known_names(parser: HfArgumentParser) -> list[str]:

@@ -39,7 +39,8 @@ def data(tmp_path_factory):
 def test_help_does_not_import_torch_or_numpy():
     report = "print('torch' in sys.modules, 'numpy' in sys.modules)"
     code = f"import sys\ntry:\n    exec({CODE!r})\nexcept SystemExit:\n    {report}"
-    for arguments in ([], ["help"], ["predict", "--help"], ["plot", "--help"]):
+    commands = ("predict", "plot", "train", "evaluate", "push")
+    for arguments in ([], ["help"], ["--help"], *([command, "--help"] for command in commands)):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "False False"
 

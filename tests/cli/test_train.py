@@ -21,15 +21,12 @@ from lift_ss_hf.training.checkpoints import last_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("without_mmseqs")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def without_mmseqs(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
 
 
 def fast(data):
@@ -148,18 +145,10 @@ def test_the_layouts_of_evaluate_are_those_of_the_tables():
     assert set(COLUMNS) == set(SCORE_TABLES)
 
 
-@pytest.mark.process
-def test_help_shows_the_way_and_imports_neither_torch_nor_numpy():
-    code = (
-        "import sys\ntry:\n    from lift_ss_hf.cli.lift_ss import main; main()\n"
-        "except SystemExit:\n    print('torch' in sys.modules, 'numpy' in sys.modules)"
-    )
-    for arguments in (["--help"], ["train", "--help"], ["evaluate", "--help"], ["push", "--help"]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == "False False"
-        if arguments == ["--help"]:
-            places = [done.stdout.index(f"  lift-ss {command}") for command in ("train", "evaluate", "predict", "plot")]
-            assert places == sorted(places)
+def test_help_shows_the_way():
+    _, out, _ = run_lift_ss("--help")
+    places = [out.index(f"  lift-ss {command}") for command in ("train", "evaluate", "predict", "plot")]
+    assert places == sorted(places)
 
 
 @pytest.mark.slow
