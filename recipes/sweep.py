@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train every point of a grid (adapters x top blocks x seeds) and plot accuracy against blocks; can be resumed."""
+"""Train every point of a grid (adapters x top blocks x seeds x folds), and plot accuracy against blocks; resumable."""
 
 import argparse
 
@@ -10,7 +10,9 @@ from lift_ss_hf.training.sweeps import run_sweep
 def main() -> None:
     """Parse the arguments, and run the sweep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("grid", metavar="GRID.yaml", help="`base:` settings of every run, `grid:` name: [values]")
+    parser.add_argument(
+        "grid", metavar="GRID.yaml", help="`base:` settings of every run, `grid:` name: [values], `folds:` number"
+    )
     parser.add_argument("--out", metavar="DIR", default="runs/sweep", help="default: runs/sweep")
     args = parser.parse_args()
     run_sweep(args.grid, args.out)

@@ -29,7 +29,12 @@ class Holdout:
     method: str
 
 
-def hold_out(sequences: Sequence[str], fractions: Mapping[str, float], seed: int = 0) -> Holdout:
+def hold_out(
+    sequences: Sequence[str],
+    fractions: Mapping[str, float],
+    seed: int = 0,
+    fold: tuple[int, int] | None = None,
+) -> Holdout:
     """Hold out whole groups of related chains, at random.
 
     Related are chains of one cluster of mmseqs2: those that align with at least 25 % identity over at least 30 % of the
@@ -39,12 +44,14 @@ def hold_out(sequences: Sequence[str], fractions: Mapping[str, float], seed: int
         sequences: residues of each chain.
         fractions: size of each part that is held out [fraction of the chains], by its name.
         seed: of the random order.
+        fold: hold out this fold, as the part `test`: (2, 5) is the second of five folds of nearly the same size. Each
+            group is in one of them. `fractions` are held out of the other folds.
 
     Returns:
         The parts. One that is held out may be smaller than asked for: a group that does not fit is left in `train`.
 
     Raises:
-        CorpusError: if a part, or what is left, has no chains.
+        CorpusError: if a part, or what is left, has no chains, or if there are fewer groups than folds.
 
     Example:
         >>> hold_out(["MKV", "GGA", "MKV", "AC"], {"test": 0.25}).parts["test"] in ([1], [3])
@@ -60,6 +67,12 @@ def hold_out(sequences: Sequence[str], fractions: Mapping[str, float], seed: int
         )
     random.Random(seed).shuffle(groups)
     parts: dict[str, list[int]] = {}
+    if fold is not None:
+        number, num_folds = fold
+        folds = deal(groups, num_folds)
+        parts["test"] = sorted(index for group in folds.pop(number - 1) for index in group)
+        groups = [group for others in folds for group in others]
+        random.Random(seed).shuffle(groups)  # they are in order of size
     for name, fraction in fractions.items():
         room = round(fraction * len(sequences))
         part, left = [], []
@@ -70,13 +83,38 @@ def hold_out(sequences: Sequence[str], fractions: Mapping[str, float], seed: int
             else:
                 left.append(group)
         parts[name], groups = sorted(part), left
+    wanted = " and ".join(parts)
     parts["train"] = sorted(index for group in groups for index in group)
     if empty := [name for name, part in parts.items() if not part]:
         raise CorpusError(
-            f"cannot hold out {' and '.join(fractions)}: of {len(sequences)} chains, none would be left for "
+            f"cannot hold out {wanted}: of {len(sequences)} chains, none would be left for "
             f"{empty[0]}. Give more chains, name a file (--validation FILE, --tests FILE), or do without (none)."
         )
     return Holdout(parts, method)
+
+
+def deal(groups: Sequence[list[int]], num_folds: int) -> list[list[list[int]]]:
+    """Deal groups of chains into folds of nearly the same number of chains, the largest groups first.
+
+    Raises:
+        CorpusError: if there are fewer groups than folds.
+
+    Example:
+        >>> deal([[0], [1, 2, 3], [4], [5, 6]], 2)
+        [[[1, 2, 3], [4]], [[5, 6], [0]]]
+    """
+    if len(groups) < num_folds:
+        raise CorpusError(
+            f"cannot make {num_folds} folds of {sum(map(len, groups))} chains: they are {len(groups)} groups of "
+            "related chains, and a group stays together. Give more chains, or make fewer folds."
+        )
+    folds: list[list[list[int]]] = [[] for _ in range(num_folds)]
+    sizes = [0] * num_folds
+    for group in sorted(groups, key=len, reverse=True):
+        smallest = sizes.index(min(sizes))
+        folds[smallest].append(group)
+        sizes[smallest] += len(group)
+    return folds
 
 
 MIN_SEARCHED = 14  # mmseqs fails if all chains are shorter [residues]

@@ -27,6 +27,7 @@ STATE_SCORES: Mapping[str, str] = {
 }
 F1_COLUMNS: Mapping[str, str] = {"macro_f1": "F1", "macro_f1_predicted": "F1 (LIFT_SS)"}
 STANDARD_COLUMNS = "standard"
+REPEATED = {"seed": "seeds", "fold": "folds"}  # settings of a sweep that a row averages over, in the plural
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
@@ -274,7 +275,7 @@ def splits_markdown(splits: Sequence[Mapping[str, Any]]) -> str:
 
 
 def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table of a sweep: a row for each point, with mean and standard deviation over its seeds.
+    """Return the table of a sweep: a row for each point, with mean and standard deviation over its seeds and folds.
 
     Args:
         rows: for each run its settings and, under `scores`, accuracies [fraction] by corpus and alphabet.
@@ -292,7 +293,7 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         | lora | 2 | 62.0 ± 1.4, 78.0 ± 0.0 |
         <BLANKLINE>
     """
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("seed", "scores")]
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*REPEATED, "scores")]
     points: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         points.setdefault(tuple(row.get(key, MISSING) for key in keys), []).append(row["scores"])
@@ -304,7 +305,9 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         + [", ".join(_mean_and_spread(runs, corpus, name) for name in (alphabet, "q3")) for corpus in corpora]
         for settings, runs in points.items()
     ]
-    heading = "# Sweep\n\nAccuracies in percent, mean ± standard deviation over seeds.\n\n"
+    repeated = " and ".join(words for name, words in REPEATED.items() if any(name in row for row in rows))
+    spread = f", mean ± standard deviation over {repeated}" if repeated else ""
+    heading = f"# Sweep\n\nAccuracies in percent{spread}.\n\n"
     return f"{heading}{_table(header, table)}\n"
 
 

@@ -178,6 +178,13 @@ class CorpusArguments:
     test_fraction: float = field(
         default=0.1, metadata={"help": "how much to hold out as a test [fraction of the chains]"}
     )
+    fold: str | None = field(
+        default=None,
+        metadata={
+            "help": "cross-validation: 2/5 holds out the second of five folds of the training chains as a test, by "
+            "identity, instead of test_fraction; recipes/sweep.py runs all folds"
+        },
+    )
     split_seed: int = field(default=0, metadata={"help": "seed of what is held out, apart from that of the training"})
     source: str | None = field(
         default=None, metadata={"help": "folder with the corpora's source files; unset: LIFT_SS_DATA_DIR"}

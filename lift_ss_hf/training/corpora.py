@@ -98,11 +98,12 @@ def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
         ValueError: if a corpus is unknown, cannot be fetched, has no labelled residue, or is too small to hold out.
     """
     _check(arguments)
+    fold = None if arguments.fold is None else parse_fold(arguments.fold)
     all_named = arguments.validation and arguments.tests
     own = {} if all_named else {name: own_splits(resolve_corpus(name)) for name in arguments.train}
     sources = {
         "validation": _sources(arguments.validation, own, "validation"),
-        "test": _sources(arguments.tests, own, "test"),
+        "test": _sources(arguments.tests or ([HELD_OUT] if fold else []), own, "test"),
     }
     named = {split: [name for name in names if name != HELD_OUT] for split, names in sources.items()}
     for name in arguments.train:
@@ -110,7 +111,9 @@ def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
     train, trained_states = _load(arguments.train, "train", arguments.source)
     fractions = {"test": arguments.test_fraction, "validation": arguments.validation_fraction}
     wanted = {part: fraction for part, fraction in fractions.items() if HELD_OUT in sources[part]}
-    held_out, method, train = _hold_out(train, wanted, arguments.split_seed)
+    if fold is not None:
+        wanted.pop("test", None)
+    held_out, method, train = _hold_out(train, wanted, arguments.split_seed, fold)
     origin = f"{method}, from {', '.join(arguments.train)}"
     tests = load_corpora(named["test"], "test", arguments.source)
     tests = {name: corpus.select_columns(COLUMNS) for name, corpus in tests.items()}
@@ -137,6 +140,22 @@ def _check(arguments: CorpusArguments) -> None:
             raise RecipeError(f"{name} is given for training and as a test. Name another test.")
 
 
+def parse_fold(text: str) -> tuple[int, int]:
+    """Return the number of a fold, from 1 on, and the number of folds.
+
+    Raises:
+        RecipeError: if the text is not of the form K/N, with K from 1 to N and N of at least 2.
+
+    Example:
+        >>> parse_fold("2/5")
+        (2, 5)
+    """
+    numbers = [int(part) for part in text.split("/") if part.isascii() and part.isdigit()]
+    if text.count("/") != 1 or len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1] or numbers[1] < 2:
+        raise RecipeError(f"fold is {text!r}. Expected K/N, such as 2/5 for the second of five folds.")
+    return numbers[0], numbers[1]
+
+
 def _sources(names: Sequence[str], own: dict[str, list[str]], split: str) -> list[str]:
     """Return the corpora of a split: those named, or the training corpora's own; `HELD_OUT` where they have none."""
     named = [name for name in names if unless_none(name)]
@@ -147,15 +166,16 @@ def _sources(names: Sequence[str], own: dict[str, list[str]], split: str) -> lis
 
 
 def _hold_out(
-    train: datasets.Dataset, fractions: dict[str, float], seed: int
+    train: datasets.Dataset, fractions: dict[str, float], seed: int, fold: tuple[int, int] | None
 ) -> tuple[dict[str, datasets.Dataset], str, datasets.Dataset]:
     """Return the parts that are held out, how, and the chains that are left."""
-    if not fractions:
+    if not fractions and fold is None:
         return {}, "", train
-    logger.info("holding out %s of %d chains", " and ".join(fractions), len(train))
+    folds = [] if fold is None else [f"test (fold {fold[0]} of {fold[1]})"]
+    logger.info("holding out %s of %d chains", " and ".join([*folds, *fractions]), len(train))
     process = PartialState()
     # once: another process might not have mmseqs2
-    found = hold_out(train["sequence"][:], fractions, seed) if process.is_main_process else None
+    found = hold_out(train["sequence"][:], fractions, seed, fold) if process.is_main_process else None
     found = broadcast_object_list([found])[0] if process.num_processes > 1 else found
     assert found is not None
     parts = {name: train.select(indices) for name, indices in found.parts.items()}

@@ -38,25 +38,26 @@ Point = tuple[ModelArguments, CorpusArguments, RecipeTrainingArguments]
 # Models that agree in these, and in depth, compute the same hidden states of a chain.
 SAME_STATES = ("backbone", "backbone_revision", "backbone_dtype", "block_mix", "max_residues")
 SAME_CHAINS = (
-    *("train", "validation", "tests", "validation_fraction", "test_fraction", "split_seed"),
+    *("train", "validation", "tests", "validation_fraction", "test_fraction", "split_seed"),  # folds share their chains
     *("train_fraction", "max_train_residues", "source"),
 )
 
 
 def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Read a sweep: `base` (settings of every run), `grid` (name: list of values), `also` (list of settings).
+    """Read a sweep: `base` (settings of every run), `grid` (name: list of values), `also` (list of settings), `folds`.
 
     Returns:
         The settings of every run; and the further settings of each run: the points of the grid, then those of `also`,
-        each with every seed of the grid.
+        each with every seed of the grid, and with every fold if the file has `folds: K` for a cross-validation.
 
     Raises:
         RecipeError: if the file does not have that form.
     """
     settings = read_recipe(path)
     base, grid, also = settings.get("base") or {}, settings.get("grid"), settings.get("also") or []
+    num_folds = settings.get("folds", 0)
     if (
-        set(settings) - {"base", "grid", "also"}
+        set(settings) - {"base", "grid", "also", "folds"}
         or not (
             isinstance(grid, dict) and grid and all(isinstance(values, list) and values for values in grid.values())
         )
@@ -64,11 +65,15 @@ def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
     ):
         raise RecipeError(
             f"{path}: expected `base:` with settings, `grid:` with lists of values and, optionally, `also:` with a "
-            f"list of settings; found {settings}."
+            f"list of settings and `folds:` with a number; found {settings}."
         )
+    if num_folds and (type(num_folds) is not int or num_folds < 2):
+        raise RecipeError(f"{path}: folds is {num_folds!r}. Expected a whole number from 2 on, or no `folds:`.")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     seeds = [{"seed": seed} for seed in grid.get("seed", [])] or [{}]
-    return base, [*points, *({**point, **seed} for point in also for seed in seeds)]
+    points += [{**point, **seed} for point in also for seed in seeds]
+    folds = [{"fold": f"{number}/{num_folds}"} for number in range(1, num_folds + 1)] or [{}]
+    return base, [point | fold for point in points for fold in folds]
 
 
 def run_sweep(path: str | Path, out: str | Path) -> list[dict[str, Any]]:
@@ -126,10 +131,10 @@ def point_name(point: Mapping[str, Any]) -> str:
     """Return the name of a point's folder.
 
     Example:
-        >>> point_name({"adapter": "lora", "top_blocks": 3})
-        'adapter=lora,top_blocks=3'
+        >>> point_name({"adapter": "lora", "top_blocks": 3, "fold": "2/5"})
+        'adapter=lora,top_blocks=3,fold=2_5'
     """
-    return ",".join(f"{key}={value}" for key, value in point.items())
+    return ",".join(f"{key}={value}" for key, value in point.items()).replace("/", "_")
 
 
 def _parse_point(settings: Mapping[str, Any], folder: Path) -> Any:
@@ -226,7 +231,9 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
         chains = _digest(corpora, SAME_CHAINS)
         if chains not in lengths:
             loaded = load_training_corpora(corpora)
-            lengths[chains] = [*loaded.train["num_residues"], *loaded.validation["num_residues"]]
+            parts = [loaded.train, loaded.validation]
+            parts += [loaded.held_out["test"]] if corpora.fold else []  # the runs of the other folds train on it
+            lengths[chains] = [length for part in parts for length in part["num_residues"]]
         origin = f"{cache.folder} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {chains}"
         depths[-1] = origin, depth
         sizes.setdefault(origin, {})[depth] = cached_states_bytes(planned, depth, lengths[chains])

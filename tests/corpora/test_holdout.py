@@ -8,7 +8,7 @@ from small_runs import make_chains
 
 from lift_ss_hf.corpora import holdout
 from lift_ss_hf.corpora.chains import CorpusError
-from lift_ss_hf.corpora.holdout import EXACT_METHOD, IDENTITY_METHOD, hold_out
+from lift_ss_hf.corpora.holdout import EXACT_METHOD, IDENTITY_METHOD, deal, hold_out
 
 UNRELATED = [chain.sequence for chain in make_chains(40, 0)]
 
@@ -40,6 +40,31 @@ def test_a_group_that_does_not_fit_is_left_for_training(without_mmseqs):
     sequences = ["MKV"] * 8 + ["GGA", "AC"]
     held_out = hold_out(sequences, {"test": 0.2})
     assert held_out.parts == {"test": [8, 9], "train": list(range(8))}
+
+
+def test_each_chain_is_in_one_fold_and_equal_chains_in_the_same(without_mmseqs):
+    sequences = [*UNRELATED, *UNRELATED[:7]]
+    folds = [hold_out(sequences, {"validation": 0.1}, 3, (number, 4)) for number in (1, 2, 3, 4)]
+    tests = [fold.parts["test"] for fold in folds]
+    assert sorted(index for test in tests for index in test) == list(range(47))
+    assert sorted(map(len, tests)) == [11, 12, 12, 12]
+    for fold in folds:
+        assert sorted(index for part in fold.parts.values() for index in part) == list(range(47))
+        parts = {name: {sequences[index] for index in part} for name, part in fold.parts.items()}
+        assert len(fold.parts["validation"]) == 5
+        assert not parts["test"] & (parts["train"] | parts["validation"])
+        assert not parts["train"] & parts["validation"]
+    assert tests[0] != hold_out(sequences, {}, 4, (1, 4)).parts["test"]
+
+
+def test_a_large_group_of_relatives_does_not_unbalance_the_other_folds():
+    folds = deal([[0], [1], [2], list(range(3, 13)), [13], [14], [15]], 3)
+    assert [sum(map(len, fold)) for fold in folds] == [10, 3, 3]
+
+
+def test_more_folds_than_groups_of_chains_are_an_error(without_mmseqs):
+    with pytest.raises(CorpusError, match=r"cannot make 3 folds of 5 chains: they are 2 groups of related chains"):
+        hold_out(["MKV"] * 4 + ["GA"], {}, 0, (1, 3))
 
 
 @pytest.mark.parametrize("sequences", [["MKV"] * 3, ["MKV", "GGA"]])

@@ -73,6 +73,33 @@ def test_named_corpora_are_taken_beside_what_is_held_out(chains, tmp_path):
     assert (rows["validation"]["in_train"], rows[other]["in_train"], rows[other]["in_validation"]) == (0, 0, 5)
 
 
+def test_a_fold_is_the_test_whatever_the_corpus_has_itself(chains):
+    parts = []
+    for number in (1, 2, 3):
+        corpora = load_training_corpora(CorpusArguments(train=[chains], fold=f"{number}/3"))
+        parts.append(ids(corpora))
+        assert corpora.origins["held_out"].startswith("held out by exact sequence")
+        assert (len(corpora.validation), set(corpora.held_out)) == (4, {"validation", "test"})
+    tests = [part["held_out"] for part in parts]
+    assert sorted(map(len, tests)) == [13, 13, 14]
+    assert len(set.union(*tests)) == 40
+    corpora = load_training_corpora(CorpusArguments(train=["sample"], fold="1/3"))
+    assert {name: len(test) for name, test in corpora.tests.items()} == {"held_out": 100}
+    assert (len(corpora.train), len(corpora.validation)) == (200, 60)
+
+
+def test_a_fold_is_a_test_beside_those_named(chains, tmp_path):
+    other = str(write_three_line(make_chains(5, 9), tmp_path / "other.txt"))
+    corpora = load_training_corpora(CorpusArguments(train=[chains], tests=[other], fold="1/4"))
+    assert {name: len(test) for name, test in corpora.tests.items()} == {other: 5, "held_out": 10}
+
+
+@pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "2", "a/b", "1/2/3", "-1/5", "", "²/5"])
+def test_a_fold_that_is_not_one_is_an_error(chains, fold):
+    with pytest.raises(RecipeError, match=r"fold is '.*'\. Expected K/N, such as 2/5 for the second of five folds\."):
+        load_training_corpora(CorpusArguments(train=[chains], fold=fold))
+
+
 @pytest.mark.parametrize(("letters", "alphabet"), [("HELP", "q9"), ("HELT", "q8"), ("HEC", "q3")])
 def test_the_states_to_train_on_are_those_of_the_chains(letters, alphabet, tmp_path):
     chains = [Chain(c.id, c.sequence, (letters * 20)[: c.num_residues]) for c in make_chains(20, 0)]

@@ -1,5 +1,6 @@
 """A sweep: every point is run once; a table with the spread over seeds, and a figure."""
 
+import dataclasses
 import json
 import logging
 import multiprocessing
@@ -118,6 +119,55 @@ def test_each_point_of_also_is_run_with_every_seed(tmp_path):
     (tmp_path / "grid.yaml").write_text("grid: {top_blocks: [1], seed: [0, 1]}\nalso: [{adapter: none}]")
     _, points = read_points(tmp_path / "grid.yaml")
     assert points[2:] == [{"adapter": "none", "seed": 0}, {"adapter": "none", "seed": 1}]
+
+
+def test_each_point_and_seed_is_run_with_every_fold(tmp_path):
+    (tmp_path / "grid.yaml").write_text("grid: {top_blocks: [1], seed: [0, 1]}\nalso: [{adapter: none}]\nfolds: 3")
+    _, points = read_points(tmp_path / "grid.yaml")
+    assert len(points) == 12
+    assert points[:3] == [{"top_blocks": 1, "seed": 0, "fold": fold} for fold in ("1/3", "2/3", "3/3")]
+    assert points[-1] == {"adapter": "none", "seed": 1, "fold": "3/3"}
+
+
+@pytest.mark.parametrize("folds", ["1", "-2", "true", "two", "[2]"])
+def test_folds_that_are_not_a_number_are_an_error(tmp_path, folds):
+    (tmp_path / "grid.yaml").write_text(f"grid: {{top_blocks: [1]}}\nfolds: {folds}")
+    with pytest.raises(RecipeError, match=r"grid\.yaml: folds is .*\. Expected a whole number from 2 on"):
+        read_points(tmp_path / "grid.yaml")
+
+
+def test_the_cache_of_a_cross_validation_has_room_for_every_fold(grid, tmp_path, without_mmseqs):
+    whole = points_of(grid, tmp_path, *DEPTHS, prefix_cache_gb=3.01 * SIZE / 1e9)
+    folds = points_of(
+        grid,
+        tmp_path,
+        *({**point, "fold": fold} for point in DEPTHS for fold in ("1/2", "2/2")),
+        prefix_cache_gb=3.01 * SIZE / 1e9,
+    )
+    assert (shared_blocks(whole), shared_blocks(folds)) == ([None] * 3, [None] * 6)
+    too_little = [
+        (model, corpora, dataclasses.replace(training, prefix_cache_gb=2.9 * SIZE / 1e9))
+        for model, corpora, training in folds
+    ]
+    assert shared_blocks(too_little) == [2] * 6
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_cross_validation_scores_every_chain_once(grid, monkeypatch, without_mmseqs):
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
+    base = (grid / "grid.yaml").read_text().split("\n", 1)[0].replace(f"tests: ['{grid}/test.txt'], ", "")
+    (grid / "folds.yaml").write_text(f"{base}\ngrid: {{top_blocks: [1]}}\nfolds: 2")
+    rows = run_sweep(grid / "folds.yaml", grid / "folds")
+    assert [row["fold"] for row in rows] == ["1/2", "2/2"]
+    held_out = [path.read_text() for path in sorted(grid.glob("folds/*/held_out/test.txt"))]
+    ids = [line for text in held_out for line in text.splitlines() if line.startswith(">")]
+    assert sorted(ids) == sorted(f">{chain.id}" for chain in make_chains(8, 0))
+    table = (grid / "folds" / "results.md").read_text()
+    assert "mean ± standard deviation over folds" in table
+    assert "| top_blocks | runs | held_out q9, q3 |" in table
+    assert table.count("±") == 3
 
 
 @pytest.mark.parametrize(
