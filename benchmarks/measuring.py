@@ -33,7 +33,8 @@ def run_alone(command: Sequence[str], log: Path, folder: Path | None = None) -> 
         folder: directory that it runs in (default: this one).
 
     Returns:
-        `cpu_seconds` and `peak_mib` as `used_so_far`, and `seconds`, the wall time.
+        `cpu_seconds` and `peak_mib` as `used_so_far`, and `seconds`, the wall time. Linux counts from before the
+        program is loaded, so `peak_mib` is at least the resident memory of the process that calls this (350 MiB).
 
     Raises:
         RuntimeError: if it fails.
