@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
+from tiny_models import batch_of_chains, save_tiny_backbone
 from transformers import TrainingArguments
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
@@ -30,7 +30,7 @@ SIZES = {
     "t5": {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_kv": 8, "d_ff": 32},
 }
 # The first are saved with their backbone, the second without.
-ARTEFACTS = [(family, adapter) for family in FAMILIES for adapter in ("bottleneck", "mam")]
+ARTEFACTS = [(family, adapter) for family in SIZES for adapter in ("bottleneck", "mam")]
 
 
 def backbone_of(family: str) -> str:

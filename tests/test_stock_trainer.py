@@ -3,7 +3,7 @@
 import datasets
 import pytest
 import torch
-from tiny_models import FAMILIES, save_tiny_backbone
+from tiny_models import BACKBONES, save_tiny_backbone
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -15,7 +15,7 @@ from transformers import (
 from lift_ss_hf import ResidueTokenizer, SecondaryStructureModel, compute_metrics
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BACKBONES)
 def test_tokenizer_map_collator_trainer_reload(family, tmp_path):
     backbone = save_tiny_backbone(tmp_path / "backbone", family)
     tokenizer = ResidueTokenizer.from_pretrained(backbone)

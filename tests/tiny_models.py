@@ -1,4 +1,4 @@
-"""Tiny backbones with random weights, one of each family (4 blocks, 32 wide), and a model over one."""
+"""Tiny backbones with random weights (4 blocks, 32 wide), one of each family and ProstT5, and a model over one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import (
     EsmModel,
     EsmTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -24,8 +25,11 @@ from transformers import (
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.sequences import STANDARD_RESIDUES
 
-FAMILIES = ("esm", "t5", "bert")
 TRANSFORMERS_4 = transformers.__version__.startswith("4.")
+FAMILIES = ("esm", "t5", "bert") if TRANSFORMERS_4 else ("esm", "t5", "bert", "esmc")
+BACKBONES = (*FAMILIES, "prostt5")
+PROSTT5_LEADING = 49  # <AA2fold>, the last token of `prostt5_tokenizer`
+DROPOUT = {"t5": "dropout_rate", "esmc": "attention_dropout"} | dict.fromkeys(("esm", "bert"), "hidden_dropout_prob")
 ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 
 
@@ -52,7 +56,12 @@ def _untrained_backbone(family: str, **changes: object) -> PreTrainedModel:
         settings |= {"intermediate_size": 48, "max_position_embeddings": 2048, "initializer_range": 0.2}
         settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         return BertModel(BertConfig(**{**settings, **changes}), add_pooling_layer=False)
-    settings = {"vocab_size": 30, "d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 48}
+    if family == "esmc":
+        settings = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+        settings |= {"intermediate_size": 48, "initializer_range": 0.2}
+        return transformers.EsmcModel(transformers.EsmcConfig(**{**settings, **changes}))
+    settings = {"d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 48}
+    settings["vocab_size"] = 30 if family == "t5" else 52
     return T5EncoderModel(T5Config(**{**settings, **changes}))
 
 
@@ -63,6 +72,22 @@ def prot_t5_tokenizer() -> T5TokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0)
+
+
+def prostt5_tokenizer() -> T5TokenizerFast:
+    """As ProstT5's: ProtT5's vocabulary, then the 3Di states in lower case and the directions of translation."""
+    tokenizer = prot_t5_tokenizer()
+    tokenizer.add_tokens([*STANDARD_RESIDUES.lower(), "<fold2AA>", "<AA2fold>"])
+    return tokenizer
+
+
+def ankh3_tokenizer() -> T5TokenizerFast:
+    """As Ankh 3's: a sequence is written without blanks; the tasks of pretraining are special tokens."""
+    pieces = ["<pad>", "</s>", "<unk>", *(STANDARD_RESIDUES + "XBOUZ")]
+    tokenizer = Tokenizer(unigram.Unigram([(piece, 0.0) for piece in pieces], unk_id=2))
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    extra = {"additional_special_tokens" if TRANSFORMERS_4 else "extra_special_tokens": ["[NLU]", "[S2S]"]}
+    return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0, **extra)
 
 
 def write_spiece(path: Path) -> None:
@@ -89,12 +114,20 @@ def prot_bert_tokenizer(folder) -> BertTokenizer:
 def save_tiny_backbone(folder: Path, family: str, **changes: object) -> str:
     """Write a tiny backbone and its tokenizer; returns the folder."""
     tiny_backbone(family, **changes).save_pretrained(folder)
+    stock_tokenizer(family, folder).save_pretrained(folder)
+    return str(folder)
+
+
+def stock_tokenizer(family: str, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that comes with a backbone; the vocabularies that are files go to the folder."""
     if family == "esm":
         (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS))
-        EsmTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    else:
-        (prot_t5_tokenizer() if family == "t5" else prot_bert_tokenizer(folder)).save_pretrained(folder)
-    return str(folder)
+        return EsmTokenizer(str(folder / "vocab.txt"))
+    if family == "bert":
+        return prot_bert_tokenizer(folder)
+    if family == "esmc":
+        return transformers.EsmcTokenizer()
+    return prostt5_tokenizer() if family == "prostt5" else prot_t5_tokenizer()
 
 
 def save_tiny_model(folder: Path, **options: object) -> Path:
@@ -109,7 +142,8 @@ def save_tiny_model(folder: Path, **options: object) -> Path:
 def batch_of_chains(family: str, lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:
     """Random residues with the family's special tokens, padded on the right, and labels (some unresolved)."""
     generator = torch.Generator().manual_seed(seed)
-    pad, leading, trailing = {"esm": (1, [0], [2]), "t5": (0, [], [1]), "bert": (0, [2], [3])}[family]
+    around = {"esm": (1, [0], [2]), "t5": (0, [], [1]), "bert": (0, [2], [3]), "esmc": (1, [0], [2])}
+    pad, leading, trailing = (around | {"prostt5": (0, [PROSTT5_LEADING], [1])})[family]
     width = max(lengths) + len(leading) + len(trailing)
     input_ids = torch.full((len(lengths), width), pad)
     attention_mask = torch.zeros(len(lengths), width, dtype=torch.long)

@@ -233,7 +233,7 @@ def _weights_digest(model: Any, num_blocks: int) -> str:
 
 def _check_room(store: PrefixStore, model: Any, num_blocks: int, lengths: Sequence[int], limit_gb: float) -> None:
     """Log how much will be written for chains of these lengths [tokens]; raise CannotCacheError if it does not fit."""
-    specials = model.family.num_leading + model.family.num_trailing
+    specials = model.num_leading + model.family.num_trailing
     needed = cached_states_bytes(model, num_blocks, [length - specials for length in lengths])
     free, others = store.free_bytes(), store.others()
     of_others = sum(size for _, size in others)
@@ -274,7 +274,7 @@ def cached_states_bytes(model: Any, num_blocks: int, num_residues: Iterable[int]
         num_blocks: how many of its lowest blocks are cached.
         num_residues: length of each chain [residues].
     """
-    specials = model.family.num_leading + model.family.num_trailing
+    specials = model.num_leading + model.family.num_trailing
     num_outputs = num_blocks + 1 if model.config.block_mix else 1
     num_tokens = 0
     for residues in num_residues:

@@ -22,7 +22,18 @@ from ..models.adapters_names import MISSING, give_missing_names
 
 # Not imported from where they are defined, since that would import torch; a test compares them.
 TASK = "protein-secondary-structure"
-MODEL_TYPES = ("bert_secondary_structure", "esm_secondary_structure", "t5_secondary_structure")
+MODEL_TYPES = (
+    "bert_secondary_structure",
+    "esm_secondary_structure",
+    "esmc_secondary_structure",
+    "t5_secondary_structure",
+)
+NEEDED = {"esmc_secondary_structure": "transformers.models.esmc"}  # modules that transformers 4.57 does not have
+
+
+def model_types() -> tuple[str, ...]:
+    """Return the model types that the installed transformers has backbones for; imports it."""
+    return tuple(name for name in MODEL_TYPES if name not in NEEDED or importlib.util.find_spec(NEEDED[name]))
 
 
 def register_family(model_class: type[Any]) -> None:
@@ -112,7 +123,7 @@ class _Entries(dict[Any, Any]):
 def _announce_models() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    CONFIG_MAPPING._extra_content = _Entries(MODEL_TYPES, CONFIG_MAPPING._extra_content, register)
+    CONFIG_MAPPING._extra_content = _Entries(model_types(), CONFIG_MAPPING._extra_content, register)
 
 
 def _announce_tokenizer() -> None:

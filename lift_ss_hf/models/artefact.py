@@ -185,7 +185,7 @@ def read_backbone_location(
     places: list[tuple[str, str | None]] = [(os.fspath(name), hub_options.get("revision"))]
     if "backbone_config" not in content:
         return BackboneLocation(content["model_type"], content.get("vocab_size"), places, False, content)
-    for key in ("backbone_name", "backbone_revision"):
+    for key in ("backbone_name", "backbone_revision", "leading_token"):
         if not isinstance(content.get(key), str | None):
             raise ValueError(f"the config.json of {where} has {key} {shortened(content[key])}. Expected a string.")
     if backbone is not None:

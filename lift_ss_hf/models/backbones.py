@@ -13,11 +13,12 @@ import hashlib
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+import transformers
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from torch import nn
@@ -52,6 +53,7 @@ except ImportError:  # transformers 4.57
     NamesInReport = list
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
+FIRST_VERSIONS = {"esmc": "5.23"}  # of transformers, or an earlier one of 5, for families that 4.57 does not have
 ATTENTION = ("eager", "sdpa")  # other implementations need another form of mask
 
 
@@ -75,6 +77,8 @@ class BackboneFamily:
         build_options: further arguments of its constructor.
         block_class: name of a block's class, which FSDP and `device_map` must not split.
         num_leading, num_trailing: special tokens before and after the residues of a chain.
+        leading_tokens: what some checkpoints expect before the residues, after those of `num_leading`: those whose
+            vocabulary has one of these tokens.
         tokenizer_classes: of transformers that checkpoints may name, besides `PreTrainedTokenizerFast`; without `Fast`.
             The first is used if a checkpoint names none.
         replaced_residues: residues that go to the backbone as X, whether its vocabulary has them or not.
@@ -94,6 +98,7 @@ class BackboneFamily:
     block_class: str = ""
     num_leading = 1
     num_trailing = 1
+    leading_tokens: Sequence[str] = ()
     tokenizer_classes: Sequence[str] = ()
     replaced_residues = ""
     has_quadratic_attention = False
@@ -245,6 +250,15 @@ class BackboneFamily:
 
     # ---- structure ---------------------------------------------------------------------------------------------------
 
+    def leading_token(self, vocabulary: Container[str]) -> str | None:
+        """Return the token that a checkpoint with this vocabulary expects before the residues, if there is one.
+
+        Example:
+            >>> get_family("t5").leading_token(["A", "<AA2fold>"])
+            '<AA2fold>'
+        """
+        return next((token for token in self.leading_tokens if token in vocabulary), None)
+
     def max_residues(self, config: PretrainedConfig) -> int | None:
         """Return the length of the longest chain that the positions cover [residues]; None means no limit."""
         return None
@@ -395,12 +409,22 @@ def model_classes() -> dict[str, type[Any]]:
     return MODEL_CLASSES
 
 
+def check_version(model_type: str) -> None:
+    """Raise ValueError for a family of backbones that the installed transformers does not have."""
+    if model_type in FIRST_VERSIONS and model_type not in model_classes():
+        raise ValueError(
+            f"a backbone of model type {model_type!r} needs transformers {FIRST_VERSIONS[model_type]} or later, but "
+            f"{transformers.__version__} is installed. Upgrade it: pip install -U transformers."
+        )
+
+
 def get_model_class(model_type: str) -> type[Any]:
     """Return the model class over backbones of a model type.
 
     Raises:
-        ValueError: if there is no such family.
+        ValueError: if there is no such family, or transformers is too old for it.
     """
+    check_version(model_type)
     classes = model_classes()
     if model_type not in classes:
         raise ValueError(

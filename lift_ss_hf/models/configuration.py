@@ -67,6 +67,8 @@ class SecondaryStructureConfig(PretrainedConfig):
         backbone_name: Hub id or folder of the backbone, as it was given.
         backbone_revision: commit of the backbone on the Hub.
         backbone_fingerprint: `backbones.fingerprint` of its weights.
+        leading_token: what the backbone expects before the residues, besides its family's own: `<AA2fold>` for ProstT5,
+            `[NLU]` for Ankh 3. `from_backbone` finds it in the backbone's vocabulary.
         adapter: a key of `adapter_methods.ADAPTERS`, or None for feature extraction and full fine-tuning.
         adapter_options: hyper-parameters that differ from the named adapter's.
         leave_out: numbers of the blocks without an adapter, from 0 at the bottom.
@@ -121,6 +123,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         backbone_name: str | None = None,
         backbone_revision: str | None = None,
         backbone_fingerprint: str | None = None,
+        leading_token: str | None = None,
         adapter: str | None = "bottleneck",
         adapter_options: dict[str, Any] | None = None,
         leave_out: Collection[int] = (),
@@ -154,6 +157,7 @@ class SecondaryStructureConfig(PretrainedConfig):
         self.backbone_name = backbone_name
         self.backbone_revision = backbone_revision
         self.backbone_fingerprint = backbone_fingerprint
+        self.leading_token = leading_token
         self.adapter = adapter
         self.adapter_options = {} if adapter_options is None else adapter_options
         self.leave_out: Sequence[int] = leave_out  # type: ignore[assignment]  # a list once checked
@@ -335,6 +339,7 @@ class SecondaryStructureConfig(PretrainedConfig):
             (whole, "a whole number", _is_whole),
             (("head_dropout", "loss_scale", "calibration_temperature"), "a number", is_number),
             (("includes_backbone", "prefix_shift"), "true or false", lambda value: isinstance(value, bool)),
+            (("leading_token",), "a token, or null", lambda value: isinstance(value, str | None)),
             (("adapter_options",), "a dictionary", lambda value: isinstance(value, Mapping)),
             (
                 ("unfrozen",),

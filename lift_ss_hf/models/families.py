@@ -6,6 +6,7 @@ is looked up.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from .backbones import BUNDLED
@@ -18,6 +19,11 @@ MODEL_CLASSES: dict[str, type[Any]] = {
     model_class.family.model_type: model_class
     for model_class in (BertForSecondaryStructure, EsmForSecondaryStructure, T5ForSecondaryStructure)
 }  # by the backbone's model type
+
+if importlib.util.find_spec("transformers.models.esmc"):  # which transformers 4.57 does not have
+    from .esmc import EsmcForSecondaryStructure
+
+    MODEL_CLASSES["esmc"] = EsmcForSecondaryStructure
 
 
 def add_family(model_class: type[Any]) -> None:

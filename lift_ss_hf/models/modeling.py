@@ -116,6 +116,12 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         config.check()  # it may have been changed since it was made
         if getattr(config, "pruned_heads", None):
             raise ValueError(PRUNING)
+        if config.leading_token not in (None, *self.family.leading_tokens):
+            known = ", ".join(["null", *sorted(self.family.leading_tokens)])
+            raise ValueError(
+                f"leading_token is {config.leading_token!r}. Backbones of type {self.family.model_type} have one of: "
+                f"{known}."
+            )
         super().__init__(config)
         self._no_split_modules = [self.family.block_class]
         self.backbone = self.family.build(config.backbone_config) if backbone is None else backbone
@@ -333,6 +339,11 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
     # ---- backbone --------------------------------------------------------------------------------------------------
 
+    @property
+    def num_leading(self) -> int:
+        """Number of special tokens before the residues of a chain."""
+        return self.family.num_leading + (self.config.leading_token is not None)
+
     def residue_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Tell residues from special tokens and padding.
 
@@ -344,7 +355,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         """
         position = attention_mask.cumsum(1)  # 1 at a row's first token
         last = position[:, -1:] - self.family.num_trailing
-        return (attention_mask > 0) & (position > self.family.num_leading) & (position <= last)
+        return (attention_mask > 0) & (position > self.num_leading) & (position <= last)
 
     @property
     def max_residues(self) -> int | None:
@@ -369,7 +380,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
 
     def _windows(self, attention_mask: torch.Tensor) -> WindowBatch | None:
         """Cut the batch into windows; None if every chain fits."""
-        limit, leading, trailing = self.max_residues, self.family.num_leading, self.family.num_trailing
+        limit, leading, trailing = self.max_residues, self.num_leading, self.family.num_trailing
         if limit is None or attention_mask.shape[1] - leading - trailing <= limit:
             return None
         return cut_batch(attention_mask, leading, trailing, limit, self.config.window_overlap)

@@ -19,6 +19,7 @@ from .atomic import require_folder
 from .backbones import (
     BackboneFamily,
     NamesInReport,
+    check_version,
     fingerprint,
     get_model_class,
     locate,
@@ -29,6 +30,7 @@ from .backbones import (
 )
 from .configuration import OWN_VALUES, SecondaryStructureConfig
 from .safety import HUB_OPTIONS, building, check_config_values, check_size, check_weights, shortened
+from .tokenization import NoTokenizerError, ResidueTokenizer
 
 # Options that Auto classes pass on, or that have only one possible value here (safetensors, little memory).
 IGNORED_OPTIONS = (
@@ -136,17 +138,19 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         revision: str | None = None,
         **options: Any,
     ) -> SecondaryStructureConfig:
-        """Return the configuration of what `from_backbone` would build; only the backbone's configuration is fetched.
+        """Return the configuration of what `from_backbone` would build, without fetching any weights.
 
         Arguments and errors are those of `from_backbone`.
         """
         hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options} | {"revision": revision}
         backbone_config = read_backbone_config(name_or_path, **hub)
         name, commit = portable_name(name_or_path)
-        return cls.class_for(backbone_config.model_type).config_class(
+        model_class = cls.class_for(backbone_config.model_type)
+        return model_class.config_class(
             backbone_config=backbone_config,
             backbone_name=name,
             backbone_revision=commit or getattr(backbone_config, "_commit_hash", None) or revision,
+            leading_token=_find_leading_token(name_or_path, model_class.family, hub),
             adapter=adapter,
             leave_out=_resolve_leave_out(adapter, leave_out, top_blocks, backbone_config.num_hidden_layers),
             **_config_options(options),
@@ -283,6 +287,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         """
         content = read_config_file(name, **hub)
         by_type = {model.config_class.model_type: model for model in model_classes().values()}
+        check_version(content["model_type"].removesuffix("_secondary_structure"))
         if content["model_type"] not in by_type:
             raise ValueError(
                 f"{name} holds a model of type {content['model_type']!r}. Expected a model written by save_pretrained "
@@ -466,6 +471,17 @@ def _one_device(device_map: str | int | torch.device | Mapping[str, Any] | None)
             f"device_map is {shortened(device_map)}, but a model is loaded on one device. Give it, such as "
             'device_map="cuda:0".'
         ) from None
+
+
+def _find_leading_token(name: str | os.PathLike, family: BackboneFamily, hub: Mapping[str, Any]) -> str | None:
+    """Return the token that a backbone expects before the residues, if it does: its vocabulary has it."""
+    if not family.leading_tokens:
+        return None
+    given = {key: value for key, value in hub.items() if value is not None}
+    try:
+        return family.leading_token(ResidueTokenizer.from_pretrained(name, **given).get_vocab())
+    except NoTokenizerError:
+        return None  # a tokenizer from elsewhere is compared with the model before it is used
 
 
 def _resolve_leave_out(

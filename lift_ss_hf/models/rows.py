@@ -108,6 +108,13 @@ class Row:
         return key, value, prefixes[0].shape[1]
 
 
+def add_residual(half: Any, output: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Add the output of half a block to its input, (1, tokens, hidden), through the half's bottleneck if it has one."""
+    if hasattr(half, "bottleneck_layer_forward"):  # of the adapters library
+        return half.bottleneck_layer_forward(output, hidden, None)
+    return hidden + output
+
+
 def project(hidden: torch.Tensor, projections: Sequence[Any], heads: int) -> list[torch.Tensor]:
     """Project (1, tokens, hidden) to queries, keys and values, each (tokens, heads, head size)."""
     return [projection(hidden).view(hidden.shape[1], heads, -1) for projection in projections]

@@ -59,7 +59,8 @@ LARGEST = {
     **dict.fromkeys(("intermediate_size", "d_ff", "embedding_size"), 1 << 18),
     **dict.fromkeys(("num_hidden_layers", "num_layers"), 1 << 10),
     **{"head_channels": 1 << 13, "head_depth": 1 << 6},  # LIFT_SS: 1024 and 2
-    **dict.fromkeys(("num_attention_heads", "num_heads", "d_kv", "prefix_length", "r", "phm_dim"), 1 << 14),
+    **dict.fromkeys(("num_attention_heads", "num_heads", "d_kv", "head_dim"), 1 << 14),
+    **dict.fromkeys(("prefix_length", "r", "phm_dim"), 1 << 14),
     **dict.fromkeys(("max_position_embeddings", "relative_attention_num_buckets", "max_residues"), 1 << 26),
 }
 MOST_PARAMETERS = 2e11  # the largest public encoder of proteins has 1.5e10

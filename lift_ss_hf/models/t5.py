@@ -1,4 +1,8 @@
-"""T5 backbones: the encoders of ProtT5 and Ankh. Residues `</s>`, a bias by distance, norms before each half block."""
+"""T5 backbones: the encoders of ProtT5, ProstT5 and Ankh.
+
+Residues `</s>`, a bias by distance, norms before each half block. Before the residues ProstT5 expects `<AA2fold>`, and
+Ankh 3 `[NLU]`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from .adapters_library import LoRALinear
 from .backbones import BackboneFamily
 from .configuration import SecondaryStructureConfig
 from .modeling import SecondaryStructureModel
-from .rows import Row, project
+from .rows import Row, add_residual, project
 
 
 def bias_by_distance(attention: Any, distances: torch.Tensor) -> torch.Tensor:
@@ -123,11 +127,7 @@ class T5Row(Row):
         attention = half.SelfAttention
         normed = half.layer_norm(hidden)
         qkv = project(normed, (attention.q, attention.k, attention.v), attention.n_heads)
-        attended = attention.o(self.attend(attention, normed, *qkv))
-        if hasattr(half, "bottleneck_layer_forward"):  # of the adapters library
-            hidden = half.bottleneck_layer_forward(attended, hidden, None)
-        else:
-            hidden = hidden + attended
+        hidden = add_residual(half, attention.o(self.attend(attention, normed, *qkv)), hidden)
         return block.layer[1](hidden)
 
     def attend_chain(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -151,13 +151,16 @@ class T5Row(Row):
 
 
 class T5Family(BackboneFamily):
-    """ProtT5 and Ankh encoders."""
+    """ProtT5, ProstT5 and Ankh encoders."""
 
     model_type = "t5"
     model_class = T5EncoderModel
     build_options: ClassVar[dict[str, Any]] = {}
     block_class = "T5Block"
     num_leading = 0
+    # ProstT5 (github.com/mheinzinger/ProstT5) and Ankh 3 (huggingface.co/ElnaggarLab/ankh3-large), for embeddings of
+    # amino acids. ProstT5 reads structures too, after <fold2AA>: 3Di states, in lower case to tell them from residues.
+    leading_tokens = ("<AA2fold>", "[NLU]")
     tokenizer_classes = ("T5Tokenizer",)
     replaced_residues = "BJOUZ"  # LIFT_SS
     has_quadratic_attention = True
@@ -169,7 +172,11 @@ class T5Family(BackboneFamily):
         T5LayerFF: T5FeedForwardHalfWithAdapters,
         T5EncoderModel: T5EncoderWithAdapters,
     }
-    citation = "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtTrans)"
+    citation = (
+        "Elnaggar et al. 2022, IEEE TPAMI 44:7112 (ProtT5); Heinzinger et al. 2024, NAR Genomics and Bioinformatics "
+        "6:lqae150 (ProstT5); Elnaggar et al. 2023, arXiv:2301.06568 (Ankh); Alsamkary et al. 2025, arXiv:2505.20052 "
+        "(Ankh 3)"
+    )
 
     def embeddings(self, backbone: Any) -> nn.Module:
         """Return the token embeddings."""
@@ -236,7 +243,7 @@ class T5Family(BackboneFamily):
 
 
 class T5SecondaryStructureConfig(SecondaryStructureConfig):
-    """Configuration of a model over the encoder of ProtT5 or Ankh."""
+    """Configuration of a model over the encoder of ProtT5, ProstT5 or Ankh."""
 
     model_type = "t5_secondary_structure"
     backbone_config_class = T5Config
@@ -244,7 +251,7 @@ class T5SecondaryStructureConfig(SecondaryStructureConfig):
 
 
 class T5ForSecondaryStructure(SecondaryStructureModel):
-    """Predict secondary structure over the encoder of ProtT5 or Ankh."""
+    """Predict secondary structure over the encoder of ProtT5, ProstT5 or Ankh."""
 
     family = T5Family()
     _supports_sdpa = T5EncoderModel._supports_sdpa  # from transformers 5 on

@@ -2,7 +2,7 @@
 
 The stock tokenizer of ESM merges a run of unknown letters into one `<unk>`, which shifts every label after it, and
 those of ProtT5 and ProtBert expect a space between residues. This one is made from the stock tokenizer's vocabulary
-and gives the same tokens for the same residues:
+and gives the same tokens for the same residues, after the token that ProstT5 and Ankh 3 expect before them:
 
     tokenizer = ResidueTokenizer.from_pretrained("my_model")            # or a backbone; AutoTokenizer works too
     tokenizer(["MKTAYIAK", "MKT"], padding=True, return_tensors="pt")   # as every tokenizer of transformers
@@ -32,7 +32,7 @@ from transformers.utils import CONFIG_NAME
 
 from .artefact import read_backbone_location
 from .backbones import BackboneFamily, get_family, locate
-from .safety import HUB_OPTIONS, in_one_line, read_json_object
+from .safety import HUB_OPTIONS, in_one_line, read_json_object, shortened
 from .sequences import RARE_RESIDUES, STANDARD_RESIDUES, UNKNOWN_RESIDUE, CleanSequence, clean_sequence
 from .states import IGNORE_INDEX, Alphabet, get_alphabet
 from .tokenizer_files import (
@@ -46,6 +46,10 @@ from .tokenizer_files import (
 from .wording import counted
 
 WORD_START = "▁"  # how sentencepiece writes the blank before a word; ProtT5 has residues as words
+
+
+class NoTokenizerError(ValueError):
+    """A model or backbone without tokenizer files."""
 
 
 class ResidueTokenizer(PreTrainedTokenizerFast):
@@ -103,17 +107,24 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         """
         special = stock("")["input_ids"]
         _check_special_tokens(family.num_leading, len(special) - family.num_leading, family)
-        vocabulary = _residue_vocabulary(stock, family.replaced_residues)
+        num_leading, leading_token = family.num_leading, family.leading_token(stock.get_vocab())
+        if leading_token is not None:
+            special.insert(num_leading, stock.convert_tokens_to_ids(leading_token))
+            num_leading += 1
+        names: Any = stock.convert_ids_to_tokens(special)
+        around = dict(zip(names, special, strict=True))
+        vocabulary = _residue_vocabulary(stock, family.replaced_residues, around)
         backend = Tokenizer(WordLevel(vocabulary, unk_token=stock.unk_token))
         backend.pre_tokenizer = Split(Regex("."), "isolated")
         backend.decoder = Fuse()  # no blanks between residues
-        names: Any = stock.convert_ids_to_tokens(special)
-        template: list[str] = [*names[: family.num_leading], "$A", *names[family.num_leading :]]
+        template: list[str] = [*names[:num_leading], "$A", *names[num_leading:]]
         backend.post_processor = TemplateProcessing(
-            single=" ".join(template), special_tokens=list(zip(names, special, strict=True))
+            single=" ".join(template), special_tokens=[*around.items()]
         )
         roles = {role: token for role, token in stock.special_tokens_map.items() if isinstance(token, str)}
-        return cls(tokenizer_object=backend, **roles)
+        # for transformers 5 too, which calls them extra_special_tokens
+        more = {} if leading_token is None else {"additional_special_tokens": [leading_token]}
+        return cls(tokenizer_object=backend, **roles, **more)
 
     @classmethod
     def from_pretrained(
@@ -163,9 +174,12 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             except (OSError, HFValidationError) as error:
                 reasons.append(f"{place}: {in_one_line(error)}")
                 continue
-            tokenizer.check_fits(location.vocab_size, get_family(location.model_type))
+            family = get_family(location.model_type)
+            found = family.leading_token(tokenizer.get_vocab())
+            leading_token = location.config.get("leading_token") if location.is_artefact else found
+            tokenizer.check_fits(location.vocab_size, family, leading_token)
             return tokenizer
-        raise ValueError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
+        raise NoTokenizerError(f"no tokenizer was found ({'; '.join(reasons)}). Save the backbone's with the model.")
 
     @classmethod
     def _is_saved_alone(cls, name: str, **hub: Any) -> bool:
@@ -243,14 +257,15 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         self.chat_template = None
         self.init_kwargs.pop("chat_template", None)
 
-    def check_fits(self, vocab_size: int | None, family: BackboneFamily) -> None:
+    def check_fits(self, vocab_size: int | None, family: BackboneFamily, leading_token: str | None = None) -> None:
         """Raise ValueError unless the tokens of a sequence are what a backbone expects.
 
         Args:
             vocab_size: number of its embeddings; None if it is not known.
             family: of the backbone, which says how many special tokens stand before and after the residues.
+            leading_token: that the backbone expects besides, as the model's configuration has it.
         """
-        _check_special_tokens(self.num_leading, self.num_trailing, family)
+        _check_special_tokens(self.num_leading, self.num_trailing, family, leading_token)
         used = [*self._leading, *self._trailing, *self._tokens.tolist(), self.masked_residue_id, self.pad_token_id or 0]
         if vocab_size is not None and max(used) >= vocab_size:
             raise ValueError(
@@ -429,17 +444,22 @@ def _reading(place: str) -> Iterator[None]:
         ) from error
 
 
-def _check_special_tokens(num_leading: int, num_trailing: int, family: BackboneFamily) -> None:
-    if (num_leading, num_trailing) != (family.num_leading, family.num_trailing):
+def _check_special_tokens(
+    num_leading: int, num_trailing: int, family: BackboneFamily, leading_token: str | None = None
+) -> None:
+    expected = family.num_leading + (leading_token is not None)
+    if (num_leading, num_trailing) != (expected, family.num_trailing):
+        backbone = f"{family.model_type} backbone"
+        backbone += "" if leading_token is None else f" with {shortened(leading_token)}"
         raise ValueError(
-            f"the tokenizer puts {num_leading + num_trailing} special tokens around a sequence, but a "
-            f"{family.model_type} backbone has {family.num_leading} before and {family.num_trailing} after the "
-            "residues. Use the tokenizer that belongs to the backbone."
+            f"the tokenizer puts {num_leading + num_trailing} special tokens around a sequence, but a {backbone} has "
+            f"{expected} before and {family.num_trailing} after the residues. Use the tokenizer that belongs to the "
+            "backbone."
         )
 
 
-def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str) -> dict[str, int]:
-    """Return the stock vocabulary with one letter for each residue, without the residues that become X."""
+def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str, around: Mapping[str, int]) -> dict[str, int]:
+    """Return the stock vocabulary with one letter for each residue, without those that become X, and `around` them."""
     stock_vocabulary = stock.get_vocab()
     residues = STANDARD_RESIDUES + RARE_RESIDUES
     tokens = {
@@ -457,6 +477,7 @@ def _residue_vocabulary(stock: PreTrainedTokenizerBase, replaced: str) -> dict[s
         )
     vocabulary = {token: stock_vocabulary[token] for token in stock.all_special_tokens if token in stock_vocabulary}
     vocabulary |= {residue: token for residue, token in tokens.items() if token is not None and residue not in replaced}
+    vocabulary |= around
     # Fill unused ids: tokenizers warns about gaps.
     unused = set(range(max(vocabulary.values()))) - set(vocabulary.values())
     return vocabulary | {f"<unused_{token}>": token for token in sorted(unused)}

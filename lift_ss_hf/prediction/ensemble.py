@@ -39,7 +39,7 @@ class Ensemble(nn.Module):
         models: at least one; all of one family, with the same states.
 
     Raises:
-        ValueError: if there is no model, or the models differ in family or states.
+        ValueError: if there is no model, or the models differ in family, states or leading token.
     """
 
     def __init__(self, models: Sequence[SecondaryStructureModel]):
@@ -52,6 +52,11 @@ class Ensemble(nn.Module):
             raise ValueError(
                 "models of an ensemble must be of the same family, found "
                 f"{', '.join(sorted({type(model).__name__ for model in models}))}."
+            )
+        if len(tokens := {model.config.leading_token for model in models}) > 1:
+            raise ValueError(
+                "models of an ensemble get the same tokens, but their backbones expect different ones before the "
+                f"residues: {', '.join(sorted(str(token) for token in tokens))}."
             )
         self.models: Any = nn.ModuleList(models)
         self.config = models[0].config

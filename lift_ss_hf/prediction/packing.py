@@ -63,12 +63,12 @@ class PackedModel:
         hidden = self._hidden_states(pieces)[0, : sum(lengths)]  # (tokens, hidden)
         parts = [piece[keep] for piece, keep in zip(hidden.split(lengths), kept, strict=True)]
         residues = torch.cat(parts).to(self.model.head_dtype)  # (residues of all chains, hidden)
-        family = self.model.family
-        return self._classify(residues, [len(chain) - family.num_leading - family.num_trailing for chain in chains])
+        specials = self.model.num_leading + self.model.family.num_trailing
+        return self._classify(residues, [len(chain) - specials for chain in chains])
 
     def _cut(self, chains: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[slice]]:
         """Return the windows of all chains, each with special tokens around it, and the slice to keep of each."""
-        leading, trailing = self.model.family.num_leading, self.model.family.num_trailing
+        leading, trailing = self.model.num_leading, self.model.family.num_trailing
         pieces, kept = [], []
         for chain in chains:
             start, residues, end = chain.tensor_split([leading, len(chain) - trailing])

@@ -56,7 +56,7 @@ class Predictor:
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}. Expected a number of tokens, at least 1.")
         if hasattr(tokenizer, "check_fits"):
-            tokenizer.check_fits(model.config.vocab_size, model.family)
+            tokenizer.check_fits(model.config.vocab_size, model.family, model.config.leading_token)
         self.model, self.tokenizer, self.max_tokens = model.eval(), tokenizer, max_tokens
         self.precision, self._digest = precision, digest
         self.packed = PackedModel(model) if can_be_packed(model) else None

@@ -49,10 +49,10 @@ def test_public_names_are_there_and_listed():
 
 
 def test_the_announced_types_are_those_of_the_configurations():
-    from lift_ss_hf.hub.registration import MODEL_TYPES
+    from lift_ss_hf.hub.registration import model_types
     from lift_ss_hf.models.families import MODEL_CLASSES
 
-    assert tuple(sorted(model.config_class.model_type for model in MODEL_CLASSES.values())) == MODEL_TYPES
+    assert tuple(sorted(model.config_class.model_type for model in MODEL_CLASSES.values())) == model_types()
 
 
 def test_an_unknown_name_is_an_attribute_error():

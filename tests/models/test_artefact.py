@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone, tiny_backbone
+from tiny_models import BACKBONES, batch_of_chains, save_tiny_backbone, tiny_backbone
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, Trainer, TrainingArguments
 
@@ -193,7 +193,7 @@ def test_the_wrong_class_is_told_the_right_one(saved):
         {"adapter": None, "block_mix": "concat", "head": "linear"},
     ],
 )
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BACKBONES)
 def test_the_other_regimes_reload(family, options, tmp_path):
     model = new_model(save_tiny_backbone(tmp_path / "backbone", family), **options)
     model.save_pretrained(tmp_path / "model")
@@ -229,7 +229,7 @@ def test_an_unknown_dtype_is_refused(saved):
 # ---- with the backbone, merged -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BACKBONES)
 @pytest.mark.parametrize("adapter", ["bottleneck", "prefix_tuning", "lora", None])
 def test_a_copy_that_stands_alone(family, adapter, tmp_path):
     model = new_model(save_tiny_backbone(tmp_path / "backbone", family), adapter=adapter)
@@ -243,7 +243,7 @@ def test_a_copy_that_stands_alone(family, adapter, tmp_path):
     assert torch.equal(logits(again, family), expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BACKBONES)
 @pytest.mark.parametrize("adapter", MERGEABLE)
 def test_merging_changes_no_logits_and_leaves_no_adapter(family, adapter, tmp_path):
     model = new_model(save_tiny_backbone(tmp_path / "backbone", family), adapter=adapter)
@@ -378,14 +378,14 @@ def test_a_second_copy_of_a_class_loads_as_the_first(tmp_path):
 @pytest.mark.process
 def test_remote_code_without_the_package(tmp_path):
     models = {}
-    for family in FAMILIES:
+    for family in BACKBONES:
         model = new_model(save_tiny_backbone(tmp_path / "backbones" / family, family), adapter="unipelt")
         folder = tmp_path / family
         model.save_pretrained(folder, include_code=True)
         assert (folder / "modeling.py").is_file()
         save_file(batch_of_chains(family, [9, 5]), folder / "batch.safetensors")
         models[family] = model
-    root, folders = str(Path(__file__).parents[2]), [str(tmp_path / family) for family in FAMILIES]
+    root, folders = str(Path(__file__).parents[2]), [str(tmp_path / family) for family in BACKBONES]
     script = textwrap.dedent(REMOTE).replace("ROOT", repr(root)).replace("FOLDERS", repr(folders))
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     environment.pop("PYTHONPATH", None)

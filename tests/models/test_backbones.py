@@ -1,13 +1,18 @@
+import json
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, TRANSFORMERS_4, batch_of_chains, save_tiny_backbone, tiny_backbone
 from transformers import EsmConfig, EsmForMaskedLM, GPT2Config
 
-from lift_ss_hf.models import esm
+from lift_ss_hf.models import esm, families
 from lift_ss_hf.models.backbones import fingerprint, get_family, portable_name, read_backbone_config
 from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.models.tokenization import ResidueTokenizer
 
 
 def stock_output(backbone, batch):
@@ -205,7 +210,7 @@ def test_what_is_no_encoder_is_refused(tmp_path):
     GPT2Config(n_layer=1).save_pretrained(tmp_path / "gpt2")
     EsmConfig(vocab_size=33, is_decoder=True).save_pretrained(tmp_path / "decoder")
     EsmConfig(vocab_size=33, is_folding_model=True).save_pretrained(tmp_path / "fold")
-    with pytest.raises(ValueError, match=r"model type 'gpt2' cannot be used here.* bert, esm, t5"):
+    with pytest.raises(ValueError, match=r"model type 'gpt2' cannot be used here.* bert, esm, .*t5"):
         read_backbone_config(tmp_path / "gpt2")
     with pytest.raises(ValueError, match="is_decoder"):
         read_backbone_config(tmp_path / "decoder")
@@ -283,3 +288,33 @@ def test_a_file_in_half_precision_rounds_no_rotation(tmp_path):
     model = SecondaryStructureModel.from_backbone(tmp_path / "half", adapter=None, head="linear")
     expected, found = (esm.rotary_embeddings(backbone).inv_freq for backbone in (tiny_backbone("esm"), model.backbone))
     assert torch.equal(found, expected)
+
+
+def test_a_family_that_the_installed_transformers_lacks_says_which_version_has_it(tmp_path, monkeypatch):
+    known = {name: model for name, model in families.MODEL_CLASSES.items() if name != "esmc"}  # as with 4.57
+    monkeypatch.setattr(families, "MODEL_CLASSES", known)
+    message = rf"'esmc' needs transformers 5\.23 or later, but {re.escape(transformers.__version__)} is installed"
+    (tmp_path / "config.json").write_text('{"model_type": "esmc", "vocab_size": 64}')
+    for call in (SecondaryStructureModel.from_backbone, ResidueTokenizer.from_pretrained):
+        with pytest.raises(ValueError, match=message):
+            call(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "esmc_secondary_structure"}')
+    with pytest.raises(ValueError, match=message):
+        SecondaryStructureModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.skipif(TRANSFORMERS_4, reason="ESM C needs transformers 5")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, "positions of type 'linear'"),
+        ({"head_dim": 16}, "has 4 heads of size 16, but hidden_size 32"),
+        ({"head_dim": 1 << 20}, "head_dim 1048576. Expected at most"),
+    ],
+)
+def test_what_no_esm_c_has_is_refused(changes, message, tmp_path):
+    save_tiny_backbone(tmp_path, "esmc")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        SecondaryStructureModel.from_backbone(tmp_path)

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import FAMILIES, batch_of_chains, save_tiny_backbone
+from tiny_models import BACKBONES, batch_of_chains, save_tiny_backbone
 
 from lift_ss_hf.models.adapter_methods import ADAPTERS
 from lift_ss_hf.models.configuration import HEADS, LOSSES
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
 ALL_ADAPTERS = [*sorted(ADAPTERS), None]
-FACTORS = (FAMILIES, ALL_ADAPTERS, HEADS, LOSSES)
+FACTORS = (BACKBONES, ALL_ADAPTERS, HEADS, LOSSES)
 # Pairs instead of the whole product: for each family and adapter one head and one loss, so that any two values of any
 # two factors meet in a case. A fault of one family's adapter, or of one head with one loss, shows in a pair.
 CASES = [
     (family, adapter, HEADS[(f + a) % len(HEADS)], LOSSES[(f - a) % len(LOSSES)])
-    for f, family in enumerate(FAMILIES)
+    for f, family in enumerate(BACKBONES)
     for a, adapter in enumerate(ALL_ADAPTERS)
 ]
 COUNTS = [900, 20, 500, 80, 5, 800, 200, 250, 40]
@@ -33,13 +33,12 @@ from safetensors.torch import load_file, save_file
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 torch.set_num_threads(1)
 folder = sys.argv[1]
-batches = {family: load_file(f"{folder}/{family}.safetensors") for family in ("esm", "t5", "bert")}
 logits = {}
 for case in json.load(open(f"{folder}/cases.json")):
     torch.manual_seed(99)  # adapters and heads that were not loaded would have other weights
     model = SecondaryStructureModel.from_pretrained(f"{folder}/{case}")
     with torch.no_grad():
-        logits[case] = model(**batches[case.split("-")[0]]).logits
+        logits[case] = model(**load_file(f"{folder}/{case.split('-')[0]}.safetensors")).logits
 save_file(logits, f"{folder}/logits.safetensors")
 """
 
@@ -56,7 +55,7 @@ def test_every_pair_of_values_occurs():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cases")
-    for family in FAMILIES:
+    for family in BACKBONES:
         save_tiny_backbone(folder / family, family)
     return folder
 
@@ -99,7 +98,7 @@ def reloaded(folder) -> dict[str, torch.Tensor]:
     for case in CASES:
         build_model(folder, *case).save_pretrained(folder / case_name(case))
     (folder / "cases.json").write_text(json.dumps(list(map(case_name, CASES))))
-    for family in FAMILIES:
+    for family in BACKBONES:
         save_file(batch_of_chains(family, [9, 5]), folder / f"{family}.safetensors")
     subprocess.run([sys.executable, "-c", RELOAD, str(folder)], check=True)
     return load_file(folder / "logits.safetensors")

@@ -4,26 +4,20 @@ import itertools
 import pytest
 import torch
 from tiny_models import (
+    DROPOUT,
     FAMILIES,
     TRANSFORMERS_4,
     batch_of_chains,
-    prot_bert_tokenizer,
-    prot_t5_tokenizer,
     save_tiny_backbone,
+    stock_tokenizer,
     tiny_backbone,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import EsmTokenizer, Trainer, TrainingArguments, pipeline
+from transformers import Trainer, TrainingArguments, pipeline
 
 from lift_ss_hf.models.backbones import ATTENTION
-from lift_ss_hf.models.bert import BertForSecondaryStructure
-from lift_ss_hf.models.esm import EsmForSecondaryStructure
-from lift_ss_hf.models.modeling import (
-    SecondaryStructureModel,
-)
-from lift_ss_hf.models.t5 import T5ForSecondaryStructure
-
-CLASSES = {"esm": EsmForSecondaryStructure, "t5": T5ForSecondaryStructure, "bert": BertForSecondaryStructure}
+from lift_ss_hf.models.families import MODEL_CLASSES as CLASSES
+from lift_ss_hf.models.modeling import SecondaryStructureModel
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +206,7 @@ def test_reentrant_checkpointing_is_refused(backbones):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frozen_blocks_have_no_dropout_while_the_model_trains(tmp_path, family):
-    dropout = {"dropout_rate": 0.5} if family == "t5" else {"hidden_dropout_prob": 0.5}
+    dropout = {DROPOUT[family]: 0.5}
     model = new_model(save_tiny_backbone(tmp_path, family, **dropout)).train()
     batch = batch_of_chains(family, [9, 5])
     inputs = batch["input_ids"], batch["attention_mask"]
@@ -226,7 +220,7 @@ def test_frozen_blocks_have_no_dropout_while_the_model_trains(tmp_path, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_blocks_have_dropout_as_in_the_reference_if_asked_for(tmp_path, family):
-    dropout = {"dropout_rate": 0.5} if family == "t5" else {"hidden_dropout_prob": 0.5}
+    dropout = {DROPOUT[family]: 0.5}
     model = new_model(save_tiny_backbone(tmp_path, family, **dropout), backbone_dropout="reference").train()
     off = [name for name, module in model.named_modules() if not module.training]
     assert off == []
@@ -239,7 +233,7 @@ def test_all_blocks_have_dropout_as_in_the_reference_if_asked_for(tmp_path, fami
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_feature_extraction_trains_the_head_alone(tmp_path, family):
-    dropout = {"dropout_rate": 0.5} if family == "t5" else {"hidden_dropout_prob": 0.5}
+    dropout = {DROPOUT[family]: 0.5}
     model = new_model(save_tiny_backbone(tmp_path, family, **dropout), adapter=None).train()
     batch = batch_of_chains(family, [9, 5])
     first, second = (model.hidden_states(batch["input_ids"], batch["attention_mask"]) for _ in range(2))
@@ -464,7 +458,7 @@ def test_hidden_states_are_those_of_transformers(backbones, family, options):
 
 @pytest.mark.parametrize("adapter", ["bottleneck", "lora", "prefix_tuning", None])
 @pytest.mark.parametrize(
-    ("family", "implementation"), [("t5", "eager"), *itertools.product(["esm", "bert"], ATTENTION)]
+    ("family", "implementation"), [("t5", "eager"), *itertools.product(sorted({*FAMILIES} - {"t5"}), ATTENTION)]
 )
 def test_attentions_are_those_of_transformers(backbones, family, adapter, implementation):
     model = new_model(backbones[family], adapter=adapter, top_blocks=adapter and 2, attn_implementation=implementation)
@@ -550,13 +544,8 @@ def test_token_types_of_a_stock_tokenizer_are_taken(backbones, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_stock_pipeline_of_token_classification(backbones, family, tmp_path):
-    if family == "bert":
-        tokenizer, sequence = prot_bert_tokenizer(tmp_path), "M K T A Y"
-        assert "token_type_ids" in tokenizer(sequence)
-    elif family == "t5":
-        tokenizer, sequence = prot_t5_tokenizer(), "M K T A Y"
-    else:
-        tokenizer, sequence = EsmTokenizer.from_pretrained(backbones["esm"]), "MKTAY"
+    tokenizer, sequence = stock_tokenizer(family, tmp_path), "MKTAY" if family.startswith("esm") else "M K T A Y"
+    assert ("token_type_ids" in tokenizer(sequence)) == (family == "bert")
     model = new_model(backbones[family])
     residues = pipeline("token-classification", model=model, tokenizer=tokenizer)(sequence)
     with torch.no_grad():
@@ -654,8 +643,9 @@ def test_half_precision_agrees_with_fp32(backbones, family):
         assert model(*inputs).logits.dtype == torch.float32
 
 
-def test_a_cast_keeps_the_rotary_frequencies(backbones):
-    model = new_model(backbones["esm"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family.startswith("esm")])
+def test_a_cast_keeps_the_rotary_frequencies(backbones, family):
+    model = new_model(backbones[family])
     frequencies = {n: b.clone() for n, b in model.named_buffers() if "inv_freq" in n}
     assert frequencies
     for cast in (model.bfloat16, model.half, lambda: model.to(torch.bfloat16)):

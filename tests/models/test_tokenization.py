@@ -1,12 +1,23 @@
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import TRANSFORMERS_4, prot_bert_tokenizer, prot_t5_tokenizer, save_tiny_backbone, write_spiece
+from tiny_models import (
+    FAMILIES,
+    TRANSFORMERS_4,
+    ankh3_tokenizer,
+    prostt5_tokenizer,
+    prot_t5_tokenizer,
+    save_tiny_backbone,
+    stock_tokenizer,
+    tiny_backbone,
+    write_spiece,
+)
 from tokenizers import Tokenizer, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -14,7 +25,7 @@ from lift_ss_hf.models import safety
 from lift_ss_hf.models.backbones import get_family
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.sequences import RARE_RESIDUES, STANDARD_RESIDUES, clean_sequence
-from lift_ss_hf.models.tokenization import ResidueTokenizer
+from lift_ss_hf.models.tokenization import NoTokenizerError, ResidueTokenizer
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES
 
@@ -22,22 +33,20 @@ RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizers")
-    save_tiny_backbone(folder, "esm")
-    esm = AutoTokenizer.from_pretrained(folder)
-    return {"esm": esm, "t5": prot_t5_tokenizer(), "bert": prot_bert_tokenizer(folder)}
+    return {family: stock_tokenizer(family, folder) for family in FAMILIES}
 
 
-@pytest.mark.parametrize("family", ["esm", "t5", "bert"])
+@pytest.mark.parametrize("family", FAMILIES)
 @given(sequence=st.text(STANDARD_RESIDUES + "X", min_size=1, max_size=60))
 def test_clean_residues_get_the_tokens_of_the_stock_tokenizer(stock, family, sequence):
     tokenizer = ResidueTokenizer.from_stock(stock[family], get_family(family))
-    written = sequence if family == "esm" else " ".join(sequence)  # ProtT5 and ProtBert read words
+    written = sequence if family.startswith("esm") else " ".join(sequence)  # ProtT5 and ProtBert read words
     expected = stock[family](written)["input_ids"]
     assert tokenizer.encode_sequence(sequence).tolist() == expected
     assert tokenizer(sequence)["input_ids"] == tokenizer.encode(sequence) == expected
 
 
-@pytest.mark.parametrize("family", ["esm", "t5", "bert"])
+@pytest.mark.parametrize("family", FAMILIES)
 @given(sequence=st.text(RESIDUES + RESIDUES.lower(), min_size=1, max_size=60))
 def test_one_residue_is_one_token(stock, family, sequence):
     tokenizer = ResidueTokenizer.from_stock(stock[family], get_family(family))
@@ -141,7 +150,7 @@ def test_padding_and_truncation_of_the_last_call_are_not_kept(tmp_path):
         assert again.encode_sequence("MKTAYIAK").tolist() == again("MKTAYIAK")["input_ids"] == expected
 
 
-@pytest.mark.parametrize("family", ["esm", "t5", "bert"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_it_saves_and_loads_by_itself(stock, family, tmp_path):
     tokenizer = ResidueTokenizer.from_stock(stock[family], get_family(family))
     tokenizer.save_pretrained(tmp_path)
@@ -263,3 +272,89 @@ def test_a_vocabulary_of_sentencepiece_needs_that_library_and_says_so(tmp_path, 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else find_spec(name))
     with pytest.raises(ValueError, match=r"vocabulary in spiece\.model.*pip install sentencepiece protobuf"):
         ResidueTokenizer.from_pretrained(tmp_path)
+
+
+# ---- tokens that a checkpoint expects before the residues ------------------------------------------------------------
+
+# As the authors write a sequence: ProstT5 at github.com/mheinzinger/ProstT5 (README.md and scripts/embed.py), Ankh 3 on
+# its card, huggingface.co/ElnaggarLab/ankh3-large.
+PUBLISHED = {
+    "<AA2fold>": (prostt5_tokenizer, lambda sequence: "<AA2fold> " + " ".join(re.sub("[UZOB]", "X", sequence))),
+    "[NLU]": (ankh3_tokenizer, lambda sequence: "[NLU]" + sequence),
+}
+
+
+@pytest.mark.parametrize("token", PUBLISHED)
+@given(sequence=st.text(STANDARD_RESIDUES + "X", min_size=1, max_size=60))
+def test_residues_follow_the_leading_token_as_their_authors_publish_it(token, sequence):
+    stock, written = PUBLISHED[token][0](), PUBLISHED[token][1](sequence)
+    tokenizer = ResidueTokenizer.from_stock(stock, get_family("t5"))
+    expected = stock(written)["input_ids"]
+    assert expected[0] == stock.convert_tokens_to_ids(token)
+    assert tokenizer.encode_sequence(sequence).tolist() == tokenizer(sequence)["input_ids"] == expected
+    assert (tokenizer.num_leading, tokenizer.num_trailing) == (1, 1)
+    assert tokenizer.encode_chain(sequence, "H" * len(sequence), "q3")["labels"].tolist() == [
+        -100,
+        *[0] * len(sequence),
+        -100,
+    ]
+    assert tokenizer.decode(expected, skip_special_tokens=True) == sequence
+
+
+def test_rare_residues_of_prostt5_are_its_authors_x():
+    stock = prostt5_tokenizer()
+    expected = stock(PUBLISHED["<AA2fold>"][1]("MUZOBK"))["input_ids"]
+    assert ResidueTokenizer.from_stock(stock, get_family("t5"))("MUZOBK")["input_ids"] == expected
+
+
+def test_a_sequence_in_lower_case_is_no_structure_to_prostt5():
+    """Its 3Di states are lower-case letters, which are other tokens than the residues of that letter."""
+    stock = prostt5_tokenizer()
+    tokenizer = ResidueTokenizer.from_stock(stock, get_family("t5"))
+    assert tokenizer("mkt")["input_ids"] == tokenizer("MKT")["input_ids"] == stock("<AA2fold> M K T")["input_ids"]
+    assert tokenizer("mkt")["input_ids"] != stock("<AA2fold> m k t")["input_ids"]
+
+
+@pytest.mark.parametrize("token", PUBLISHED)
+def test_the_leading_token_is_recorded_with_the_model(token, tmp_path):
+    """A model knows where its residues are without a tokenizer, and a tokenizer of another kind is refused."""
+    stock = PUBLISHED[token][0]()
+    tiny_backbone("prostt5").save_pretrained(tmp_path / "backbone")
+    stock.save_pretrained(tmp_path / "backbone")
+    SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear").save_pretrained(tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["leading_token"] == token
+    model = SecondaryStructureModel.from_pretrained(tmp_path / "model")
+    assert model.residue_mask(torch.ones(1, 5)).tolist() == [[False, True, True, True, False]]
+    expected = ResidueTokenizer.from_pretrained(tmp_path / "backbone")
+    expected.save_pretrained(tmp_path / "model")
+    again = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert again("MKT")["input_ids"] == expected("MKT")["input_ids"]
+    prot_t5 = ResidueTokenizer.from_stock(prot_t5_tokenizer(), get_family("t5"))
+    prot_t5.save_pretrained(tmp_path / "model")
+    message = rf"puts 1 special tokens .* but a t5 backbone with '{re.escape(token)}' has 1 before and 1 after"
+    with pytest.raises(ValueError, match=message):
+        ResidueTokenizer.from_pretrained(tmp_path / "model")
+
+
+def test_a_backbone_without_tokenizer_files_has_no_leading_token(tmp_path):
+    tiny_backbone("t5").save_pretrained(tmp_path)
+    assert SecondaryStructureModel.plan(tmp_path).leading_token is None
+    with pytest.raises(NoTokenizerError, match="no tokenizer was found"):
+        ResidueTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "token", "message"),
+    [
+        ("esm", "<AA2fold>", r"leading_token is '<AA2fold>'\. Backbones of type esm have one of: null\."),
+        ("t5", "<cls>", r"leading_token is '<cls>'\. Backbones of type t5 have one of: null, <AA2fold>, \[NLU\]\."),
+        ("t5", 3, r"leading_token is 3\. Expected a token, or null"),
+    ],
+)
+def test_leading_tokens_that_a_family_does_not_have_are_refused(family, token, message, tmp_path):
+    backbone = save_tiny_backbone(tmp_path / "backbone", family)
+    SecondaryStructureModel.from_backbone(backbone, head="linear").save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"leading_token": token}))
+    with pytest.raises(ValueError, match=message):
+        SecondaryStructureModel.from_pretrained(tmp_path / "model")

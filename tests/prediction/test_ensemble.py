@@ -162,3 +162,13 @@ def test_shared_weights_are_the_same_tensors(tmp_path):
     assert twin is not backbone
     assert all(a is b for a, b in zip(backbone.parameters(), twin.parameters(), strict=True))
     assert all(a is not b for a, b in zip(backbone.modules(), twin.modules(), strict=True))
+
+
+def test_models_whose_backbones_expect_other_leading_tokens_are_refused(tmp_path):
+    """An ensemble encodes a chain once, for all its models."""
+    models = [
+        SecondaryStructureModel.from_backbone(save_tiny_backbone(tmp_path / name, name), head="linear")
+        for name in ("t5", "prostt5")
+    ]
+    with pytest.raises(ValueError, match=r"expect different ones before the residues: <AA2fold>, None\."):
+        Ensemble(models)

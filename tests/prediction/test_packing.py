@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, save_tiny_backbone
+from tiny_models import BACKBONES, FAMILIES, save_tiny_backbone
 
 from lift_ss_hf.models import rows
 from lift_ss_hf.models.adapter_methods import ADAPTERS
@@ -22,7 +22,7 @@ SEQUENCES = ["MKVLAAGIVGLLLAQWERTY", "M", "GGGGSSSSPPPPTTTTNNNNQQQQHHHHXUZB" * 9
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbones")
-    for family in FAMILIES:
+    for family in BACKBONES:
         save_tiny_backbone(folder / family, family)
     save_tiny_backbone(folder / "esm1b", "esm", position_embedding_type="absolute", emb_layer_norm_before=True)
     save_tiny_backbone(folder / "gated", "t5", feed_forward_proj="gated-gelu", d_kv=16)  # as Ankh; wider than d_model
@@ -66,7 +66,7 @@ def assert_as_alone(model, tokenizer):
     return assert_predicts(expected, model, tokenizer)
 
 
-VARIANTS = {"esm": ("esm", "esm1b"), "t5": ("t5", "gated"), "bert": ("bert", "bert")}
+VARIANTS = {"esm": ("esm", "esm1b"), "t5": ("t5", "gated"), "bert": ("bert", "bert"), "esmc": ("esmc", "esmc")}
 UNPACKABLE = {"noreft"}
 # Each adapter that can be packed in each family, in one of its variants in turn; the others, which are predicted in
 # batches by the model's own forward, in one family each.
@@ -81,7 +81,7 @@ ADAPTER_CASES = [
 def test_the_cases_have_every_adapter_and_variant():
     packable = [case for case in ADAPTER_CASES if case[1] not in UNPACKABLE]
     assert {adapter for _, adapter in ADAPTER_CASES} == {None, *ADAPTERS}
-    assert {name for name, _ in packable} == {name for names in VARIANTS.values() for name in names}
+    assert {name for name, _ in packable} == {name for family in FAMILIES for name in VARIANTS[family]}
     assert len(packable) == len(FAMILIES) * (1 + len(ADAPTERS) - len(UNPACKABLE))
 
 
@@ -95,6 +95,13 @@ def test_each_adapter_predicts_a_chain_as_if_alone_in_rows_and_with_laid_out_mat
     prepack(model)
     assert sum(isinstance(m, Fp32Linear) for m in model.modules()) >= 2 * 6  # the blocks below the adapters
     assert_predicts(expected, model, tokenizer)
+
+
+@pytest.mark.parametrize("options", [{"adapter": None}, {"adapter": "unipelt", "top_blocks": 2}, {"max_residues": 40}])
+def test_a_leading_token_is_in_every_row_and_window_and_no_residue(backbones, options):
+    model, tokenizer = model_over(backbones / "prostt5", **options)
+    assert (model.num_leading, tokenizer.num_leading) == (1, 1)
+    assert assert_as_alone(model, tokenizer).packed is not None
 
 
 @pytest.mark.parametrize(
@@ -258,7 +265,7 @@ def test_int8_is_near_and_leaves_what_was_trained(backbones, name):
     kept = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert all(linear.weight.requires_grad for linear in kept)  # adapters and head
     assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 4 * (
-        7 if name == "gated" else 6
+        7 if name in ("gated", "esmc") else 6
     )  # q, k, v, o; feed-forward
 
 
