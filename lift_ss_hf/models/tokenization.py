@@ -118,9 +118,7 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
         backend.pre_tokenizer = Split(Regex("."), "isolated")
         backend.decoder = Fuse()  # no blanks between residues
         template: list[str] = [*names[:num_leading], "$A", *names[num_leading:]]
-        backend.post_processor = TemplateProcessing(
-            single=" ".join(template), special_tokens=[*around.items()]
-        )
+        backend.post_processor = TemplateProcessing(single=" ".join(template), special_tokens=[*around.items()])
         roles = {role: token for role, token in stock.special_tokens_map.items() if isinstance(token, str)}
         # for transformers 5 too, which calls them extra_special_tokens
         more = {} if leading_token is None else {"additional_special_tokens": [leading_token]}

@@ -72,7 +72,9 @@ def check_tokenizer_files(
     if backend is not None:
         _check_backend(backend, f"the {TOKENIZER_FILE} of {str(name)!r}")
     elif found != own_class and (found or classes):
-        _check_sentencepiece(name, tokenizer_class(found or next(iter(classes))), options)
+        vocabulary = _find_vocabulary(name, tokenizer_class(found or next(iter(classes))), options)
+        if vocabulary is None and not config:  # transformers 5 would make an empty tokenizer
+            raise OSError("it has no tokenizer files.")
     return found
 
 
@@ -99,15 +101,22 @@ def tokenizer_class(name: str) -> Any:
     return getattr(transformers, f"{slow}Fast", None) or getattr(transformers, slow)
 
 
-def _check_sentencepiece(name: str | os.PathLike, stock: Any, options: Mapping[str, Any]) -> None:
-    """Raise ValueError if a vocabulary can only be read by a library that is not installed."""
+def _find_vocabulary(name: str | os.PathLike, stock: Any, options: Mapping[str, Any]) -> str | None:
+    """Return which file of a tokenizer has its vocabulary, if there is one.
+
+    Raises:
+        ValueError: if it can only be read by a library that is not installed.
+    """
     for file in stock.vocab_files_names.values():
-        is_needed = file.endswith(".model") and importlib.util.find_spec("sentencepiece") is None
-        if is_needed and cached_file(os.fspath(name), file, _raise_exceptions_for_missing_entries=False, **options):
+        if not cached_file(os.fspath(name), file, _raise_exceptions_for_missing_entries=False, **options):
+            continue
+        if file.endswith(".model") and importlib.util.find_spec("sentencepiece") is None:
             raise ValueError(
                 f"the tokenizer of {str(name)!r} has its vocabulary in {file}, which sentencepiece reads. Install it: "
                 "pip install sentencepiece protobuf."
             )
+        return file
+    return None
 
 
 def _check_auto_map(content: Mapping[str, Any], where: str) -> None:

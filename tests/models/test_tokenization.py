@@ -293,11 +293,8 @@ def test_residues_follow_the_leading_token_as_their_authors_publish_it(token, se
     assert expected[0] == stock.convert_tokens_to_ids(token)
     assert tokenizer.encode_sequence(sequence).tolist() == tokenizer(sequence)["input_ids"] == expected
     assert (tokenizer.num_leading, tokenizer.num_trailing) == (1, 1)
-    assert tokenizer.encode_chain(sequence, "H" * len(sequence), "q3")["labels"].tolist() == [
-        -100,
-        *[0] * len(sequence),
-        -100,
-    ]
+    labels = tokenizer.encode_chain(sequence, "H" * len(sequence), "q3")["labels"]
+    assert labels.tolist() == [-100, *[2] * len(sequence), -100]
     assert tokenizer.decode(expected, skip_special_tokens=True) == sequence
 
 
