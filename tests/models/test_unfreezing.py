@@ -202,6 +202,7 @@ class LowRank(torch.nn.Module):
 def test_layers_that_peft_puts_into_frozen_blocks_train(backbones, family, checkpointing):
     model = new_model(backbones[family], adapter=None)
     names = {"esm": "attention.self.query", "bert": "attention.self.query", "t5": "layer.0.SelfAttention.q"}
+    names["esmc"] = "self_attn.q_proj"
     for block in model.family.blocks(model.backbone):
         parent, _, child = names[family].rpartition(".")
         owner = block.get_submodule(parent)
