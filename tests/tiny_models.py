@@ -1,7 +1,8 @@
-"""Tiny backbones with random weights (4 blocks, 32 wide), one of each family and ProstT5, and a model over one."""
+"""Tiny backbones with random weights (4 blocks, 32 wide): one of each family, ProstT5 and Ankh 3; a model over one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +30,10 @@ TRANSFORMERS_4 = transformers.__version__.startswith("4.")
 FAMILIES = ("esm", "t5", "bert") if TRANSFORMERS_4 else ("esm", "t5", "bert", "esmc")
 BACKBONES = (*FAMILIES, "prostt5")
 PROSTT5_LEADING = 49  # <AA2fold>, the last token of `prostt5_tokenizer`
+RESIDUES = STANDARD_RESIDUES + "XBOUZ"
+T5_SPECIAL = ("<pad>", "</s>", "<unk>")
+PROT_T5_PIECES = (*T5_SPECIAL, *(f"▁{residue}" for residue in RESIDUES))  # each residue is a word
+ANKH3_PIECES = (*T5_SPECIAL, "[S2S]", "[NLU]", *RESIDUES)  # a sequence is written without blanks
 DROPOUT = {"t5": "dropout_rate", "esmc": "attention_dropout"} | dict.fromkeys(("esm", "bert"), "hidden_dropout_prob")
 ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 
@@ -61,14 +66,15 @@ def _untrained_backbone(family: str, **changes: object) -> PreTrainedModel:
         settings |= {"intermediate_size": 48, "initializer_range": 0.2}
         return transformers.EsmcModel(transformers.EsmcConfig(**{**settings, **changes}))
     settings = {"d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 48}
-    settings["vocab_size"] = 30 if family == "t5" else 52
+    settings["vocab_size"] = 52 if family == "prostt5" else 30
+    if family == "ankh3":
+        settings |= {"feed_forward_proj": "gated-silu", "dropout_rate": 0.0}
     return T5EncoderModel(T5Config(**{**settings, **changes}))
 
 
 def prot_t5_tokenizer() -> T5TokenizerFast:
-    """As ProtT5's: each residue is a word of one piece, `</s>` at the end."""
-    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{residue}" for residue in STANDARD_RESIDUES + "XBOUZ")]
-    tokenizer = Tokenizer(unigram.Unigram([(piece, 0.0) for piece in pieces], unk_id=2))
+    """As ProtT5's: `</s>` at the end."""
+    tokenizer = Tokenizer(unigram.Unigram([(piece, 0.0) for piece in PROT_T5_PIECES], unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0)
@@ -81,27 +87,19 @@ def prostt5_tokenizer() -> T5TokenizerFast:
     return tokenizer
 
 
-def ankh3_tokenizer() -> T5TokenizerFast:
-    """As Ankh 3's: a sequence is written without blanks; the tasks of pretraining are special tokens."""
-    pieces = ["<pad>", "</s>", "<unk>", *(STANDARD_RESIDUES + "XBOUZ")]
-    tokenizer = Tokenizer(unigram.Unigram([(piece, 0.0) for piece in pieces], unk_id=2))
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    extra = {"additional_special_tokens" if TRANSFORMERS_4 else "extra_special_tokens": ["[NLU]", "[S2S]"]}
-    return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0, **extra)
-
-
-def write_spiece(path: Path) -> None:
-    """Write the vocabulary of `prot_t5_tokenizer` as sentencepiece has it, the one file that ProtT5 has."""
+def write_spiece(path: Path, pieces: Sequence[str] = PROT_T5_PIECES) -> None:
+    """Write a vocabulary as sentencepiece has it, the one file that ProtT5 has."""
     from sentencepiece import sentencepiece_model_pb2 as sentencepiece
 
     model, piece = sentencepiece.ModelProto(), sentencepiece.ModelProto.SentencePiece
-    special = {"<pad>": piece.CONTROL, "</s>": piece.CONTROL, "<unk>": piece.UNKNOWN}
-    for text in (*special, *(f"▁{residue}" for residue in STANDARD_RESIDUES + "XBOUZ")):
-        model.pieces.add(piece=text, type=special.get(text, piece.NORMAL), score=0.0)
+    types = {"<pad>": piece.CONTROL, "</s>": piece.CONTROL, "<unk>": piece.UNKNOWN}
+    types |= dict.fromkeys(("[S2S]", "[NLU]"), piece.USER_DEFINED)
+    for text in pieces:
+        model.pieces.add(piece=text, type=types.get(text, piece.NORMAL), score=0.0)
     settings = model.trainer_spec
     settings.model_type, settings.vocab_size = settings.UNIGRAM, len(model.pieces)
     settings.pad_id, settings.eos_id, settings.unk_id, settings.bos_id = 0, 1, 2, -1
-    model.normalizer_spec.name, model.normalizer_spec.add_dummy_prefix = "identity", True
+    model.normalizer_spec.name, model.normalizer_spec.add_dummy_prefix = "identity", pieces == PROT_T5_PIECES
     path.write_bytes(model.SerializeToString())
 
 
@@ -127,6 +125,9 @@ def stock_tokenizer(family: str, folder: Path) -> PreTrainedTokenizerBase:
         return prot_bert_tokenizer(folder)
     if family == "esmc":
         return transformers.EsmcTokenizer()
+    if family == "ankh3":
+        write_spiece(folder / "spiece.model", ANKH3_PIECES)
+        return T5TokenizerFast.from_pretrained(folder, extra_ids=0)
     return prostt5_tokenizer() if family == "prostt5" else prot_t5_tokenizer()
 
 

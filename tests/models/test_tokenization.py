@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 from tiny_models import (
     FAMILIES,
     TRANSFORMERS_4,
-    ankh3_tokenizer,
     prostt5_tokenizer,
     prot_t5_tokenizer,
     save_tiny_backbone,
@@ -19,7 +19,7 @@ from tiny_models import (
     write_spiece,
 )
 from tokenizers import Tokenizer, models, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 from lift_ss_hf.models import safety
 from lift_ss_hf.models.backbones import get_family
@@ -28,6 +28,7 @@ from lift_ss_hf.models.sequences import RARE_RESIDUES, STANDARD_RESIDUES, clean_
 from lift_ss_hf.models.tokenization import NoTokenizerError, ResidueTokenizer
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES
+LEADING = {"<AA2fold>": "prostt5", "[NLU]": "ankh3"}  # by token
 
 
 @pytest.fixture(scope="module")
@@ -276,20 +277,30 @@ def test_a_vocabulary_of_sentencepiece_needs_that_library_and_says_so(tmp_path, 
 
 # ---- tokens that a checkpoint expects before the residues ------------------------------------------------------------
 
-# As the authors write a sequence: ProstT5 at github.com/mheinzinger/ProstT5 (README.md and scripts/embed.py), Ankh 3 on
-# its card, huggingface.co/ElnaggarLab/ankh3-large.
-PUBLISHED = {
-    "<AA2fold>": (prostt5_tokenizer, lambda sequence: "<AA2fold> " + " ".join(re.sub("[UZOB]", "X", sequence))),
-    "[NLU]": (ankh3_tokenizer, lambda sequence: "[NLU]" + sequence),
-}
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """For each leading token, the stock tokenizer, and the tokens that the authors' own preparation gives."""
+    folder = tmp_path_factory.mktemp("ankh3")
+    prostt5, ankh3 = prostt5_tokenizer(), stock_tokenizer("ankh3", folder)
+    pieces = SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    return {
+        # README.md of github.com/mheinzinger/ProstT5
+        "<AA2fold>": (prostt5, lambda sequence: prostt5(write_for_prostt5(sequence))["input_ids"]),
+        # the card of huggingface.co/ElnaggarLab/ankh3-large: with T5Tokenizer, which was sentencepiece and `</s>`
+        "[NLU]": (ankh3, lambda sequence: [*pieces.encode("[NLU]" + sequence), ankh3.eos_token_id]),
+    }
 
 
-@pytest.mark.parametrize("token", PUBLISHED)
+def write_for_prostt5(sequence):
+    return "<AA2fold> " + " ".join(re.sub("[UZOB]", "X", sequence))
+
+
+@pytest.mark.parametrize("token", LEADING)
 @given(sequence=st.text(STANDARD_RESIDUES + "X", min_size=1, max_size=60))
-def test_residues_follow_the_leading_token_as_their_authors_publish_it(token, sequence):
-    stock, written = PUBLISHED[token][0](), PUBLISHED[token][1](sequence)
-    tokenizer = ResidueTokenizer.from_stock(stock, get_family("t5"))
-    expected = stock(written)["input_ids"]
+def test_residues_follow_the_leading_token_as_their_authors_publish_it(published, token, sequence):
+    stock, tokens_of = published[token]
+    tokenizer, expected = ResidueTokenizer.from_stock(stock, get_family("t5")), tokens_of(sequence)
     assert expected[0] == stock.convert_tokens_to_ids(token)
     assert tokenizer.encode_sequence(sequence).tolist() == tokenizer(sequence)["input_ids"] == expected
     assert (tokenizer.num_leading, tokenizer.num_trailing) == (1, 1)
@@ -298,9 +309,19 @@ def test_residues_follow_the_leading_token_as_their_authors_publish_it(token, se
     assert tokenizer.decode(expected, skip_special_tokens=True) == sequence
 
 
+def test_ankh3_gets_no_unknown_token_before_its_residues(tmp_path):
+    """Fast tokenizers, the only ones of transformers 5, put one there; its card says to use the slow one."""
+    stock = stock_tokenizer("ankh3", tmp_path)
+    assert stock("[NLU]MKT")["input_ids"] == [4, stock.unk_token_id, 15, 13, 21, 1]
+    assert ResidueTokenizer.from_stock(stock, get_family("t5"))("MKT")["input_ids"] == [4, 15, 13, 21, 1]
+    if TRANSFORMERS_4:
+        slow = T5Tokenizer.from_pretrained(tmp_path, extra_ids=0)
+        assert slow("[NLU]MKT", add_special_tokens=True, is_split_into_words=False)["input_ids"] == [4, 15, 13, 21, 1]
+
+
 def test_rare_residues_of_prostt5_are_its_authors_x():
     stock = prostt5_tokenizer()
-    expected = stock(PUBLISHED["<AA2fold>"][1]("MUZOBK"))["input_ids"]
+    expected = stock(write_for_prostt5("MUZOBK"))["input_ids"]
     assert ResidueTokenizer.from_stock(stock, get_family("t5"))("MUZOBK")["input_ids"] == expected
 
 
@@ -312,12 +333,10 @@ def test_a_sequence_in_lower_case_is_no_structure_to_prostt5():
     assert tokenizer("mkt")["input_ids"] != stock("<AA2fold> m k t")["input_ids"]
 
 
-@pytest.mark.parametrize("token", PUBLISHED)
+@pytest.mark.parametrize("token", LEADING)
 def test_the_leading_token_is_recorded_with_the_model(token, tmp_path):
     """A model knows where its residues are without a tokenizer, and a tokenizer of another kind is refused."""
-    stock = PUBLISHED[token][0]()
-    tiny_backbone("prostt5").save_pretrained(tmp_path / "backbone")
-    stock.save_pretrained(tmp_path / "backbone")
+    save_tiny_backbone(tmp_path / "backbone", LEADING[token])
     SecondaryStructureModel.from_backbone(tmp_path / "backbone", head="linear").save_pretrained(tmp_path / "model")
     assert json.loads((tmp_path / "model" / "config.json").read_text())["leading_token"] == token
     model = SecondaryStructureModel.from_pretrained(tmp_path / "model")
