@@ -28,12 +28,13 @@ MODEL_TYPES = (
     "esmc_secondary_structure",
     "t5_secondary_structure",
 )
-NEEDED = {"esmc_secondary_structure": "transformers.models.esmc"}  # modules that transformers 4.57 does not have
 
 
 def model_types() -> tuple[str, ...]:
-    """Return the model types that the installed transformers has backbones for; imports it."""
-    return tuple(name for name in MODEL_TYPES if name not in NEEDED or importlib.util.find_spec(NEEDED[name]))
+    """Return those of `MODEL_TYPES` over backbones that the installed transformers has; 4.57 has no ESM C."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return tuple(name for name in MODEL_TYPES if name.removesuffix("_secondary_structure") in CONFIG_MAPPING)
 
 
 def register_family(model_class: type[Any]) -> None:

@@ -53,7 +53,7 @@ except ImportError:  # transformers 4.57
     NamesInReport = list
 
 BUNDLED = "bundled"  # name of the backbone, and of the model over it, that come with the package
-FIRST_VERSIONS = {"esmc": "5.23"}  # of transformers, or an earlier one of 5, for families that 4.57 does not have
+FIRST_VERSIONS = {"esmc": "5.16"}  # of transformers, for families that 4.57 does not have
 ATTENTION = ("eager", "sdpa")  # other implementations need another form of mask
 
 

@@ -1,4 +1,4 @@
-"""ESM C backbones (ESM Cambrian), which transformers 4.57 does not have. `<cls>` residues `<eos>`, rotary positions.
+"""ESM C backbones (ESM Cambrian), which transformers has from 5.16 on. `<cls>` residues `<eos>`, rotary positions.
 
 A block differs from ESM-2's in three ways: queries and keys are normed, the feed-forward part is gated, and the output
 of each half is scaled down before it is added to its input.
@@ -121,7 +121,10 @@ class EsmcFamily(BackboneFamily):
         EsmcLayer: EsmcLayerWithAdapters,
         EsmcModel: EsmcModelWithAdapters,
     }
-    citation = "ESM Team 2024, ESM Cambrian, EvolutionaryScale (evolutionaryscale.ai/blog/esm-cambrian)"
+    citation = (
+        "ESM Team 2024, ESM Cambrian, EvolutionaryScale (evolutionaryscale.ai/blog/esm-cambrian); Candido et al. 2026, "
+        "biohub.ai/papers/esm_protein.pdf"
+    )
 
     def check(self, config: PretrainedConfig) -> None:
         """Raise ValueError unless the configuration is one of the released encoders' kind."""

@@ -293,7 +293,7 @@ def test_a_file_in_half_precision_rounds_no_rotation(tmp_path):
 def test_a_family_that_the_installed_transformers_lacks_says_which_version_has_it(tmp_path, monkeypatch):
     known = {name: model for name, model in families.MODEL_CLASSES.items() if name != "esmc"}  # as with 4.57
     monkeypatch.setattr(families, "MODEL_CLASSES", known)
-    message = rf"'esmc' needs transformers 5\.23 or later, but {re.escape(transformers.__version__)} is installed"
+    message = rf"'esmc' needs transformers 5\.16 or later, but {re.escape(transformers.__version__)} is installed"
     (tmp_path / "config.json").write_text('{"model_type": "esmc", "vocab_size": 64}')
     for call in (SecondaryStructureModel.from_backbone, ResidueTokenizer.from_pretrained):
         with pytest.raises(ValueError, match=message):
