@@ -33,7 +33,8 @@ PROSTT5_LEADING = 49  # <AA2fold>, the last token of `prostt5_tokenizer`
 RESIDUES = STANDARD_RESIDUES + "XBOUZ"
 T5_SPECIAL = ("<pad>", "</s>", "<unk>")
 PROT_T5_PIECES = (*T5_SPECIAL, *(f"▁{residue}" for residue in RESIDUES))  # each residue is a word
-ANKH3_PIECES = (*T5_SPECIAL, "[S2S]", "[NLU]", *RESIDUES)  # a sequence is written without blanks
+# a sequence is written without blanks; Ankh 3's own file could not be read, so that only what is known of it is so
+ANKH3_PIECES = (*T5_SPECIAL, "[S2S]", "[NLU]", *RESIDUES)
 DROPOUT = {"t5": "dropout_rate", "esmc": "attention_dropout"} | dict.fromkeys(("esm", "bert"), "hidden_dropout_prob")
 ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 

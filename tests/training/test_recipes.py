@@ -105,7 +105,7 @@ def deep_backbones(tmp_path_factory):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_regimes_are_one_line_overrides(path, deep_backbones, tmp_path):
-    deep_backbone = deep_backbones["t5" if path.parent.name in ("prot_t5_xl", "prostt5") else "esm"]
+    deep_backbone = deep_backbones["t5" if path.parent.name in ("ankh3_large", "prot_t5_xl", "prostt5") else "esm"]
     regimes = {(): "all", ("--adapter", "none"): "all", ("--adapter", "none", "--freeze", "none"): None}
     for regime, freeze in regimes.items():
         flags = [str(path), "--output_dir", str(tmp_path), "--backbone", deep_backbone, *regime]
