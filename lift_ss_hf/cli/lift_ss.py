@@ -1,4 +1,4 @@
-"""The command `lift-ss`: train, evaluate, predict, plot, compare, calibrate, push, convert-backbone, help.
+"""The command `lift-ss`: train, evaluate, predict, embed, plot, compare, calibrate, push, convert-backbone, help.
 
 Modules that import numpy or torch are imported within the commands, so that `lift-ss --help` takes 0.05 s.
 """
@@ -6,25 +6,34 @@ Modules that import numpy or torch are imported within the commands, so that `li
 from __future__ import annotations
 
 import argparse
-import contextlib
-import gc
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..version import __version__
 from .accuracy import measured_accuracy
-from .arguments import add_backbone_argument, add_model_arguments
+from .arguments import (
+    INPUT_HELP,
+    STATUS_HELP,
+    add_backbone_argument,
+    add_format_argument,
+    add_input_arguments,
+    add_model_arguments,
+    add_run_arguments,
+    read_inputs,
+)
 from .compare import add_compare_arguments, compare
 from .convert_backbone import ABOUT, add_convert_arguments, convert
+from .embed import ABOUT as ABOUT_EMBED
+from .embed import EMBEDDING_FORMAT_NAMES, add_embed_arguments, embed
 from .evaluate import add_evaluate_arguments, evaluate
 from .plot import add_plot_arguments, plot
 from .push import add_push_arguments, push
-from .run import ClosedOutput, run
+from .run import ClosedOutput, collector_paused, run
 from .train import add_train_arguments, train
 
 if TYPE_CHECKING:
@@ -43,22 +52,8 @@ lift-ss COMMAND --help has more.
 """
 # of prediction.formats.FORMATS, which --help must not import
 FORMAT_NAMES = ("three-line", "fasta", "tsv", "csv", "parquet", "jsonl", "ss2", "horiz", "html")
-
-INPUT_HELP = """\
-inputs: FASTA, PIR, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz
-or .zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences of any length.
-Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, and B J O U X Z are read as X if the
-backbone has no token for them; the summary counts these changes. A cell of a table with NaN, NA, None or NULL is a
-missing sequence, never a peptide. Records with the same name are told apart by their number in the input.
-
-several processes or machines: accelerate launch recipes/predict.py ..., with the same output directory for all. If one
-dies, start any number of them again with --resume.
-
-{measured}
-
-exit status: 0 success; 2 an error you can fix, reported in one line; 130 interrupted; 141 the reader of the output
-closed it. A killed run can be resumed with --resume.
-"""
+ALL_FORMAT_NAMES = {*FORMAT_NAMES, *EMBEDDING_FORMAT_NAMES}
+LAUNCH = "accelerate launch recipes/predict.py ..."
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -85,7 +80,7 @@ def join_formats(arguments: Sequence[str]) -> list[str]:
     joined: list[str] = []
     for argument in arguments:
         follows_format = joined[-2:-1] == ["--format"] or "".join(joined[-1:]).startswith("--format=")
-        if follows_format and argument in FORMAT_NAMES and not Path(argument).exists():
+        if follows_format and argument in ALL_FORMAT_NAMES and not Path(argument).exists():
             joined[-1] += f",{argument}"
         else:
             joined.append(argument)
@@ -107,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
         ("train", None, add_train_arguments, "train a model on your own chains"),
         ("evaluate", evaluate, add_evaluate_arguments, "score models on chains with known states"),
         ("predict", predict, add_predict_arguments, "predict states and confidences from sequences"),
+        ("embed", embed, add_embed_arguments, ABOUT_EMBED),
         ("plot", plot, add_plot_arguments, "draw chains as SVG, PNG or PDF"),
         ("compare", compare, add_compare_arguments, "compare a structure's observed states with the predicted ones"),
         ("calibrate", calibrate, add_calibrate_arguments, "fit a model's confidences to a validation set"),
@@ -124,34 +120,13 @@ def parser() -> argparse.ArgumentParser:
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `lift-ss predict`, and the help on inputs below them."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = INPUT_HELP
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, -, data set or sequence; see below")
+    add_input_arguments(parser)
+    parser.epilog = f"{INPUT_HELP.format(launch=LAUNCH)}\n{{measured}}\n\n{STATUS_HELP}"
     parser.add_argument("-o", "--output", metavar="DIR", help="directory to write to (default: standard output)")
-    parser.add_argument(
-        "--format",
-        type=_split_at_commas,
-        action="extend",
-        default=[],
-        metavar="FORMAT",
-        help=f"{', '.join(FORMAT_NAMES[:-1])} or {FORMAT_NAMES[-1]}; several as a,b (default: three-line; in a "
-        "terminal, coloured states)",
-    )
+    add_format_argument(parser, FORMAT_NAMES, "three-line; in a terminal, coloured states")
     parser.add_argument("--states", help="states to report: q9, q8, q3 or q3_lift_ss (default: the model's)")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--precision", help="fp32, bf16 or int8, which is faster on a CPU but not exact (default: fp32; bf16 on a GPU)"
-    )
-    parser.add_argument("--max_tokens", type=int, help="per batch (default: 2048 on a CPU, 16384 on a GPU)")
-    parser.add_argument(
-        "--max_residues", type=int, metavar="N", help="longest sequence accepted, in residues (default: 100000)"
-    )
-    parser.add_argument("--num_workers", type=int, default=0, help="additional processes that write (default: 0)")
-    parser.add_argument("--resume", action="store_true", help="resume the run in DIR")
-    parser.add_argument(
-        "--skip-bad", "--skip_bad", action="store_true", help="list invalid records in DIR/rejected.tsv and continue"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    add_run_arguments(parser)
 
 
 def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,10 +136,6 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="validation", help="split of the corpus (default: validation)")
     parser.add_argument("--source", metavar="DIR", help="folder with the corpora (default: LIFT_SS_DATA_DIR)")
     add_backbone_argument(parser)
-
-
-def _split_at_commas(text: str) -> list[str]:
-    return text.split(",")
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -178,14 +149,10 @@ def predict(args: argparse.Namespace) -> None:
     logging.getLogger("lift_ss_hf").setLevel(logging.WARNING if args.quiet else logging.INFO)
     formats = list(dict.fromkeys(args.format))
     _check(args, formats)
-    from ..corpora.fasta import MAX_RESIDUES
-    from ..prediction.inputs import Inputs
-
-    max_residues = MAX_RESIDUES if args.max_residues is None else args.max_residues
-    inputs = Inputs(args.inputs, max_residues)  # checked before torch is imported
-    with _collector_paused():
+    inputs = read_inputs(args)
+    with collector_paused():
         from ..prediction.loading import load_predictor
-        from ..prediction.running import RunOptions, predict_to_folder, predict_to_stream, summarise
+        from ..prediction.running import PredictionOptions, predict_to_folder, predict_to_stream, summarise
 
     predictor = load_predictor(args.model, args.backbone, args.precision, args.max_tokens)
     alphabet = args.states or predictor.alphabet
@@ -194,7 +161,7 @@ def predict(args: argparse.Namespace) -> None:
         counts = predict_to_stream(predictor, inputs, form, sys.stdout, args.skip_bad, args.quiet)
         logger.info(summarise(counts, time.monotonic() - started))
         return
-    options = RunOptions(
+    options = PredictionOptions(
         formats=formats or ["three-line"],
         alphabet=alphabet,
         resume=args.resume,
@@ -205,16 +172,6 @@ def predict(args: argparse.Namespace) -> None:
     total = predict_to_folder(predictor, inputs, args.output, options)
     if total is not None:
         logger.info(summarise(total, time.monotonic() - started))
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pause the garbage collector while modules are imported: they create many objects and no garbage."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -53,6 +54,16 @@ def run(main: Callable[[], int | None]) -> None:
         status = _report(f"error: cannot write to standard output: {output_failure}", INVALID)
     _flush(sys.stderr)
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause the garbage collector while modules are imported: they create many objects and no garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def message_handler() -> logging.Handler:

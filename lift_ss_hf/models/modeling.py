@@ -363,7 +363,9 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         limits = (self.config.max_residues, self.family.max_residues(self.config.backbone_config))
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def hidden_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def hidden_states(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, num_blocks: int | None = None
+    ) -> torch.Tensor:
         """Run the backbone; chains that are too long run in overlapping windows and are stitched together again.
 
         Each residue's hidden state is taken from the window in which it is farthest from an edge.
@@ -371,12 +373,18 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         Args:
             input_ids: (batch, tokens) int64, special tokens included.
             attention_mask: (batch, tokens) int64, 1 = keep; None derives it from the padding tokens.
+            num_blocks: return the output of this many blocks, 0 for the embeddings; None returns what the head sees.
 
         Returns:
             (batch, tokens, hidden)
         """
         attention_mask = self.attention_mask(input_ids, attention_mask)
-        return self.run_trained_blocks(self.run_frozen_blocks(input_ids, attention_mask), attention_mask)
+        if num_blocks is None:
+            return self.run_trained_blocks(self.run_frozen_blocks(input_ids, attention_mask), attention_mask)
+        trace, windows = self._new_trace(output_hidden_states=True), self._windows(attention_mask)
+        frozen = self._run_frozen_blocks(input_ids, attention_mask, None, trace)
+        hidden = self._run_trained_blocks(frozen, attention_mask, None, trace)[num_blocks]
+        return hidden if windows is None else windows.stitch(hidden)
 
     def _windows(self, attention_mask: torch.Tensor) -> WindowBatch | None:
         """Cut the batch into windows; None if every chain fits."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from .safety import check_probabilities
+from .safety import check_finite
 from .sequences import clean_sequence
 from .states import fold_index, get_alphabet, reduce_probabilities, temper_probabilities
 from .tokenization import ResidueTokenizer
@@ -76,7 +76,7 @@ class SecondaryStructurePipeline(Pipeline):
         alphabet = get_alphabet(states or own)
         probabilities = model_outputs["probabilities"].reshape(-1, len(get_alphabet(own)))
         residues = probabilities[model_outputs["residue_mask"].flatten()].cpu().numpy()
-        reduced = reduce_probabilities(check_probabilities(residues), alphabet, own)
+        reduced = reduce_probabilities(check_finite(residues), alphabet, own)
         calibrated = temper_probabilities(reduced, self.model.config.calibration_temperature)
         sequence = model_outputs["sequence"]
         return {

@@ -416,20 +416,24 @@ def check_weights(weights: Mapping[str, torch.Tensor], name: object) -> None:
                 )
 
 
-def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Return the probabilities of a chain, (residues, states), as they are.
+def check_finite(values: np.ndarray, what: str = "probabilities") -> np.ndarray:
+    """Return what a model computed for a chain, (residues, size), as it is.
+
+    Args:
+        values: to check.
+        what: they are, in the plural.
 
     Raises:
         ValueError: if one is not a finite number.
     """
-    wrong = ~np.isfinite(probabilities).all(axis=-1)
+    wrong = ~np.isfinite(values).all(axis=-1)
     if wrong.any():
         raise ValueError(
-            f"the model's probabilities are NaN for {np.count_nonzero(wrong)} of the {len(wrong)} residues of a chain, "
+            f"the model's {what} are NaN for {np.count_nonzero(wrong)} of the {len(wrong)} residues of a chain, "
             f"the first at position {np.argmax(wrong) + 1}. Its weights are damaged, or its precision is too low: use "
             "another checkpoint, or fp32."
         )
-    return probabilities
+    return values
 
 
 def pickle_hint(name: str | os.PathLike) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from ..version import __version__
 from .html_page import draw_chain, page_end, page_start
 from .result import Prediction
 
+Item = TypeVar("Item")
 LINE_WIDTH = 60  # residues per line, as in PSIPRED's .horiz and most FASTA files
 
 
@@ -180,6 +182,20 @@ class Page(Format):
         return page_end()
 
 
+def join_tables(paths: Iterable[Path], out: Path, schema: pa.Schema, **options: Any) -> None:
+    """Join the Parquet files of parts, one row group each; the result appears complete or not at all.
+
+    Args:
+        paths: of the files, in order.
+        out: path of the result.
+        schema: of all of them.
+        options: of `pyarrow.parquet.ParquetWriter`.
+    """
+    with replacing(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd", **options) as writer:
+        for path in paths:
+            writer.write_table(pq.read_table(path, schema=schema))
+
+
 class ParquetTable(Format):
     """The rows of `Table` as Parquet."""
 
@@ -206,9 +222,7 @@ class ParquetTable(Format):
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
         """Join the parts, one row group each."""
-        with replacing(out) as temporary, pq.ParquetWriter(temporary, self.schema, compression="zstd") as writer:
-            for path in paths:
-                writer.write_table(pq.read_table(path, schema=self.schema))
+        join_tables(paths, out, self.schema)
 
 
 class Folder(Format):
@@ -305,9 +319,18 @@ def get_format(name: str) -> type[Format]:
         >>> get_format("tsv").file_name
         'predictions.tsv'
     """
-    if name not in FORMATS:
-        raise ValueError(f"unknown format {name!r}. Choose from: {', '.join(FORMATS)}.")
-    return FORMATS[name]
+    return choose_format(FORMATS, name)
+
+
+def choose_format(formats: Mapping[str, Item], name: str) -> Item:
+    """Return one of several formats.
+
+    Raises:
+        ValueError: if there is no such format; the message lists the choices.
+    """
+    if name not in formats:
+        raise ValueError(f"unknown format {name!r}. Choose from: {', '.join(formats)}.")
+    return formats[name]
 
 
 def confidence_digits(prediction: Prediction) -> str:

@@ -1,14 +1,16 @@
-"""Load a saved model for prediction on the available device."""
+"""Load a saved model, or a backbone by itself, on the available device."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..models.adapter_methods import prefix_length
-from ..models.backbones import locate
+from ..models.backbones import locate, model_classes, read_config_file
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
 from .cpu_kernels import prepack, quantise
@@ -55,13 +57,55 @@ def load_predictor(
         >>> probabilities.shape  # (residues, states)
         (16, 9)
     """
+    path = locate(name, "predictor")
+    load = partial(SecondaryStructureModel.from_pretrained, path, backbone=backbone)
+    tokenizer = partial(ResidueTokenizer.from_pretrained, path, backbone=backbone)
+    return _make_predictor(load, tokenizer, precision, max_tokens, device)
+
+
+def load_for_hidden_states(name: str, backbone: str | None = None, **options: Any) -> Predictor:
+    """Load a saved model, or a backbone by itself, to compute hidden states.
+
+    Args:
+        name: Hub id or folder of a saved model or of a backbone; `bundled` is the model.
+        backbone: Hub id or folder of a saved model's backbone; by default the one named in its configuration.
+        options: precision, max_tokens and device, as for `load_predictor`.
+
+    Returns:
+        A predictor; over a backbone by itself it has no head, and can compute hidden states only.
+
+    Raises:
+        ValueError: as for `load_predictor`, or if `backbone` is given for a backbone.
+    """
+    path = locate(name, "predictor")
+    if read_config_file(path)["model_type"] not in model_classes():
+        return load_predictor(path, backbone, **options)
+    if backbone is not None:
+        raise ValueError(f"--backbone names the backbone of a tuned model, but {name} is itself one. Leave it out.")
+    load, tokenizer = partial(_without_head, path), partial(ResidueTokenizer.from_pretrained, path)
+    return _make_predictor(load, tokenizer, **options)
+
+
+def _without_head(path: str, dtype: torch.dtype | None) -> Any:
+    """Load a backbone; a head would be random, and with it the digest."""
+    model = SecondaryStructureModel.from_backbone(path, adapter=None, head="linear", dtype=dtype)
+    model.head = torch.nn.Identity()
+    return model
+
+
+def _make_predictor(
+    load_model: Callable[..., Any],
+    load_tokenizer: Callable[[], Any],
+    precision: str | None = None,
+    max_tokens: int | None = None,
+    device: torch.device | None = None,
+) -> Predictor:
+    """Load a model and its tokenizer, with the matrices of its blocks laid out for the device."""
     device = device or default_device()
     precision = precision or default_precision(device)
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}. Choose from: {', '.join(sorted(PRECISIONS))}.")
-    path = locate(name, "predictor")
-    dtype = torch.bfloat16 if precision == "bf16" else None
-    model = SecondaryStructureModel.from_pretrained(path, backbone=backbone, dtype=dtype).to(device)
+    model = load_model(dtype=torch.bfloat16 if precision == "bf16" else None).to(device)
     if holds_all_pairs(model) and model.config.max_residues is None:
         model.config.max_residues = MAX_QUADRATIC_RESIDUES
         model.config.check()
@@ -72,10 +116,9 @@ def load_predictor(
         quantise(model)
     elif precision == "fp32":
         prepack(model)
-    tokenizer = ResidueTokenizer.from_pretrained(path, backbone=backbone)
     if max_tokens is None:
         max_tokens = MAX_TOKENS if device.type == "cpu" else GPU_MAX_TOKENS
-    return Predictor(model, tokenizer, max_tokens, precision, digest)
+    return Predictor(model, load_tokenizer(), max_tokens, precision, digest)
 
 
 def holds_all_pairs(model: Any) -> bool:

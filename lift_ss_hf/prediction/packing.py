@@ -58,13 +58,30 @@ class PackedModel:
         Returns:
             Logits of each chain's residues, (residues, states) fp32.
         """
+        return self._classify(self._residues(chains).to(self.model.head_dtype), self._num_residues(chains))
+
+    def hidden_states(self, chains: Sequence[torch.Tensor], num_blocks: int | None = None) -> list[torch.Tensor]:
+        """Run chains in one row as for `logits`, without the head.
+
+        Args:
+            chains: as for `logits`.
+            num_blocks: as for the model's `hidden_states`; blocks above are not run.
+
+        Returns:
+            Hidden states of each chain's residues, (residues, hidden).
+        """
+        return list(self._residues(chains, num_blocks).split(self._num_residues(chains)))
+
+    def _num_residues(self, chains: Sequence[torch.Tensor]) -> list[int]:
+        special = self.model.num_leading + self.model.family.num_trailing
+        return [len(chain) - special for chain in chains]
+
+    def _residues(self, chains: Sequence[torch.Tensor], num_blocks: int | None = None) -> torch.Tensor:
+        """Return (residues of all chains, hidden); of a chain in windows, each residue from one of them."""
         pieces, kept = self._cut(chains)
         lengths = [len(piece) for piece in pieces]
-        hidden = self._hidden_states(pieces)[0, : sum(lengths)]  # (tokens, hidden)
-        parts = [piece[keep] for piece, keep in zip(hidden.split(lengths), kept, strict=True)]
-        residues = torch.cat(parts).to(self.model.head_dtype)  # (residues of all chains, hidden)
-        specials = self.model.num_leading + self.model.family.num_trailing
-        return self._classify(residues, [len(chain) - specials for chain in chains])
+        hidden = self._hidden_states(pieces, num_blocks)[0, : sum(lengths)]  # (tokens, hidden)
+        return torch.cat([piece[keep] for piece, keep in zip(hidden.split(lengths), kept, strict=True)])
 
     def _cut(self, chains: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[slice]]:
         """Return the windows of all chains, each with special tokens around it, and the slice to keep of each."""
@@ -78,7 +95,7 @@ class PackedModel:
                 kept.append(slice(window.keep_start + offset, window.keep_stop + offset))
         return pieces, kept
 
-    def _hidden_states(self, chains: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _hidden_states(self, chains: Sequence[torch.Tensor], num_blocks: int | None) -> torch.Tensor:
         """Run chains that fit the model; return (1, tokens, hidden) for all, end to end, with padding at the end."""
         model, backbone = self.model, self.model.backbone
         lengths = [len(chain) for chain in chains]
@@ -89,12 +106,15 @@ class PackedModel:
             embedded = [model.family.embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains]
             hidden = F.pad(torch.cat(embedded, dim=1), (0, 0, 0, padding))
             row = model.family.make_row(backbone, lengths, shifted_prefix(model.config))
+            mix = model.block_mix if num_blocks is None else None
+            blocks = model.family.blocks(backbone)
             outputs = [hidden]
-            for block in model.family.blocks(backbone):
+            for block in blocks[:num_blocks]:
                 hidden = row.run_block(block, hidden)
-                outputs = [*outputs, hidden] if model.block_mix is not None else [hidden]
-            outputs[-1] = model.family.finish(backbone, hidden)
-            return outputs[-1] if model.block_mix is None else model.block_mix(outputs)
+                outputs = [*outputs, hidden] if mix is not None else [hidden]
+            if num_blocks in (None, len(blocks)):
+                outputs[-1] = model.family.finish(backbone, hidden)
+            return outputs[-1] if mix is None else mix(outputs)
 
     def _classify(self, residues: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """Run the head on the residues of chains laid end to end, (residues, hidden); return each chain's logits."""

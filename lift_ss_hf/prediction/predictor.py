@@ -2,6 +2,7 @@
 
     predictor = Predictor(model, tokenizer)
     for index, probabilities in predictor.predict(sequences): ...    # (residues, states) of sequences[index]
+    for index, hidden in predictor.hidden_states(sequences): ...     # (residues, hidden)
 
 The probabilities are those before calibration: reduce them to the states to report, take the states, then calibrate
 with `predictor.temperature`, as `result.Prediction` does.
@@ -15,7 +16,8 @@ import ctypes
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ import torch
 
 from ..batches.collator import ChainCollator, budget_batches
 from ..models.backbones import fingerprint
-from ..models.safety import check_probabilities
+from ..models.safety import check_finite
 from ..models.sequences import CleanSequence
 from .packing import PackedModel, can_be_packed
 
@@ -92,28 +94,59 @@ class Predictor:
             ValueError: if the model computes something other than probabilities, because its weights are damaged.
         """
         chains = [self.tokenizer.encode_sequence(sequence) for sequence in sequences]
-        return self._predict_rows(chains) if self.packed is not None else self._predict_batches(chains)
+        if self.packed is not None:
+            computed = self._run_rows(chains, self.packed.logits)
+        else:
+            computed = self._run_batches(chains, lambda batch: self.model(**batch, return_dict=True).logits)
+        return ((index, check_finite(logits.float().softmax(-1).cpu().numpy())) for index, logits in computed)
+
+    def hidden_states(
+        self, sequences: Sequence[str | CleanSequence], num_blocks: int | None = None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Compute the hidden states of sequences; results come in the order of computation, as for `predict`.
+
+        Args:
+            sequences: to run; a chain too long for the model runs in windows, and each residue's hidden state comes
+                from the one in which it is farthest from an edge.
+            num_blocks: take the output of this many blocks, 0 for the embeddings; None takes what the head sees.
+
+        Returns:
+            The index of a sequence and its hidden states, (residues, hidden) fp32.
+
+        Raises:
+            ResidueError: if a character is not a residue.
+        """
+        chains = [self.tokenizer.encode_sequence(sequence) for sequence in sequences]
+        if self.packed is not None:
+            computed = self._run_rows(chains, partial(self.packed.hidden_states, num_blocks=num_blocks))
+        else:
+            run = partial(self.model.hidden_states, num_blocks=num_blocks)
+            computed = self._run_batches(chains, lambda batch: run(**batch))
+        return ((index, hidden.float()) for index, hidden in computed)
 
     @torch.inference_mode()
-    def _predict_rows(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-        assert self.packed is not None
+    def _run_rows(
+        self, chains: Sequence[np.ndarray], run: Callable[[list[torch.Tensor]], list[torch.Tensor]]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Run chains in packed rows; yield index and output, (residues, size), of each."""
         lengths = [len(chain) for chain in chains]
         for indices in returning_free_memory(plan_rows(lengths, self.max_tokens), lengths):
             row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
-            for index, logits in zip(indices, self.packed.logits(row), strict=True):
-                yield index, check_probabilities(logits.float().softmax(-1).cpu().numpy())
+            yield from zip(indices, run(row), strict=True)
 
     @torch.inference_mode()
-    def _predict_batches(self, chains: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    def _run_batches(
+        self, chains: Sequence[np.ndarray], run: Callable[[dict[str, torch.Tensor]], torch.Tensor]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Run chains in batches of similar length; yield index and output, (residues, size), of each."""
         collate = ChainCollator(self.tokenizer.pad_token_id)
         lengths = [len(chain) for chain in chains]
         for indices in returning_free_memory(budget_batches(lengths, self.max_tokens), lengths):
             batch = collate([{"input_ids": chains[i]} for i in indices])
             batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-            probabilities = self.model(**batch, return_dict=True).logits.float().softmax(-1).cpu().numpy()
-            mask = self.model.residue_mask(batch["attention_mask"]).cpu().numpy()
+            outputs, mask = run(batch), self.model.residue_mask(batch["attention_mask"])
             for row, index in enumerate(indices):
-                yield int(index), check_probabilities(probabilities[row][mask[row]])
+                yield int(index), outputs[row][mask[row]]
 
 
 def model_digest(model: Any) -> str:

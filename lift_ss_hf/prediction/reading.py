@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES
 from ..models.wording import did_you_mean, no_such_file
+from .prediction_folder import read_finished, stored_result
 from .result import Prediction
-from .run_folder import read_finished, stored_result
 from .stored import read_stored
 
 MOST_LISTED = 10  # names in a message

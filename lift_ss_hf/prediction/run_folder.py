@@ -1,9 +1,9 @@
 """The output directory of a run: its settings, its parts and, once all parts are done, the results.
 
-    OUT/run.json            settings of the run (model, states, formats, ...); at the end also the counts and the
-                            sizes of the results
+    OUT/run.json            settings of the run (model, formats, ...); at the end also the counts and the sizes of the
+                            results
     OUT/parts/000000/       one part: a file or folder per format, rejected records, digest and counts
-    OUT/predictions.*       the parts joined in the order of the input
+    OUT/predictions.*       the parts joined in the order of the input; for embeddings OUT/embeddings.*
 
 A part appears complete or not at all, so a killed run resumes after its last complete part. Any process or machine can
 write any part, and always writes the same bytes; whichever finishes last joins the parts. Processes that write a part
@@ -17,17 +17,15 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from ..models.atomic import is_leftover, locked_file, remove_leftovers, replacing, replacing_folder, require_folder
-from .added_formats import most_exact, source_format, write_added
-from .formats import Folder, Format, get_format, table_field
+from .formats import Format, table_field
 from .records import Part
-from .result import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +33,28 @@ SETTINGS, PARTS, PART, REJECTED, LOCK = "run.json", "parts", "part.json", "rejec
 FIRST_PROCESS_TIMEOUT = 600  # for the first process to create the directory, while the others wait [s]
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What was predicted and what was changed; add counts up with `+`.
+class PartFormat(Protocol):
+    """A format in which a run writes what it computed, part by part.
 
     Attributes:
-        chains: predicted.
+        file_name: name of the result in the output directory.
+    """
+
+    file_name: str
+
+    def write_part(self, path: Path, chains: Sequence[Any], /) -> None:
+        """Write what was computed for the chains of one part to a new file or folder."""
+
+    def join(self, paths: Iterable[Path], out: Path) -> None:
+        """Join the parts' files in order; the result appears complete or not at all."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was computed and what was changed; add counts up with `+`.
+
+    Attributes:
+        chains: predicted or embedded.
         residues: of these chains.
         windowed: chains too long for the model, which ran in windows.
         rejected: invalid records.
@@ -70,7 +84,7 @@ def _size(path: Path) -> int:
     return sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
-def _read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
+def read_run_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
     """Read one of the JSON files of a run."""
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -88,41 +102,22 @@ def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(f"{path} is damaged ({reason}). Give another directory.")
 
 
-def read_finished(folder: str | Path) -> dict[str, Any]:
-    """Return the settings of the finished run in a directory.
-
-    Raises:
-        ValueError: if there is no run, or it is not finished.
-    """
-    path = Path(folder) / SETTINGS
-    if not path.is_file():
-        raise ValueError(f"{folder}: no {SETTINGS}. Expected the directory of a run of `lift-ss predict -o`.")
-    content = _read_json(path, ["formats", "states"])
-    if "digests" not in content:
-        raise ValueError(f"{folder}: the run is not finished. Resume it with --resume.")
-    return content
-
-
-def stored_result(folder: Path, formats: Collection[str]) -> Path | None:
-    """Return the result of a finished run that holds most, see `most_exact`; None if none holds probabilities."""
-    held = most_exact(formats)
-    return None if held is None else folder / get_format(held).file_name
-
-
 class RunFolder:
     """The output directory of a run.
 
     Args:
         folder: the directory.
-        settings: all that decides what is written: version, model, states, formats, precision, max_tokens.
+        settings: all that decides what is written: version, model, formats, precision, max_tokens, ...
+        formats: the formats that the settings name.
 
-    Raises:
-        ValueError: if a format is unknown.
+    Attributes:
+        remedies: what else can be done about a setting that differs from that of the run in the directory.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any]):
-        self.folder, self.settings = Path(folder), dict(settings)
-        self.formats = {name: get_format(name)(settings["states"]) for name in settings["formats"]}
+    remedies: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], formats: Mapping[str, PartFormat]):
+        self.folder, self.settings, self.formats = Path(folder), dict(settings), dict(formats)
         self._digests: list[str] | None = None  # of all parts, once they are joined
 
     def open(self, resume: bool, is_first: bool = True) -> None:
@@ -140,7 +135,7 @@ class RunFolder:
         require_folder(self.folder)
         if not is_first:
             self._wait_for_settings(path)
-            self._check_settings(self._with_formats(_read_json(path)), path)
+            self._check_settings(read_run_json(path), path)
             return
         holds_others = self._holds_other_files()  # asked first: another process may be starting the run
         if not path.is_file() and holds_others:
@@ -155,42 +150,16 @@ class RunFolder:
             remove_leftovers(self.folder)  # of a process that was killed while it started or joined this run
 
     def _check_run(self, path: Path) -> None:
-        """Check the settings of the run in the directory; start it again if it is finished and a result is gone.
-
-        A finished run gets the formats that it does not have yet.
-        """
-        content = _read_json(path)
-        held = content.get("formats", [])
-        content = self._with_formats(content)
+        """Check the settings of the run in the directory; start it again if it is finished and a result is gone."""
+        content = read_run_json(path)
         self._check_settings(content, path)
-        if "digests" not in content:
-            return
-        if changed := self._changed_results(content, held):
+        if "digests" in content and (changed := self._changed_results(content)):
             logger.warning("%s is missing or incomplete, so the run starts again.", self.folder / changed)
             self._write_settings({})
-        elif added := {name: form for name, form in self.formats.items() if name not in held}:
-            self._add_formats(added, held, content)
 
     def _with_formats(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Unite this run's formats with those of the finished run; return its settings with all of them."""
-        if "digests" not in content:
-            return content
-        self.settings["formats"] = sorted({*self.settings["formats"], *content.get("formats", [])})
-        self.formats = {name: get_format(name)(self.settings["states"]) for name in self.settings["formats"]}
-        return {**content, "formats": self.settings["formats"]}
-
-    def _add_formats(self, added: Mapping[str, Format], held: Sequence[str], content: Mapping[str, Any]) -> None:
-        """Write more formats from the results."""
-        try:
-            source = self.folder / get_format(source_format(held, list(added), self.settings["states"])).file_name
-        except ValueError as error:
-            raise ValueError(f"{self.folder}: {error} Give another directory to predict again.") from None
-        folders = write_added(source, self.settings["states"], added, self.folder / PARTS)
-        self._join_formats(added, folders)
-        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
-        counts = asdict(self.counts())
-        self._write_settings({"counts": counts, "digests": content["digests"], "sizes": self._sizes()})
-        logger.info("%s: written from %s, without predicting again", ", ".join(added), source)
+        """Return the content of the settings file of a run, as it must be for this one."""
+        return content
 
     def discard_if_empty(self) -> None:
         """Remove a run that has no parts yet, so that its directory can be used again."""
@@ -222,10 +191,10 @@ class RunFolder:
                 raise ValueError(f"{path}: the first process has not written it. See that process's messages.")
             time.sleep(0.1)
 
-    def _changed_results(self, content: Mapping[str, Any], held: Collection[str]) -> str | None:
+    def _changed_results(self, content: Mapping[str, Any]) -> str | None:
         """Return the name of a result of a finished run that is not as it was written; None if all are."""
         sizes = content.get("sizes", {})
-        for form in (self.formats[name] for name in held):
+        for form in (self.formats[name] for name in content.get("formats", [])):
             path = self.folder / form.file_name
             if not path.exists() or sizes.get(form.file_name, _size(path)) != _size(path):
                 return form.file_name
@@ -238,17 +207,19 @@ class RunFolder:
             raise _damaged(path, f"expected the counts {', '.join(names)}")
         return Counts(**{name: content[name] for name in names})
 
-    def _check_settings(self, content: Mapping[str, Any], path: Path) -> None:
+    def _check_settings(self, content: dict[str, Any], path: Path) -> None:
         """Raise ValueError if the run in the directory has other settings."""
+        if unknown := [name for name in self.settings if name not in content]:
+            raise ValueError(f"{path}: that run has no {unknown[0]}: another command wrote it. Give another directory.")
+        content = self._with_formats(content)
         for name, value in self.settings.items():
-            if content.get(name) == value:
+            if content[name] == value:
                 continue
             if name == "model":  # digests of 64 letters, which say nothing to a reader
                 raise ValueError(f"{path}: that run used another model. Give that model, or another directory.")
             raise ValueError(
-                f"{path}: that run has {name} {content.get(name)!r}, but this one has {value!r}. "
-                "Give another directory, or the same settings"
-                + ("; a finished run can get more formats." if name == "formats" else ".")
+                f"{path}: that run has {name} {content[name]!r}, but this one has {value!r}. "
+                f"Give another directory, or the same settings{self.remedies.get(name, '')}."
             )
 
     def _write_settings(self, more: Mapping[str, Any]) -> None:
@@ -267,7 +238,7 @@ class RunFolder:
                 path = self.part_folder(part.number) / PART
                 if not path.is_file():
                     return False
-                found = _read_json(path, ["digest"])["digest"]
+                found = read_run_json(path, ["digest"])["digest"]
             else:
                 found = digests[part.number] if part.number < len(digests) else None
         if found != part.digest:
@@ -280,25 +251,25 @@ class RunFolder:
     def _joined_digests(self) -> list[str] | None:
         """Return the digests of all parts if they are joined, by this process or another one; else None."""
         if self._digests is None and self.is_joined:
-            self._digests = _read_json(self.folder / SETTINGS)["digests"]
+            self._digests = read_run_json(self.folder / SETTINGS)["digests"]
         return self._digests
 
     def part_folder(self, number: int) -> Path:
         """Return the folder of a part."""
         return self.folder / PARTS / f"{number:06d}"
 
-    def write_part(self, part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
-        """Write a part in all formats; it appears complete or not at all."""
+    def write_part(self, part: Part, chains: Sequence[Any], counts: Counts) -> None:
+        """Write what was computed for the chains of a part in all formats; it appears complete or not at all."""
         with self._locked(is_shared=True):
             if not (self.folder / SETTINGS).is_file():
                 self._write_settings({})  # another process, with an invalid input, has discarded the empty run
             if not self.is_joined:  # by another process, which has written this part too
-                self._write_part(part, predictions, counts)
+                self._write_part(part, chains, counts)
 
-    def _write_part(self, part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
+    def _write_part(self, part: Part, chains: Sequence[Any], counts: Counts) -> None:
         with replacing_folder(self.part_folder(part.number)) as folder:
             for form in self.formats.values():
-                form.write_part(folder / form.file_name, predictions)
+                form.write_part(folder / form.file_name, chains)
             rejected = "".join(
                 f"{record.number}\t{table_field(record.name)}\t{table_field(record.reason)}\n"
                 for record in part.rejected
@@ -310,12 +281,12 @@ class RunFolder:
     def is_joined(self) -> bool:
         """True if the results are complete."""
         path = self.folder / SETTINGS
-        return path.is_file() and "digests" in _read_json(path)
+        return path.is_file() and "digests" in read_run_json(path)
 
     def counts(self) -> Counts:
         """Return the counts of a finished run."""
         path = self.folder / SETTINGS
-        counts = _read_json(path, ["counts"])["counts"]
+        counts = read_run_json(path, ["counts"])["counts"]
         return self._counts(counts if isinstance(counts, dict) else {}, path)
 
     def num_missing(self, num_parts: int) -> int:
@@ -337,14 +308,14 @@ class RunFolder:
         self._join_formats(self.formats, folders)
         counts, digests = Counts(), []
         for folder in folders:
-            content = _read_json(folder / PART, ["digest"])
+            content = read_run_json(folder / PART, ["digest"])
             digests.append(content["digest"])
             counts += self._counts(content, folder / PART)
         if counts.rejected:
             _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
         self._write_settings({"counts": asdict(counts), "digests": digests, "sizes": self._sizes()})
 
-    def _join_formats(self, formats: Mapping[str, Format], folders: Sequence[Path]) -> None:
+    def _join_formats(self, formats: Mapping[str, PartFormat], folders: Sequence[Path]) -> None:
         for form in formats.values():
             form.join((folder / form.file_name for folder in folders), self.folder / form.file_name)
 
@@ -353,7 +324,8 @@ class RunFolder:
 
     def results(self) -> list[str]:
         """Return the names of what a finished run wrote, for its reader."""
-        names = [form.file_name + ("/" if isinstance(form, Folder) else "") for form in self.formats.values()]
+        names = [form.file_name for form in self.formats.values()]
+        names = [name + ("/" if (self.folder / name).is_dir() else "") for name in names]
         return names + ([REJECTED] if (self.folder / REJECTED).is_file() else [])
 
 

@@ -1,4 +1,7 @@
-"""Predict a whole input, to a directory part by part, or to a stream."""
+"""Run a model over a whole input, to a directory part by part, or to a stream.
+
+`run_to_folder` is what all runs to a directory share; the rest predicts. `embedding` has the runs of `lift-ss embed`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -20,6 +23,7 @@ from ..models.wording import counted
 from ..version import __version__
 from .formats import Format
 from .inputs import Inputs
+from .prediction_folder import PredictionFolder
 from .predictor import Predictor
 from .records import Part, Record, split_into_parts
 from .result import Prediction
@@ -30,7 +34,10 @@ logger = logging.getLogger(__name__)
 # Largest part: the most that a killed run loses, and the most in memory at once.
 PART_RESIDUES, PART_RECORDS = 1 << 16, 1 << 12
 
-WritePart = Callable[[Part, Sequence[Prediction], Counts], None]
+Item = TypeVar("Item")
+Computed = tuple[Sequence[Any], Counts]  # of a part: what its chains gave, and what to count
+ComputePart = Callable[[Part, "Progress"], Computed]
+WritePart = Callable[[Part, Sequence[Any], Counts], None]
 
 
 @dataclass(frozen=True)
@@ -53,32 +60,38 @@ class ProcessRank:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to predict an input to a directory.
+    """How to run over an input to a directory.
 
     Attributes:
-        formats: names of `formats.FORMATS`.
-        alphabet: name of the alphabet to report; None reports the model's.
+        formats: names of those to write.
         resume: resume the run that is in the directory.
         skip_bad: list invalid records in rejected.tsv instead of stopping at the first.
-        num_workers: additional processes that write while this one predicts.
+        num_workers: additional processes that write while this one computes.
         quiet: show no progress bar.
     """
 
-    formats: Sequence[str] = ("three-line",)
-    alphabet: str | None = None
+    formats: Sequence[str]
     resume: bool = False
     skip_bad: bool = False
     num_workers: int = 0
     quiet: bool = False
 
 
+@dataclass(frozen=True)
+class PredictionOptions(RunOptions):
+    """How to predict an input to a directory, in formats of `formats.FORMATS`.
+
+    Attributes:
+        alphabet: name of the alphabet to report; None reports the model's.
+    """
+
+    formats: Sequence[str] = ("three-line",)
+    alphabet: str | None = None
+
+
 def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = None) -> tuple[list[Prediction], Counts]:
     """Predict the chains of a part, and return the predictions in the order of the input."""
-    probabilities: dict[int, Any] = {}
-    for index, found in predictor.predict([query.sequence for query in part.queries]):
-        probabilities[index] = found
-        if bar is not None:
-            bar.update(len(found))
+    probabilities = in_order(predictor.predict([query.sequence for query in part.queries]), part, bar)
     predictions = [
         Prediction(
             number=query.number,
@@ -91,7 +104,28 @@ def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = Non
         )
         for index, query in enumerate(part.queries)
     ]
-    return predictions, Counts(
+    return predictions, count(predictor, part)
+
+
+def in_order(results: Iterable[tuple[int, Item]], part: Part, bar: Any = None) -> list[Item]:
+    """Return the results of a part's queries in their order.
+
+    Args:
+        results: the index of a query and its result, in any order.
+        part: with the queries.
+        bar: progress bar over residues, which follows the results.
+    """
+    found: dict[int, Item] = {}
+    for index, result in results:
+        found[index] = result
+        if bar is not None:
+            bar.update(len(part.queries[index].sequence))
+    return [found[index] for index in range(len(part.queries))]
+
+
+def count(predictor: Predictor, part: Part) -> Counts:
+    """Return what is counted of a part."""
+    return Counts(
         chains=len(part.queries),
         residues=part.num_residues,
         windowed=sum(predictor.is_windowed(query.sequence) for query in part.queries),
@@ -160,7 +194,7 @@ def predict_to_folder(
     predictor: Predictor,
     inputs: Inputs,
     out: str | Path,
-    options: RunOptions | None = None,
+    options: PredictionOptions | None = None,
     process: ProcessRank | None = None,
 ) -> Counts | None:
     """Predict an input to a directory; a run killed at any moment can be resumed.
@@ -169,7 +203,7 @@ def predict_to_folder(
         predictor: the model.
         inputs: the chains.
         out: the directory; `run_folder` describes its content.
-        options: see `RunOptions`.
+        options: see `PredictionOptions`.
         process: which of several processes this is; read from the environment by default.
 
     Returns:
@@ -178,14 +212,46 @@ def predict_to_folder(
     Raises:
         ValueError: if the input, the directory or an option is invalid; parts already written are kept.
     """
-    options = options or RunOptions()
-    process = process or ProcessRank.from_environment()
-    folder = RunFolder(out, _run_settings(predictor, options))
+    options = options or PredictionOptions()
+    alphabet = options.alphabet or predictor.alphabet
+    folder = PredictionFolder(out, {"states": alphabet, **run_settings(predictor, options)})
     check_alphabets(predictor, folder.formats.values())
+
+    def compute(part: Part, bar: Progress) -> Computed:
+        return predict_part(predictor, part, alphabet, bar)
+
+    return run_to_folder(compute, inputs, folder, options, process, PART_RESIDUES)
+
+
+def run_to_folder(
+    compute: ComputePart,
+    inputs: Inputs,
+    folder: RunFolder,
+    options: RunOptions,
+    process: ProcessRank | None,
+    part_residues: int,
+) -> Counts | None:
+    """Run over an input to a directory, part by part; a run killed at any moment can be resumed.
+
+    Args:
+        compute: returns what the formats of the directory write of a part, and its counts.
+        inputs: the chains.
+        folder: the directory.
+        options: see `RunOptions`.
+        process: which of several processes this is; None reads it from the environment.
+        part_residues: letters in a part.
+
+    Returns:
+        The counts of all processes; None while other processes have parts to do.
+
+    Raises:
+        ValueError: if the input or the directory is invalid; parts already written are kept.
+    """
+    process = process or ProcessRank.from_environment()
     folder.open(options.resume, is_first=process.rank == 0)
     was_finished = folder.is_joined
     try:
-        num_parts = _predict_parts(predictor, inputs, folder, options, process)
+        num_parts = _run_parts(compute, inputs, folder, options, process, part_residues)
     except ValueError:
         if process.size == 1:
             folder.discard_if_empty()
@@ -200,40 +266,44 @@ def predict_to_folder(
         return None
     folder.join(num_parts)
     if was_finished:
-        logger.info("the run in %s is finished: nothing was predicted", folder.folder)
+        logger.info("the run in %s is finished: there was nothing left to do", folder.folder)
     if not folder.is_joined:
         return None
     logger.info("wrote %s to %s", ", ".join(folder.results()), folder.folder)
     return folder.counts()
 
 
-def _run_settings(predictor: Predictor, options: RunOptions) -> dict[str, Any]:
-    """Return all that decides what a run writes, for run.json."""
+def run_settings(predictor: Predictor, options: RunOptions) -> dict[str, Any]:
+    """Return the settings of run.json that all runs have."""
     return {
         "version": __version__,
         "model": predictor.digest,
-        "states": options.alphabet or predictor.alphabet,
         "formats": sorted(set(options.formats)),
         "precision": predictor.precision,
         "max_tokens": predictor.max_tokens,
     }
 
 
-def _predict_parts(
-    predictor: Predictor, inputs: Inputs, folder: RunFolder, options: RunOptions, process: ProcessRank
+def _run_parts(
+    compute: ComputePart,
+    inputs: Inputs,
+    folder: RunFolder,
+    options: RunOptions,
+    process: ProcessRank,
+    part_residues: int,
 ) -> int:
-    """Predict and write this process's parts that are not done yet; return the number of parts of all processes."""
-    num_parts, alphabet = 0, folder.settings["states"]
+    """Compute and write this process's parts that are not done yet; return the number of parts of all processes."""
+    num_parts = 0
     with (
         progress_bar(inputs, options.quiet or process.rank > 0) as bar,
         part_writer(folder, options.num_workers) as write,
     ):
-        for part in split_into_parts(inputs, PART_RESIDUES, PART_RECORDS, options.skip_bad):
+        for part in split_into_parts(inputs, part_residues, PART_RECORDS, options.skip_bad):
             num_parts = part.number + 1
             if folder.is_done(part) or part.number % process.size != process.rank:
                 bar.skip(part.num_residues)
             else:
-                write(part, *predict_part(predictor, part, alphabet, bar))
+                write(part, *compute(part, bar))
             bar.estimate_total()
     if not num_parts:
         raise ValueError("the input has no records.")
@@ -252,7 +322,7 @@ class Progress(tqdm):
     inputs: Inputs
 
     def skip(self, residues: int) -> None:
-        """Advance over residues that this process does not predict; they do not count towards the speed."""
+        """Advance over residues that this process does not compute; they do not count towards the speed."""
         if not self.disable:
             self.initial += residues
             self.update(residues)
@@ -282,10 +352,10 @@ def part_writer(folder: RunFolder, num_workers: int) -> Iterator[WritePart]:
     with concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent) as pool:
         pending: list[concurrent.futures.Future[None]] = []
 
-        def submit(part: Part, predictions: Sequence[Prediction], counts: Counts) -> None:
+        def submit(part: Part, chains: Sequence[Any], counts: Counts) -> None:
             while len(pending) > num_workers:  # so that few parts are in memory
                 pending.pop(0).result()
-            pending.append(pool.submit(folder.write_part, part, predictions, counts))
+            pending.append(pool.submit(folder.write_part, part, chains, counts))
 
         yield submit
         for task in pending:

@@ -39,7 +39,7 @@ def data(tmp_path_factory):
 def test_help_does_not_import_torch_or_numpy():
     report = "print('torch' in sys.modules, 'numpy' in sys.modules)"
     code = f"import sys\ntry:\n    exec({CODE!r})\nexcept SystemExit:\n    {report}"
-    commands = ("predict", "plot", "train", "evaluate", "push")
+    commands = ("predict", "embed", "plot", "train", "evaluate", "push")
     for arguments in ([], ["help"], ["--help"], *([command, "--help"] for command in commands)):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "False False"
@@ -56,7 +56,7 @@ def test_help_names_all_choices(monkeypatch):
 def test_without_a_command_and_with_help_it_shows_the_help():
     status, out, err = run_lift_ss()
     assert (status, err) == (0, "")
-    assert {"predict", "plot", "calibrate", "help"} <= set(out.split())
+    assert {"predict", "embed", "plot", "calibrate", "help"} <= set(out.split())
     assert run_lift_ss("help")[:2] == (0, out)
     for command in ("predict", "plot", "calibrate"):
         shown = run_lift_ss("help", command)[:2]

@@ -505,6 +505,17 @@ def test_hidden_states_of_windows_are_stitched(backbones):
         model(**batch, output_attentions=True)
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_residues": 20, "window_overlap": 8}], ids=["whole", "windows"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_of_so_many_blocks_are_those_of_forward(backbones, family, limits):
+    model, batch = new_model(backbones[family], perturb=True, **limits), batch_of_chains(family, [32, 7])
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        for number, expected in enumerate(model(**inputs, output_hidden_states=True).hidden_states):
+            assert torch.equal(model.hidden_states(**inputs, num_blocks=number), expected)
+        assert torch.equal(model.hidden_states(**inputs), expected)
+
+
 def test_cached_states_lack_the_blocks_below(backbones):
     model, batch = new_model(backbones["esm"]), batch_of_chains("esm", [9, 5])
     cached = model.run_frozen_blocks(batch["input_ids"], batch["attention_mask"])

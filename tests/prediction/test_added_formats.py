@@ -12,7 +12,7 @@ from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.loading import load_predictor
 from lift_ss_hf.prediction.predictor import Predictor
-from lift_ss_hf.prediction.running import RunOptions, predict_to_folder
+from lift_ss_hf.prediction.running import PredictionOptions, predict_to_folder
 
 CHEAP = ["csv", "fasta", "three-line", "tsv"]
 
@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 def run(data, out, formats, **options):
     inputs = Inputs([str(data / "chains.fasta")])
     return predict_to_folder(
-        load_predictor(str(data / "model")), inputs, out, RunOptions(formats=formats, quiet=True, **options)
+        load_predictor(str(data / "model")), inputs, out, PredictionOptions(formats=formats, quiet=True, **options)
     )
 
 
@@ -121,6 +121,6 @@ def test_what_was_written_and_that_a_run_is_finished_is_said(data, tmp_path, cap
     run(data, out, ["csv"], alphabet="q3", resume=True)
     assert caplog.messages[-3:] == [
         f"csv: written from {out / 'predictions.parquet'}, without predicting again",
-        f"the run in {out} is finished: nothing was predicted",
+        f"the run in {out} is finished: there was nothing left to do",
         f"wrote predictions.csv, predictions.parquet, ss2/ to {out}",
     ]

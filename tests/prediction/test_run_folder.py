@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from stopped_at import STOPS, stopped_everywhere, tree
 
+from lift_ss_hf.prediction.prediction_folder import PredictionFolder
 from lift_ss_hf.prediction.records import Part, RejectedRecord
 from lift_ss_hf.prediction.result import Prediction
-from lift_ss_hf.prediction.run_folder import Counts, RunFolder
+from lift_ss_hf.prediction.run_folder import Counts
 
 SETTINGS = {"states": "q3", "formats": ["ss2"]}
 PREDICTIONS = [
@@ -19,7 +20,7 @@ PARTS = [Part(0, 1, [], [RejectedRecord(4, "bad", "no residues")], "a"), Part(1,
 
 
 def run(out):
-    folder = RunFolder(out, SETTINGS)
+    folder = PredictionFolder(out, SETTINGS)
     folder.open(resume=True)
     for part, predictions in zip(PARTS, (PREDICTIONS[:1], PREDICTIONS[1:]), strict=True):
         if not folder.is_done(part):
@@ -55,7 +56,7 @@ def test_a_run_stopped_before_its_first_part_leaves_nothing_once_it_is_given_up(
     out = tmp_path / "run"
 
     def start():
-        folder = RunFolder(out, SETTINGS)
+        folder = PredictionFolder(out, SETTINGS)
         folder.open(resume=True)
         return folder
 

@@ -23,7 +23,7 @@ from lift_ss_hf.prediction.formats import JsonLines, ParquetTable, ThreeLine
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.predictor import Predictor
 from lift_ss_hf.prediction.run_folder import RunFolder
-from lift_ss_hf.prediction.running import ProcessRank, RunOptions, predict_to_folder
+from lift_ss_hf.prediction.running import PredictionOptions, ProcessRank, predict_to_folder
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict.py"
 ROUNDS = int(os.environ.get("LIFT_SS_RACE_ROUNDS", "5"))  # of two runs started at once
@@ -57,7 +57,7 @@ def predictor_of(data, name="model", max_tokens=300):
 
 
 def run(data, out, *, source="chains.fasta", name="model", process=None, **options):
-    options = RunOptions(**{"skip_bad": True, "quiet": True, "formats": FORMATS, **options})
+    options = PredictionOptions(**{"skip_bad": True, "quiet": True, "formats": FORMATS, **options})
     return predict_to_folder(predictor_of(data, name), Inputs([str(data / source)]), out, options, process)
 
 
@@ -146,7 +146,7 @@ def test_plain_runs_started_at_once_all_end_well(text, data, tmp_path, small_par
 
     def start(folder, barrier, status):
         inputs = Inputs([str(data / "chains.fasta")])
-        options = RunOptions(skip_bad=True, quiet=True, resume=True)
+        options = PredictionOptions(skip_bad=True, quiet=True, resume=True)
         barrier.wait()
         if predict_to_folder(predictor, inputs, folder, options) == counts:
             with status.get_lock():
@@ -191,7 +191,7 @@ def test_what_a_kill_while_joining_left_is_removed_by_the_next_start(data, tmp_p
     assert run_forked(arguments, tmp_path / "log", script=RECIPE, patch=patch).statuses == [-signal.SIGKILL]
     assert list(out.glob(".predictions*"))
     (out / ".mine.incomplete").write_text("x")  # no name of ours
-    patch_start = lambda rank: signal_at(1, "_predict_parts", running)  # noqa: E731
+    patch_start = lambda rank: signal_at(1, "_run_parts", running)  # noqa: E731
     assert run_forked(arguments, tmp_path / "log", script=RECIPE, patch=patch_start).statuses == [-signal.SIGKILL]
     assert {path.name for path in out.iterdir()} == {".lock", ".mine.incomplete", "parts", "run.json"}
 
