@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .added_formats import most_exact, source_format, write_added
 from .formats import Format, get_format
@@ -48,8 +48,8 @@ class PredictionFolder(RunFolder):
         ValueError: if a format is unknown.
     """
 
-    formats: dict[str, Format]  # type: ignore[assignment]
-    remedies = {"formats": "; a finished run can get more formats"}  # noqa: RUF012
+    formats: Mapping[str, Format]
+    remedies: ClassVar[Mapping[str, str]] = {"formats": "; a finished run can get more formats"}
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]):
         super().__init__(folder, settings, _make_formats(settings))

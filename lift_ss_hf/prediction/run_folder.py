@@ -114,6 +114,7 @@ class RunFolder:
         remedies: what else can be done about a setting that differs from that of the run in the directory.
     """
 
+    formats: Mapping[str, PartFormat]
     remedies: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], formats: Mapping[str, PartFormat]):

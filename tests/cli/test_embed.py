@@ -1,5 +1,7 @@
 """The command `lift-ss embed`: output and errors. tests/prediction/test_embedding.py has its values and its runs."""
 
+import gzip
+import io
 import logging
 import re
 import sys
@@ -22,18 +24,9 @@ def backbone(tmp_path_factory):
     return save_tiny_backbone(tmp_path_factory.mktemp("embed") / "backbone", "esm")
 
 
-def call(monkeypatch, capsys, *arguments):
-    """Run the command in this process; return exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["lift-ss", "embed", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        lift_ss.main()
-    captured = capsys.readouterr()
-    return left.value.code, captured.out, captured.err
-
-
-def test_help_names_all_choices(monkeypatch, capsys):
+def test_help_names_all_choices(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
-    status, out, _ = call(monkeypatch, capsys, "--help")
+    status, out, _ = run_lift_ss("embed", "--help")
     assert status == 0
     assert {*EMBEDDING_FORMATS, *POOLINGS, *NAMES, *PRECISIONS, "last", "mix"} <= set(re.findall(r"[\w-]+", out))
     assert tuple(EMBEDDING_FORMATS) == embed.EMBEDDING_FORMAT_NAMES
@@ -55,12 +48,26 @@ def test_the_bundled_model_and_safetensors_are_the_default(tmp_path, caplog):
     assert caplog.messages[-1].startswith("2 chains, 25 residues in ")
 
 
-def test_all_options_together(backbone, tmp_path, monkeypatch, capsys):
+def test_all_options_together(backbone, tmp_path):
     options = ("--layer", "2", "--half", "--names", "hash", "--format", "npz,parquet", "--quiet")
-    status, out, err = call(monkeypatch, capsys, SEQUENCE, "-o", tmp_path / "out", "--model", backbone, *options)
+    status, out, err = run_lift_ss("embed", SEQUENCE, "-o", tmp_path / "out", "--model", backbone, *options)
     assert (status, out, err) == (0, "", "")
     (values,) = dict(np.load(tmp_path / "out" / "embeddings.npz")).values()
     assert (values.shape, values.dtype) == ((22, 32), np.float16)
+
+
+def test_a_proteome_may_be_compressed_or_come_by_standard_input(backbone, tmp_path, monkeypatch):
+    text = f">sp|P1|ONE\n{SEQUENCE}\n>sp|P2|TWO\nACD\n".encode()
+    (tmp_path / "plain.fasta").write_bytes(text)
+    (tmp_path / "proteome.fasta.gz").write_bytes(gzip.compress(text))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    results = []
+    for source in (tmp_path / "plain.fasta", tmp_path / "proteome.fasta.gz", "-"):
+        out = tmp_path / f"out{len(results)}"
+        assert run_lift_ss("embed", source, "-o", out, "--model", backbone, "--quiet").returncode == 0
+        results.append((out / "embeddings.safetensors").read_bytes())
+    assert results[0] == results[1] == results[2]
+    assert set(safetensors.numpy.load(results[0])) == {"sp|P1|ONE", "sp|P2|TWO"}
 
 
 @pytest.mark.parametrize(
@@ -80,16 +87,16 @@ def test_all_options_together(backbone, tmp_path, monkeypatch, capsys):
         (["nothing.fasta"], "error: nothing.fasta: no such file."),
     ],
 )
-def test_errors_are_one_line(backbone, tmp_path, monkeypatch, capsys, arguments, message):
+def test_errors_are_one_line(backbone, tmp_path, arguments, message):
     given = [SEQUENCE, *arguments, "--model", backbone, "--quiet"]
     given += [] if "-o" in arguments else ["-o", tmp_path / "out"]
-    status, out, err = call(monkeypatch, capsys, *given)
+    status, out, err = run_lift_ss("embed", *given)
     assert (status, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("arguments", [["--layer", "top"], ["--format", "csv"], ["--pooling", "max"]])
-def test_what_is_wrong_in_the_arguments_is_said_before_a_model_is_looked_for(tmp_path, monkeypatch, capsys, arguments):
-    status, _, err = call(monkeypatch, capsys, SEQUENCE, "-o", tmp_path / "out", "--model", "no/model", *arguments)
+def test_what_is_wrong_in_the_arguments_is_said_before_a_model_is_looked_for(tmp_path, arguments):
+    status, _, err = run_lift_ss("embed", SEQUENCE, "-o", tmp_path / "out", "--model", "no/model", *arguments)
     assert (status, err.startswith("error: unknown")) == (2, True)

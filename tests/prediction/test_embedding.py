@@ -1,10 +1,13 @@
 """Embeddings are the stock model's hidden states; killed and resumed, or shared by processes, runs give equal bytes."""
 
+import os
 import random
 import signal
+import threading
 import weakref
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from forked_runs import run_forked, signal_at
@@ -19,9 +22,9 @@ except ImportError:  # an extra
 from lift_ss_hf.models.backbones import get_family
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
-from lift_ss_hf.prediction import embedding
+from lift_ss_hf.prediction import embedding, embedding_formats
 from lift_ss_hf.prediction.embedding import Embedder, embed_part, embed_to_folder
-from lift_ss_hf.prediction.embedding_formats import EMBEDDING_FORMATS, EmbeddingTable, NumpyArchive
+from lift_ss_hf.prediction.embedding_formats import EMBEDDING_FORMATS, ResultKeys
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.loading import load_for_hidden_states
 from lift_ss_hf.prediction.records import Record, split_into_parts
@@ -137,6 +140,12 @@ def test_layers_and_mix_of_a_tuned_model_are_those_of_its_own_forward(folder, na
         assert_close(embedded(folder / name, layer="mix"), mixed)
 
 
+def test_the_sequence_is_that_of_the_input_where_the_backbone_reads_another(folder):
+    """biotrainer looks an embedding up by the hash of its sequence, in which U is not X."""
+    (found,), counts = embed_part(Embedder(load_for_hidden_states(str(folder / "t5"))), part_of(["mkU-VW*"]))
+    assert (found.sequence, counts.replaced, counts.gaps) == ("MKUVW", 1, 2)
+
+
 def test_half_precision_is_stored_in_two_bytes(folder):
     whole, half = (embedded(folder / "esm", half=half) for half in (False, True))
     for one, other in zip(whole, half, strict=True):
@@ -230,27 +239,48 @@ def whole(folder, chains, tmp_path_factory):
     return out, counts
 
 
+def kill_after(seconds):
+    """Let this process be killed after some time, wherever it is."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+KILLS = {
+    "before a part, and before each of its files": [
+        (signal_at, 2, "write_part", RunFolder),
+        *((signal_at, 1, "write_part", EMBEDDING_FORMATS[name]) for name in FORMATS),
+    ],
+    "before each result, within each, and before they count as complete": [
+        *((signal_at, 1, "join", EMBEDDING_FORMATS[name]) for name in FORMATS),
+        *((signal_at, number, "choose", ResultKeys) for number in (5, 44)),
+        (signal_at, 2, "write_table", pq.ParquetWriter),
+        (signal_at, 5, "_copy", embedding_formats),
+        (signal_at, 1, "_sizes", RunFolder),
+    ],
+    "at any time": [(kill_after, seconds) for seconds in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)],
+}
+
+
 @pytest.mark.process
-@pytest.mark.parametrize("kills", ["writing", "joining"])
+@pytest.mark.parametrize("kills", KILLS.values(), ids=KILLS)
 def test_a_run_killed_anywhere_resumes_to_the_same_bytes(whole, folder, tmp_path, kills):
     out, script = tmp_path / "run", tmp_path / "lift_ss.py"
     script.write_text("from lift_ss_hf.cli.lift_ss import main\n\nmain()\n")
     arguments = ["embed", str(folder / "chains.fasta"), "-o", str(out), "--resume", "--skip-bad", "--max_tokens", "300"]
     arguments += ["--model", str(folder / "tuned"), "--format", ",".join(FORMATS)]
 
-    def embed(number, method, owner):
+    def embed(arrange_kill, *when):
         def patch(rank):
             embedding.PART_RESIDUES = 400
-            signal_at(number, method, owner)
+            arrange_kill(*when)
 
         return run_forked(arguments, tmp_path / "log", script=script, patch=patch)
 
-    for kill in {
-        "writing": ((2, "write_part", RunFolder), (3, "write_part", NumpyArchive)),  # between two parts, within one
-        "joining": ((1, "join", EmbeddingTable), (1, "_sizes", RunFolder)),  # the second: before they count as complete
-    }[kills]:
-        assert embed(*kill).statuses == [-signal.SIGKILL]
-    done = embed(0, "join", RunFolder)  # call number 0 never comes
+    for kill in kills:
+        statuses = embed(*kill).statuses
+        assert statuses == [-signal.SIGKILL] or (kill[0] is kill_after and statuses == [0])
+    done = embed(lambda: None)
     assert done.statuses == [0], done.stderr
     assert contents(out) == contents(whole[0])
     assert "39 chains" in done.stderr and "1 record rejected" in done.stderr
