@@ -51,7 +51,7 @@ from data to prediction:
 lift-ss COMMAND --help has more.
 """
 # of prediction.formats.FORMATS, which --help must not import
-FORMAT_NAMES = ("three-line", "fasta", "tsv", "csv", "parquet", "jsonl", "ss2", "horiz", "html")
+FORMAT_NAMES = ("three-line", "fasta", "tsv", "csv", "parquet", "jsonl", "ss2", "horiz", "s4pred", "netsurfp", "html")
 ALL_FORMAT_NAMES = {*FORMAT_NAMES, *EMBEDDING_FORMAT_NAMES}
 LAUNCH = "accelerate launch recipes/predict.py ..."
 

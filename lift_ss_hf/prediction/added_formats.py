@@ -10,8 +10,7 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..models.states import Q3
-from .formats import Format, Psipred, get_format
+from .formats import Format, get_format
 from .result import Prediction
 from .stored import read_stored
 
@@ -50,10 +49,11 @@ def source_format(held: Sequence[str], added: Sequence[str], alphabet: str) -> s
         ValueError: html cannot be written from jsonl: it needs the probabilities as predicted, which only parquet has.
     """
     for name in added:
-        if issubclass(get_format(name), Psipred) and alphabet != Q3.name:
+        needed = get_format(name).needs_results_in
+        if needed is not None and alphabet not in needed:
             raise ValueError(
-                f"{name} cannot be written from the results of a run with states {alphabet}: it has three states, "
-                "whose confidences come from the model's own."
+                f"{name} cannot be written from the results of a run with states {alphabet}: its probabilities come "
+                "from those of the model's own states."
             )
         if "parquet" not in held and name not in FOUR_DIGITS:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Output formats of predictions: text, tables, PSIPRED's two formats and an HTML page.
+"""Output formats of predictions: text, tables, formats of other predictors and an HTML page.
 
 A format writes each part of a run to its own path, then joins the paths of all parts, in order. Only one part is in
 memory at a time.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..models.atomic import replacing, replacing_folder
-from ..models.states import Q3, get_alphabet
+from ..models.states import Q3, Q8, get_alphabet
 from ..version import __version__
 from .html_page import draw_chain, page_end, page_start
 from .result import Prediction
@@ -36,10 +36,12 @@ class Format:
     Attributes:
         file_name: name of the result in the output directory.
         is_text: True if the result is one text, which can be written to a stream chain by chain.
+        needs_results_in: alphabets of the runs from whose results the format can be written; None: of any.
     """
 
     file_name: str
     is_text = True
+    needs_results_in: Collection[str] | None = None
 
     def __init__(self, alphabet: str):
         self.alphabet = alphabet
@@ -250,18 +252,20 @@ class Folder(Format):
                     shutil.copyfile(file, folder / file.name)
 
 
-class Psipred(Folder):
-    """A format of PSIPRED, which has three states whatever alphabet the other formats report.
+class ThreeStates(Format):
+    """A format that has three states whatever alphabet the other formats report.
 
     Args:
         alphabet: ignored.
     """
 
+    needs_results_in = (Q3.name,)
+
     def __init__(self, alphabet: str = Q3.name):
         super().__init__(Q3.name)
 
 
-class Ss2(Psipred):
+class Ss2(ThreeStates, Folder):
     """PSIPRED's vertical format: position, residue, state, probabilities of coil, helix and strand."""
 
     file_name, suffix = "ss2", ".ss2"
@@ -269,8 +273,7 @@ class Ss2(Psipred):
     def chain(self, prediction: Prediction) -> str:
         """Return the file of a chain."""
         three = prediction.reduce(self.alphabet)
-        order = [Q3.letters.index(state) for state in "CHE"]
-        rows = zip(three.sequence, three.states, three.probabilities[:, order].tolist(), strict=True)
+        rows = zip(three.sequence, three.states, _probabilities_of("CHE", three).tolist(), strict=True)
         body = "".join(
             f"{position:4d} {residue} {state}  {coil:6.3f} {helix:6.3f} {strand:6.3f}\n"
             for position, (residue, state, (coil, helix, strand)) in enumerate(rows, start=1)
@@ -278,7 +281,7 @@ class Ss2(Psipred):
         return f"# PSIPRED VFORMAT (lift_ss_hf {__version__})\n\n{body}"
 
 
-class Horiz(Psipred):
+class Horiz(ThreeStates, Folder):
     """PSIPRED's horizontal format: confidence from 0 to 9, state and residue, 60 residues per line."""
 
     file_name, suffix = "horiz", ".horiz"
@@ -296,6 +299,68 @@ class Horiz(Psipred):
         return "".join(lines)
 
 
+class S4pred(ThreeStates):
+    """S4PRED's FASTA with confidences: name, residues, states, then a line of probabilities of coil, helix and strand.
+
+    Source: `run_model.py --outfmt fas --fas-conf`, https://github.com/psipred/s4pred.
+    """
+
+    file_name = "s4pred.fas"
+
+    def chain(self, prediction: Prediction) -> str:
+        """Return the six lines of a chain."""
+        three = prediction.reduce(self.alphabet)
+        numbers = [" ".join(map("{:.3f}".format, column)) for column in _probabilities_of("CHE", three).T]
+        return "\n".join([f">{three.name}", three.sequence, three.states, *numbers, ""])
+
+
+class NetSurfP(Format):
+    """NetSurfP-3's CSV: a row per residue with three and eight states and their probabilities.
+
+    Solvent accessibility, torsion angles and disorder, which are not predicted here, are `nan`. As there, names follow
+    `>`, coil is `C` among the eight states too, and the header has a space after each comma.
+
+    Args:
+        alphabet: ignored.
+
+    Source: the download of https://services.healthtech.dtu.dk/services/NetSurfP-3.0.
+    """
+
+    file_name = "netsurfp.csv"
+    needs_results_in = ()  # the results have probabilities of three states or of eight
+
+    def __init__(self, alphabet: str = Q8.name):
+        super().__init__(Q8.name)
+
+    def head(self) -> str:
+        """Return the column names."""
+        three, eight = (
+            [f"p[{name}_{state}]" for state in order] for name, order in (("q3", "HEC"), ("q8", "GHIBESTC"))
+        )
+        columns = ["id", "seq", "n", "rsa", "asa", "q3", *three, "q8", *eight, "phi", "psi", "disorder"]
+        return ", ".join(columns) + "\n"
+
+    def chain(self, prediction: Prediction) -> str:
+        """Return the rows of a chain."""
+        three, eight = prediction.reduce(Q3.name), prediction.reduce(Q8.name)
+        name = table_field(f">{prediction.name}", ",").replace("%", "%%")
+        columns = [name, "%s", "%d", "nan", "nan", "%s", *["%.4f"] * 3, "%s", *["%.4f"] * 8, "nan", "nan", "nan"]
+        row = ",".join(columns) + "\n"
+        numbers = zip(
+            _probabilities_of("HEC", three).tolist(), _probabilities_of("GHIBESTL", eight).tolist(), strict=True
+        )
+        residues = zip(prediction.sequence, three.states, eight.states.replace("L", "C"), numbers, strict=True)
+        return "".join(
+            row % (residue, position, q3, *of_q3, q8, *of_q8)
+            for position, (residue, q3, q8, (of_q3, of_q8)) in enumerate(residues, start=1)
+        )
+
+
+def _probabilities_of(states: str, prediction: Prediction) -> np.ndarray:
+    """Return the probabilities of states, (residues, states), in their order."""
+    return prediction.probabilities[:, [prediction.letters.index(state) for state in states]]
+
+
 FORMATS: dict[str, type[Format]] = {
     "three-line": ThreeLine,
     "fasta": StateFasta,
@@ -305,6 +370,8 @@ FORMATS: dict[str, type[Format]] = {
     "jsonl": JsonLines,
     "ss2": Ss2,
     "horiz": Horiz,
+    "s4pred": S4pred,
+    "netsurfp": NetSurfP,
     "html": Page,
 }
 

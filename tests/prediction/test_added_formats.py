@@ -15,6 +15,7 @@ from lift_ss_hf.prediction.predictor import Predictor
 from lift_ss_hf.prediction.running import PredictionOptions, predict_to_folder
 
 CHEAP = ["csv", "fasta", "three-line", "tsv"]
+NEED_MORE = ("ss2", "horiz", "s4pred", "netsurfp")  # than the probabilities of nine states
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,9 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("held", "added", "states"),
     [
-        (["parquet"], [name for name in FORMATS if name not in ("parquet", "ss2", "horiz")], "q9"),
+        (["parquet"], [name for name in FORMATS if name not in ("parquet", *NEED_MORE)], "q9"),
         (["parquet", "three-line"], ["html", "jsonl"], "q8"),
-        (["parquet"], [name for name in FORMATS if name != "parquet"], "q3"),
+        (["parquet"], [name for name in FORMATS if name not in ("parquet", "netsurfp")], "q3"),
         (["jsonl"], CHEAP, "q9"),
         (["tsv", "html"], ["csv", "fasta", "three-line"], "q9"),
         (["csv"], ["fasta", "three-line", "tsv"], "q3"),
@@ -84,7 +85,8 @@ def test_a_run_killed_while_it_wrote_formats_writes_them_again(data, tmp_path, m
     [
         (["three-line"], ["tsv"], "tsv cannot be written from three-line, which has no probabilities"),
         (["jsonl"], ["html"], "html cannot be written from jsonl: it needs the probabilities as predicted"),
-        (["parquet"], ["ss2"], "ss2 cannot be written from the results of a run with states q9: it has three states"),
+        (["parquet"], ["ss2"], "ss2 cannot be written from the results of a run with states q9: its probabilities"),
+        (["parquet"], ["netsurfp"], "netsurfp cannot be written from the results of a run with states q9: its prob"),
     ],
 )
 def test_a_format_that_needs_more_says_what(data, tmp_path, held, added, message):

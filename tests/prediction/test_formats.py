@@ -124,6 +124,55 @@ def test_psipred_horizontal_form(tmp_path):
             assert next(line for line in lines if line.rstrip().endswith("10") or " 10 " in line)[14:16] == "10"
 
 
+def test_s4pred_reads_as_its_own_example(tmp_path):
+    """The first residues of example/1qys_ss_conf.fas in S4PRED's repository, written from their probabilities."""
+    coil = [0.997, 0.984, 0.812, 0.351, 0.084, 0.042, 0.021, 0.019, 0.021, 0.053]
+    helix = [0.000, 0.000, 0.001, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.001]
+    strand = [0.002, 0.016, 0.187, 0.648, 0.915, 0.958, 0.979, 0.981, 0.979, 0.946]
+    probabilities = np.column_stack([coil, strand, helix]).astype(np.float32)
+    top7 = Prediction(1, "1QYS_1|CHAIN", "MGDIQVQVNI", "q3", probabilities, "q3")
+    assert written("s4pred", [top7], tmp_path, "q3").read_text() == (
+        ">1QYS_1|CHAIN\nMGDIQVQVNI\nCCCEEEEEEE\n"
+        "0.997 0.984 0.812 0.351 0.084 0.042 0.021 0.019 0.021 0.053\n"
+        "0.000 0.000 0.001 0.000 0.000 0.000 0.000 0.000 0.000 0.001\n"
+        "0.002 0.016 0.187 0.648 0.915 0.958 0.979 0.981 0.979 0.946\n"
+    )
+
+
+def test_s4pred_has_six_lines_per_chain_in_three_states(tmp_path):
+    predictions = make_predictions()
+    lines = written("s4pred", predictions, tmp_path).read_text().splitlines()
+    assert len(lines) == 6 * len(predictions)
+    for i, p in enumerate(predictions):
+        name, residues, states, *numbers = lines[6 * i : 6 * i + 6]
+        three = p.reduce("q3")
+        assert (name, residues, states) == (f">{p.name}", p.sequence, three.states)
+        expected = three.probabilities[:, [three.letters.index(state) for state in "CHE"]]
+        assert np.allclose(np.loadtxt(numbers, ndmin=2), expected.T, atol=6e-4)
+
+
+def test_netsurfp_by_pandas(tmp_path):
+    """Read as programs do that read the download of NetSurfP-3: with spaces in the header, and `>` before a name."""
+    predictions = [dataclasses.replace(p, name=f"{p.name},100%d") for p in make_predictions("q8")]
+    path = written("netsurfp", predictions, tmp_path, "q8")
+    assert path.read_text().startswith(
+        "id, seq, n, rsa, asa, q3, p[q3_H], p[q3_E], p[q3_C], q8, p[q8_G], p[q8_H], p[q8_I], p[q8_B], p[q8_E], "
+        "p[q8_S], p[q8_T], p[q8_C], phi, psi, disorder\n"  # CSV_HEADER of healthtech/config.py in its repository
+    )
+    table = pandas.read_csv(path, skipinitialspace=True)
+    assert table[["rsa", "asa", "phi", "psi", "disorder"]].isna().all(axis=None)
+    starts = np.flatnonzero(table.n == 1)
+    for p, start in zip(predictions, starts, strict=True):
+        rows = table.iloc[start : start + len(p.sequence)]
+        assert set(rows.id.str.lstrip(">")) == {p.name}
+        assert (list(rows.n), "".join(rows.seq)) == (list(range(1, len(p.sequence) + 1)), p.sequence)
+        for alphabet, column in (("q3", rows.q3), ("q8", rows.q8)):
+            reduced = p.reduce(alphabet)
+            assert "".join(column) == reduced.states.replace("L", "C")
+            found = rows[[f"p[{alphabet}_{'C' if state == 'L' else state}]" for state in reduced.letters]].to_numpy()
+            assert np.allclose(found, reduced.probabilities, atol=5e-5)
+
+
 class Page(HTMLParser):
     """A parsed page: its headings, its letters, the files it loads, and the tags left open."""
 
