@@ -323,21 +323,20 @@ class NetSurfP(Format):
     Args:
         alphabet: ignored.
 
-    Source: the download of https://services.healthtech.dtu.dk/services/NetSurfP-3.0.
+    Source: `healthtech/main.py` of https://github.com/Eryk96/NetSurfP-3.0, which writes what the server offers.
     """
 
     file_name = "netsurfp.csv"
-    needs_results_in = ()  # the results have probabilities of three states or of eight
+    needs_results_in = ()  # no result has probabilities of three states and of eight
+    three, eight = "HEC", "GHIBESTC"  # in the order of the columns
 
     def __init__(self, alphabet: str = Q8.name):
         super().__init__(Q8.name)
 
     def head(self) -> str:
         """Return the column names."""
-        three, eight = (
-            [f"p[{name}_{state}]" for state in order] for name, order in (("q3", "HEC"), ("q8", "GHIBESTC"))
-        )
-        columns = ["id", "seq", "n", "rsa", "asa", "q3", *three, "q8", *eight, "phi", "psi", "disorder"]
+        columns = ["id", "seq", "n", "rsa", "asa", "q3", *(f"p[q3_{state}]" for state in self.three)]
+        columns += ["q8", *(f"p[q8_{state}]" for state in self.eight), "phi", "psi", "disorder"]
         return ", ".join(columns) + "\n"
 
     def chain(self, prediction: Prediction) -> str:
@@ -346,13 +345,17 @@ class NetSurfP(Format):
         name = table_field(f">{prediction.name}", ",").replace("%", "%%")
         columns = [name, "%s", "%d", "nan", "nan", "%s", *["%.4f"] * 3, "%s", *["%.4f"] * 8, "nan", "nan", "nan"]
         row = ",".join(columns) + "\n"
-        numbers = zip(
-            _probabilities_of("HEC", three).tolist(), _probabilities_of("GHIBESTL", eight).tolist(), strict=True
+        rows = zip(
+            prediction.sequence,
+            three.states,
+            _probabilities_of(self.three, three).tolist(),
+            eight.states.replace("L", "C"),
+            _probabilities_of(self.eight.replace("C", "L"), eight).tolist(),
+            strict=True,
         )
-        residues = zip(prediction.sequence, three.states, eight.states.replace("L", "C"), numbers, strict=True)
         return "".join(
             row % (residue, position, q3, *of_q3, q8, *of_q8)
-            for position, (residue, q3, q8, (of_q3, of_q8)) in enumerate(residues, start=1)
+            for position, (residue, q3, of_q3, q8, of_q8) in enumerate(rows, start=1)
         )
 
 

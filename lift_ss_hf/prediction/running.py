@@ -313,7 +313,12 @@ def _run_parts(
 def check_alphabets(predictor: Predictor, formats: Iterable[Format]) -> None:
     """Raise ValueError unless the model's states reduce to the alphabets of all formats."""
     for form in formats:
-        fold_index(predictor.alphabet, form.alphabet)
+        try:
+            fold_index(predictor.alphabet, form.alphabet)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Give other --states, another --format, or a model that has these states."
+            ) from None
 
 
 class Progress(tqdm):

@@ -114,6 +114,10 @@ def test_several_formats(data, tmp_path):
         (["predict", "{data}/two.fasta", "--format", "tsv,ss2"], "standard output takes one text format"),
         (["predict", "{data}/two.fasta", "--resume"], "--resume needs the directory of the run. Give it with -o"),
         (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "cannot be reduced to q8"),
+        (
+            ["predict", "{data}/two.fasta", "--model", "{data}/three", "--format", "netsurfp"],
+            "cannot be reduced to q8 (LBEGIHST). Give other --states, another --format, or a model that has",
+        ),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_tokens", "0"], "max_tokens is 0"),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_residues", "3"], "more than 3 residues"),
         (["predict", "MKVL", "--format", "pdf"], "unknown format 'pdf'. Choose from: three-line"),
