@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from forked_runs import run_forked, signal_at
-from tiny_models import FAMILIES, save_tiny_backbone
+from tiny_models import BACKBONES, save_tiny_backbone
 from transformers import AutoTokenizer
 
 try:
@@ -41,7 +41,7 @@ FORMATS = tuple(name for name in EMBEDDING_FORMATS if name != "h5" or h5py is no
 def folder(tmp_path_factory):
     """A backbone of each family, and models over them, some of which were tuned."""
     folder = tmp_path_factory.mktemp("embedding")
-    for family in FAMILIES:
+    for family in BACKBONES:
         save_tiny_backbone(folder / family, family)
     for name, family, options in (
         ("tuned", "esm", {"adapter": "lora"}),
@@ -57,18 +57,19 @@ def folder(tmp_path_factory):
                     parameter.add_(0.1 * torch.randn_like(parameter))  # adapters start without an effect
         model.save_pretrained(folder / name)
     windows = {"adapter": None, "head": "linear", "max_residues": 20, "window_overlap": 8}
-    for family in FAMILIES:
+    for family in BACKBONES:
         SecondaryStructureModel.from_backbone(folder / family, **windows).save_pretrained(folder / f"{family}_windows")
     return folder
 
 
-def stock_states(backbone, family, sequence):
+def stock_states(backbone, name, sequence):
     """Return the hidden states of a chain's residues by transformers' own model and tokenizer, from below."""
-    model = get_family(family).model_class.from_pretrained(backbone).eval()
-    tokens = AutoTokenizer.from_pretrained(backbone)(sequence if family == "esm" else " ".join(sequence))
+    family, words = get_family("t5" if name == "prostt5" else name), " ".join(sequence)
+    text = {"esm": sequence, "esmc": sequence, "prostt5": f"<AA2fold> {words}"}.get(name, words)
+    tokens = AutoTokenizer.from_pretrained(backbone)(text)["input_ids"]
     with torch.no_grad():
-        output = model(torch.tensor(tokens["input_ids"])[None], output_hidden_states=True)
-    first = get_family(family).num_leading
+        output = family.model_class.from_pretrained(backbone).eval()(torch.tensor([tokens]), output_hidden_states=True)
+    first = family.num_leading + (name == "prostt5")
     return [hidden[0, first : first + len(sequence)].numpy() for hidden in output.hidden_states]
 
 
@@ -94,7 +95,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BACKBONES)
 def test_each_layer_of_a_backbone_is_that_of_transformers(folder, family):
     stock = [stock_states(folder / family, family, sequence) for sequence in SEQUENCES]
     assert len(stock[0]) == NUM_BLOCKS + 1
@@ -106,7 +107,7 @@ def test_each_layer_of_a_backbone_is_that_of_transformers(folder, family):
     assert_close(embedded(folder / family), [states[-1] for states in stock])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BACKBONES)
 def test_a_long_chain_is_stitched_from_the_windows_its_residues_are_farthest_inside_of(folder, family):
     first, second = (stock_states(folder / family, family, LONG[part]) for part in (slice(0, 20), slice(12, 32)))
     for layer in range(NUM_BLOCKS + 1):
