@@ -1,4 +1,4 @@
-"""The pages of docs/: their code blocks, and the modules that build the site."""
+"""README and the pages of docs/: their code blocks, and the modules that build the site."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scripts import load_module
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 PAGES = sorted(DOCS.rglob("*.md"))
 
 BLOCK = re.compile(

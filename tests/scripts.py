@@ -15,6 +15,7 @@ from unittest import mock
 from lift_ss_hf.cli import lift_ss
 
 ROOT = Path(__file__).parents[1]
+BUILD_FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")  # what a build reads beside lift_ss_hf/
 
 
 class FinishedScript(NamedTuple):

@@ -613,7 +613,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             embeddings=output.embeddings if return_embeddings else None,
             last_hidden_state=hidden if return_hidden_state else None,
         )
-        return_dict = self.config.use_return_dict if return_dict is None else return_dict
+        return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()
 
     def _check_cached(self, num_blocks: int | None, wants_all_blocks: bool) -> None:

@@ -1,12 +1,8 @@
 """`lift-ss train` and `evaluate`: own chains in one command, from any folder, with what to do next."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -149,39 +145,3 @@ def test_help_shows_the_way():
     _, out, _ = run_lift_ss("--help")
     places = [out.index(f"  lift-ss {command}") for command in ("train", "evaluate", "predict", "plot")]
     assert places == sorted(places)
-
-
-@pytest.mark.slow
-@pytest.mark.process
-def test_a_wheel_outside_the_checkout_goes_from_a_file_to_predictions_as_readme_says(data, tmp_path):
-    """Two commands of README's "Your own chains", in an environment that has the package and no checkout."""
-    section = (ROOT / "README.md").read_text("utf-8").split("## Your own chains", 1)[1].split("\n## ", 1)[0]
-    commands = [line.split("#")[0].split() for line in section.splitlines() if line.startswith("lift-ss ")][:2]
-    assert [words[:2] for words in commands] == [["lift-ss", "train"], ["lift-ss", "predict"]]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    options = ["--no-deps", "--no-build-isolation", "--quiet"]
-    source = shutil.copytree(ROOT / "lift_ss_hf", tmp_path / "source" / "lift_ss_hf")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source.parent)
-    subprocess.run([*pip, "wheel", *options, "-w", str(tmp_path), str(source.parent)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([*pip, "install", *options, "--target", str(tmp_path / "site"), str(wheel)], check=True)
-    shutil.rmtree(source.parent)
-
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(data / "train.txt", home / "chains.txt")
-    (home / "proteins.fasta").write_text(">one\nMKTAYIAKQRQISFVKSHFSRQ\n")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    paths = [tmp_path / "site", *{sysconfig.get_path(name) for name in ("purelib", "platlib")}]
-    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PATH": str(tmp_path / "site" / "bin")}
-    lift_ss_command = str(tmp_path / "site" / "bin" / "lift-ss")
-    for words in commands:
-        short = ["--num_train_epochs", "1"] if words[1] == "train" else []
-        done = subprocess.run(
-            [sys.executable, lift_ss_command, *words[1:], *short],
-            capture_output=True, text=True, cwd=home, env=environment,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    name, sequence, states = (home / "out" / "predictions.txt").read_text().splitlines()
-    assert (name, len(states)) == (">one", len(sequence))

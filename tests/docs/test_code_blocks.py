@@ -1,7 +1,7 @@
 """The code on the pages of docs/ runs as it stands there; what needs a GPU or a network has flags and files that exist.
 
 The blocks of a page run in their order, in one folder: a block with a title is a file, Python shares its names, and
-commands run in this process. A block after `<!-- not run: REASON -->` is only checked.
+commands run in this process. A block after `<!-- not run: REASON -->` is only checked. test_readme.py runs README's.
 """
 
 import doctest
@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 from accelerate.commands.launch import launch_command_parser
-from docs_pages import DOCS, PAGES, ROOT, Block, blocks, commands
+from docs_pages import DOCS, PAGES, README, ROOT, Block, blocks, commands
 from scripts import run_lift_ss, run_script
 from tools import needs_mkdssp
 
@@ -35,7 +35,8 @@ RUN = [
     for page in PAGES
     if page != USES_MKDSSP and any(block.reason is None and block.language != "text" for block in blocks(page))
 ]
-NOT_RUN = [block for page in PAGES for block in blocks(page) if block.reason is not None]
+CHECKED = [README, *PAGES]
+NOT_RUN = [block for page in CHECKED for block in blocks(page) if block.reason is not None]
 
 
 @pytest.fixture
@@ -67,9 +68,9 @@ def test_blocks_that_are_not_run_have_flags_and_files_that_exist(block, clone):
 
 
 def test_every_block_is_run_or_says_why_not():
-    languages = {block.language for page in PAGES for block in blocks(page)}
+    languages = {block.language for page in CHECKED for block in blocks(page)}
     assert languages <= {"python", "bash", "console", "text"}
-    for page in PAGES:
+    for page in CHECKED:
         text = page.read_text("utf-8")
         assert text.count("```") == 2 * len(list(blocks(page))), f"{page}: a fence that the tests do not see"
         assert text.count("<!-- not run") == sum(block.reason is not None for block in blocks(page)), page

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from docs_pages import DOCS, PAGES, ROOT, load
+from docs_pages import DOCS, PAGES, README, ROOT, load
 
 from lift_ss_hf.corpora.catalogue import load_catalogue
 from lift_ss_hf.models.adapter_methods import ADAPTERS
@@ -14,7 +14,7 @@ from lift_ss_hf.training.arguments import CHANGED_DEFAULTS
 hooks = load("hooks")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file(page):
     text = hooks.FENCED.sub("", page.read_text("utf-8"))
     dead = [link[1] for link in hooks.LINK.finditer(text) if hooks.linked_file(page, link[1]) is None]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import evaluate
 import pytest
+from scripts import BUILD_FILES
 
 import lift_ss_hf
 from lift_ss_hf.metrics import Q8_SOV, load_q8_sov
@@ -76,7 +77,7 @@ def test_the_wheel_holds_the_metric_as_files(tmp_path):
     # A copy, so that nothing is built in the checkout; without build isolation, so that nothing is downloaded.
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in BUILD_FILES:
         if (root / name).is_file():
             shutil.copy(root / name, source)
     shutil.copytree(root / "lift_ss_hf", source / "lift_ss_hf", symlinks=True)
