@@ -107,7 +107,8 @@ def script(**values):
 def test_the_command_of_the_module_writes_what_the_module_emits(tmp_path):
     (tmp_path / "a.fasta").write_text(">one\nMKTAYIAKQRQISFVKSHFSRQ\n")
     default = re.search(r"task\.ext\.args \?: '(.*?)'", (MODULE / "main.nf").read_text())[1]
-    threads, *words = script(**{"task.cpus": 2, "fasta": tmp_path / "a.fasta", "prefix": tmp_path / "p", "args": default})
+    values = {"task.cpus": 2, "fasta": tmp_path / "a.fasta", "prefix": tmp_path / "p", "args": default}
+    threads, *words = script(**values)
     assert threads == "OMP_NUM_THREADS=2"
     done = run_lift_ss(*words[1:])
     assert done.returncode == 0, done.stderr

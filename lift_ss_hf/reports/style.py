@@ -2,7 +2,7 @@
 
 States are drawn by class: helix, strand or coil. `STATE_CLASSES`, `class_of` and `runs_of_classes` decide what is drawn
 for a chain and in which colour; three modules only render it: `chain_figures` with matplotlib (PNG and SVG for print),
-`prediction.html_page` as SVG with a tooltip for each residue (matplotlib has no tooltips, and takes more than a second
+`prediction.html_page` as SVG with a tooltip for each run (matplotlib has no tooltips, and takes more than a second
 for a chain of 300 residues), and `prediction.terminal` as coloured letters.
 
 Figures are made without pyplot, so they need no window system and change no global state. matplotlib is imported when

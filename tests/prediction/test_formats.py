@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -182,7 +183,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        if tag != "meta":
+        if tag not in ("meta", "input"):
             self.open.append(tag)
         self.loads += [value for name, value in attrs if name in ("src", "href")]
 
@@ -204,9 +205,26 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path):
     page = Page(written("html", predictions, tmp_path).read_text())
     assert not page.open and not page.loads
     assert page.headings == NAMES  # escaped, not swallowed
-    shown = "".join(letter for letter in page.letters if letter.isalpha())
-    pairs = "".join(r + s for p in predictions for r, s in zip(p.sequence, p.states, strict=True))
-    assert shown == pairs
+    shown = "".join(letters for letters in page.letters if letters.isalpha())
+    rows = ((p, start) for p in predictions for start in range(0, len(p.sequence), 60))
+    assert shown == "".join(p.sequence[start : start + 60] + p.states[start : start + 60] for p, start in rows)
+
+
+def test_numbers_at_the_end_of_a_row_of_the_page_are_inside_its_drawing(tmp_path):
+    probabilities = np.tile(np.float32([0.1, 0.8, 0.1]), (120, 1))
+    page = written("html", [Prediction(1, "a", "M" * 120, "q3", probabilities, "q3")], tmp_path, "q3").read_text()
+    numbers = re.findall(r'<text class="ruler" x="(\d+)" y="\d+">(\d+)</text>', page)
+    assert [number for _, number in numbers] == [str(number) for number in range(10, 130, 10)]
+    width, margin = int(re.search(r'<svg width="(\d+)"', page)[1]), int(re.search(r"translate\((\d+)\)", page)[1])
+    letter = 7  # a digit of an 11-pixel monospaced font [pixels]
+    assert all(margin + int(x) + letter * len(number) / 2 <= width for x, number in numbers)
+
+
+def test_a_chain_takes_less_than_sixty_bytes_for_each_residue_of_the_page(tmp_path):
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype("float32").repeat(7, axis=0)
+    chain = Prediction(1, "a", "M" * 350, "q3", probabilities, "q3")
+    one, many = (written("html", [chain] * times, tmp_path, "q3").stat().st_size for times in (2, 12))
+    assert (many - one) / (10 * 350) < 60
 
 
 def test_a_strand_that_continues_in_the_next_row_of_the_page_has_one_arrowhead(tmp_path):
