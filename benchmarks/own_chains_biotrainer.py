@@ -103,11 +103,14 @@ def _lora_pipeline() -> Any:
 
 
 def _states(model: Any, sequences: list[str]) -> list[str]:
-    records = [SequenceData(seq_id=str(number), seq=sequence) for number, sequence in enumerate(sequences)]
+    # once each: biotrainer files embeddings by sequence, and waits for ever if two are the same
+    distinct = dict.fromkeys(sequences)
+    records = [SequenceData(seq_id=str(number), seq=sequence) for number, sequence in enumerate(distinct)]
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints every probability
         predictions = model.predict(records).predictions
     by_hash = {prediction.seq_id: prediction.prediction for prediction in predictions}
-    return [by_hash[record.get_hash()] for record in records]
+    states = {record.seq: by_hash[record.get_hash()] for record in records}
+    return [states[sequence] for sequence in sequences]
 
 
 if __name__ == "__main__":
