@@ -137,6 +137,8 @@ def measure(way: str, args: argparse.Namespace, seed: int) -> dict[str, Any]:
     for large in ("biotrainer", "trainer", "run"):
         shutil.rmtree(folder / large, ignore_errors=True)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    if "libraries" in row:  # of another environment
+        versions += f"; there {row.pop('libraries')}"
     return row | {"date": datetime.date.today().isoformat(), "origin": origin(versions, "1 thread")}
 
 

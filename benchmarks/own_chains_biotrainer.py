@@ -18,7 +18,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,9 @@ def main(method: str, chains: str, backbone: str, seed: str) -> None:
     model = BiotrainerModel()
     data = [*_records(chains, "train", method), *_records(chains, "val", method), A_TEST_CHAIN]
     model.train(config | SETTINGS[method], input_data=data)
-    write_json(used_so_far(), Path("usage.json"))  # what follows is not training
+    libraries = f"biotrainer {version('biotrainer')}, torch {version('torch')}, transformers {version('transformers')}"
+    libraries += f" on Python {platform.python_version()}"
+    write_json(used_so_far() | {"libraries": libraries}, Path("usage.json"))  # what follows is not training
     tests = json.loads(Path(chains, "tests.json").read_text("utf-8"))
     write_json({name: _states(model, sequences) for name, sequences in tests.items()}, Path("states.json"))
 
