@@ -321,7 +321,7 @@ def import_h5py() -> Any:
         return importlib.import_module("h5py")
     except ImportError:
         raise ValueError(
-            "h5py not found, which --format h5 needs. Install it: pip install 'lift_ss_hf[h5]'; or give another format."
+            "h5py not found, which --format h5 needs. Install it: pip install 'h5py>=3.9'; or give another format."
         ) from None
 
 

@@ -168,7 +168,7 @@ def test_equal_names_are_told(tmp_path, caplog):
 
 def test_a_missing_h5py_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ValueError, match=r"h5py not found.*Install it: pip install 'lift_ss_hf\[h5\]'"):
+    with pytest.raises(ValueError, match=r"h5py not found.*Install it: pip install 'h5py>=3\.9'"):
         make_formats(["h5"], LAYOUTS[0])
 
 
