@@ -34,6 +34,7 @@ class Hub(ThreadingHTTPServer):
         self.requests: list[str] = []  # method and path
         self.large: dict[str, bytes] = {}
         self.fails_on_commit = False
+        self.statuses: dict[str, int] = {}  # of answers to paths with such an end, which is out of order
 
     @property
     def url(self) -> str:
@@ -93,6 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         self.server.requests.append(f"{self.command} {self.path}")
+        for end, status in self.server.statuses.items():
+            if address.path.endswith(end):
+                return self.answer({"error": "out of order"}, status)
         for old, new in self.server.renamed.items():
             if old in address.path:
                 return self.answer({}, 307, Location=self.path.replace(old, new, 1))

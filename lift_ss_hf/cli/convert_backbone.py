@@ -9,7 +9,8 @@ HELP = """\
 Some backbones are on the Hub only as pickles, ProtT5 among them. A pickle can run any code when it is read, so none is
 read in training or prediction. This command downloads it, reads nothing but its numbers (with torch 2.10 or later), and
 keeps the encoder's as safetensors, below HF_HOME; from then on the backbone loads under its name, and the pickle is not
-needed any more. Where the Hub has a converted copy beside the same pickle, that is taken instead.
+needed any more. Where the Hub has a converted copy beside the same pickle, that is taken instead. With -o a folder is
+written in any case, also from a backbone that has safetensors.
 
   lift-ss convert-backbone Rostlab/prot_t5_xl_half_uniref50-enc        # downloads 2.4 GB, writes 2.4 GB
   lift-ss convert-backbone Rostlab/prot_t5_xl_half_uniref50-enc -o DIR  # for a machine without network: --backbone DIR
@@ -36,9 +37,9 @@ def convert(args: argparse.Namespace) -> None:
     from ..models.conversion import convert_backbone
 
     place = convert_backbone(args.name, args.revision, args.output)
-    if place is None:
+    if args.output is not None:
+        print(f"Written. Use it as --backbone {place}.")
+    elif place is None:
         print(f"{args.name} has safetensors: there is nothing to convert.")
-    elif args.output is None:
-        print(f"{args.name} can be used as a backbone now. Its weights are in {place}.")
     else:
-        print(f"Converted. Use it as --backbone {place}.")
+        print(f"{args.name} can be used as a backbone now. Its weights are in {place}.")

@@ -202,7 +202,7 @@ class BackboneFamily:
         """
         where, config_class = locate(name), cast(Any, self.model_class.config_class)
         hub = {key: value for key, value in options.items() if key != "attn_implementation" and value is not None}
-        commit, has_weights = check_checkpoint(where, config_class, **hub)
+        commit, has_weights, _ = check_checkpoint(where, config_class, **hub)
         pickles = None if has_weights else find_pickles(where, commit, **hub)
         if pickles is None:  # where there are no weights at all, the loader says so
             return where, commit or hub.get("revision"), config

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from huggingface_hub.errors import HFValidationError
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch.torch_version import TorchVersion
 from tqdm.auto import tqdm
 from transformers import PretrainedConfig
@@ -30,7 +31,15 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from .atomic import is_leftover, locked_file, replacing_folder
 from .backbones import BackboneError, BackboneFamily, get_family, locate, read_backbone_config
-from .pickles import Pickles, computed_checksum, find_copy, find_pickles, readable_size, write_lookup
+from .pickles import (
+    Pickles,
+    computed_checksum,
+    file_checksum,
+    find_copy,
+    find_pickles,
+    readable_size,
+    write_lookup,
+)
 from .safety import building, check_checkpoint, check_size, in_one_line, num_parameters
 from .tokenizer_files import OTHER_FILES, TOKENIZER_CONFIG, TOKENIZER_FILE, tokenizer_class
 
@@ -58,8 +67,9 @@ def convert_backbone(
     Args:
         name: Hub id or folder.
         revision: on the Hub.
-        output: a new folder for the converted backbone with its tokenizer, to be used as a backbone of its own. By
-            default the weights go to the local cache, where `BackboneFamily.load` finds them under the same name.
+        output: a new folder for the encoder's weights and the tokenizer, to be used as a backbone of its own; it is
+            written from the safetensors, where there are any. By default the weights go to the local cache, where
+            `BackboneFamily.load` finds them under the same name.
         hub_options: cache_dir, token, ...
 
     Returns:
@@ -67,44 +77,51 @@ def convert_backbone(
         safetensors, so that there is nothing to convert.
 
     Raises:
-        ValueError: if torch is too old, there is no such backbone, its pickles hold anything but weights, are damaged,
-            or lack weights of the encoder, or the output exists.
+        ValueError: if the output exists, torch is too old, there is no such backbone, or its weights are anything else,
+            are damaged, or lack some of the encoder's.
 
     Example:
         >>> convert_backbone("bundled") is None
         True
     """
+    if output is not None:
+        _check_output(Path(output))
     where = locate(name)
     hub_options = {**hub_options, "revision": revision}
     config = read_backbone_config(where, **hub_options)
     family = get_family(config.model_type)
     with _fetching(where):
-        commit, has_weights = check_checkpoint(where, type(config), **hub_options)
-        hub_options["revision"] = commit
-        pickles = None if has_weights else find_pickles(where, commit, **hub_options)
-    if has_weights:
-        return None
-    if pickles is None:
+        checkpoint = check_checkpoint(where, type(config), **hub_options)
+        hub_options["revision"] = checkpoint.commit
+        pickles = None if checkpoint.has_weights else find_pickles(where, checkpoint.commit, **hub_options)
+        copy = None if pickles is None else find_copy(pickles, **hub_options)
+    if pickles is None and not checkpoint.has_weights:
         raise BackboneError(f"{where!r} has no weights that can be converted. Expected pytorch_model.bin.")
+    if pickles is not None and copy is None:
+        _check_torch()
+        _check_sizes(pickles, config)
     if output is not None:
-        _check_output(Path(output))
-    elif (copy := find_copy(pickles, **hub_options)) is not None:
+        with replacing_folder(Path(output)) as folder:
+            if pickles is not None and copy is None:
+                _convert(pickles, family, config, folder, hub_options)
+            else:
+                _extract(where, copy or (where, checkpoint.commit), family, config, folder, hub_options)
+            _copy_tokenizer(where, family, folder, hub_options)
+        return os.fspath(output)
+    if pickles is None:
+        return None
+    if copy is not None:
         return copy[0] if copy[1] is None else f"{copy[0]} at {copy[1]}"
-    _check_torch()
-    _check_sizes(pickles, config)
-    if output is None:
-        return str(_convert_to_cache(pickles, family, config, hub_options))
-    with replacing_folder(Path(output)) as folder:
-        _convert(pickles, family, config, folder, hub_options)
-        _copy_tokenizer(where, family, folder, hub_options)
-    return os.fspath(output)
+    return str(_convert_to_cache(pickles, family, config, hub_options))
 
 
 @contextlib.contextmanager
 def _fetching(name: str) -> Iterator[None]:
-    """Report in one line that files cannot be fetched."""
+    """Report in one line that files cannot be fetched, or are damaged."""
     try:
         yield
+    except SafetensorError as error:
+        raise BackboneError(f"the backbone {name!r} is damaged: {in_one_line(error)}. Download it again.") from error
     except (OSError, HFValidationError) as error:
         raise BackboneError(f"cannot fetch the backbone {name!r}: {in_one_line(error)}") from error
 
@@ -144,7 +161,7 @@ def _convert_to_cache(
         if not (folder / CONFIG_NAME).is_file():
             with replacing_folder(folder) as temporary:
                 _convert(pickles, family, config, temporary, hub_options)
-            write_lookup(pickles)
+    write_lookup(pickles)
     return folder
 
 
@@ -164,10 +181,45 @@ def _convert(
                 "and download it again."
             )
         tensors |= read_pickle(path, f"{file} of {pickles.name!r}")
-    write_shards(encoder_weights(tensors, family, config, repr(pickles.name)), folder)
-    shutil.copyfile(str(cached_file(pickles.name, CONFIG_NAME, **hub_options)), folder / CONFIG_NAME)
-    origin = {"name": pickles.name, "commit": pickles.commit, "sha256": pickles.checksums, "torch": torch.__version__}
-    (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", "utf-8")
+    origin = {"name": pickles.name, "commit": pickles.commit, "sha256": dict(pickles.checksums)}
+    _write(tensors, origin, family, config, folder, hub_options)
+
+
+def _extract(
+    name: str,
+    place: tuple[str, str | None],
+    family: BackboneFamily,
+    config: PretrainedConfig,
+    folder: Path,
+    hub_options: Mapping[str, Any],
+) -> None:
+    """Write the same files as `_convert`, from the safetensors at a place: name or folder, and revision."""
+    with _fetching(name):
+        files = check_checkpoint(place[0], type(config), **{**hub_options, "revision": place[1]}).files
+        tensors = {key: tensor for file in files for key, tensor in load_file(file).items()}
+    if not files:
+        raise BackboneError(
+            f"cannot fetch the safetensors of {name!r}: files are missing, or the Hub cannot be reached. Try again "
+            "later, or use another checkpoint."
+        )
+    origin = {"name": name, "commit": hub_options["revision"]}
+    origin["sha256"] = {Path(file).name: file_checksum(Path(file)) for file in files}
+    _write(tensors, origin, family, config, folder, hub_options)
+
+
+def _write(
+    tensors: Mapping[str, torch.Tensor],
+    origin: Mapping[str, Any],
+    family: BackboneFamily,
+    config: PretrainedConfig,
+    folder: Path,
+    hub_options: Mapping[str, Any],
+) -> None:
+    """Write the encoder's weights, its configuration and where they came from."""
+    name = origin["name"]
+    write_shards(encoder_weights(tensors, family, config, repr(name)), folder)
+    shutil.copyfile(str(cached_file(name, CONFIG_NAME, **hub_options)), folder / CONFIG_NAME)
+    (folder / ORIGIN).write_text(json.dumps({**origin, "torch": torch.__version__}, indent=2) + "\n", "utf-8")
     for path in folder.iterdir():
         path.chmod((folder / ORIGIN).stat().st_mode)  # safetensors' own are private
 

@@ -5,7 +5,7 @@ download: the local cache, where `conversion` keeps what it has converted, and t
 of the Hub offers safetensors in a pull request. The cache is `lift_ss_hf` in `HF_HOME`:
 
     backbones/CHECKSUM/            the weights as safetensors, config.json, and origin.json: where they came from
-    lookups/ORG--NAME@COMMIT.json  what the Hub answered, so that it is asked once and the backbone loads offline
+    lookups/ORG--NAME@COMMIT.json  what the Hub answered, once the weights are found: from then on they load offline
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 from transformers.utils import (
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
@@ -29,7 +29,7 @@ from transformers.utils import (
 )
 
 from .atomic import replacing, restore
-from .safety import check_index, read_json_object
+from .safety import check_index, in_one_line, read_json_object
 
 try:
     from huggingface_hub.utils import httpx  # from huggingface_hub 1 on
@@ -40,6 +40,7 @@ else:
 
 ROBOT = "SFconvertbot"  # its pull requests are those that transformers takes, too
 TAKEN = ("open", "merged")  # a closed pull request was rejected
+NOTHING_TO_SEE = (401, 403, 404, 410)  # answers where there are no discussions, or none that may be read
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -184,10 +185,14 @@ def find_copy(pickles: Pickles, **hub_options: Any) -> tuple[str, str | None] | 
     Args:
         pickles: from `find_pickles`.
         hub_options: local_files_only, token, ...
+
+    Raises:
+        OSError: if the Hub cannot be asked, though it is not turned off: a large pickle would be fetched in vain.
     """
     folder = pickles.cache_folder
     restore(folder)
     if (folder / CONFIG_NAME).is_file():
+        write_lookup(pickles)  # they may have been converted for another commit or name
         return str(folder), None
     if pickles.commit is None:
         return None
@@ -195,8 +200,7 @@ def find_copy(pickles: Pickles, **hub_options: Any) -> tuple[str, str | None] | 
     if copy is None and not hub_options.get("local_files_only"):
         copy = _find_copy_on_hub(pickles, hub_options.get("token"))
         if copy is not None:
-            with contextlib.suppress(OSError):  # of a cache that others own: the Hub is asked again next time
-                write_lookup(pickles._replace(copy=copy))
+            write_lookup(pickles._replace(copy=copy))
     return None if copy is None else (pickles.name, copy)
 
 
@@ -210,8 +214,14 @@ def _find_copy_on_hub(pickles: Pickles, token: str | bool | None) -> str | None:
             has_copy = SAFE_WEIGHTS_NAME in files or SAFE_WEIGHTS_INDEX_NAME in files
             if has_copy and pickles.checksums.items() <= files.items():
                 return about.sha
-    except HUB_ERRORS:
-        pass  # offline, or a repository without discussions: there is no copy that can be fetched
+    except OfflineModeIsEnabled:
+        pass  # nothing can be fetched
+    except HUB_ERRORS as error:
+        if not isinstance(error, HfHubHTTPError) or error.response.status_code not in NOTHING_TO_SEE:
+            raise OSError(
+                f"the Hub cannot be asked for a converted copy of {pickles.describe()}: {in_one_line(error)}. Try "
+                "again later, or set HF_HUB_OFFLINE=1 to use local files only."
+            ) from error
     return None
 
 
@@ -250,10 +260,11 @@ def _lookup_file(name: str, commit: str) -> Path:
 
 
 def write_lookup(pickles: Pickles) -> None:
-    """Keep what the Hub answered about the pickles of a commit."""
-    if pickles.commit is None:
+    """Keep what the Hub answered about the pickles of a commit, unless it is known."""
+    if pickles.commit is None or _read_lookup(pickles.name, pickles.commit) == pickles:
         return
-    with replacing(_lookup_file(pickles.name, pickles.commit)) as path:
+    kept = _lookup_file(pickles.name, pickles.commit)
+    with contextlib.suppress(OSError), replacing(kept) as path:  # others may own the cache: the Hub is asked again then
         path.write_text(json.dumps(pickles._asdict(), indent=2) + "\n", "utf-8")
 
 

@@ -292,10 +292,12 @@ class Checkpoint(NamedTuple):
     Attributes:
         commit: of the repository on the Hub; None for a folder.
         has_weights: there are safetensors, or it could not be found out.
+        files: paths of the safetensors, if all of them are there.
     """
 
     commit: str | None
     has_weights: bool
+    files: tuple[str, ...] = ()
 
 
 def check_checkpoint(name: str | os.PathLike, config_class: type[PretrainedConfig], **hub_options: Any) -> Checkpoint:
@@ -336,13 +338,15 @@ def check_checkpoint(name: str | os.PathLike, config_class: type[PretrainedConfi
         return Checkpoint(commit, True)  # the loader of the weights reports the error
     if adapter is not None:
         raise ValueError(f"{where} has an {ADAPTER_CONFIG_NAME}: it is a PEFT adapter. Merge it into its model first.")
-    files = [file for file in found if file is not None]
-    if files and len(files) == len(found):
+    files = tuple(file for file in found if file is not None)
+    if len(files) < len(found):
+        return Checkpoint(commit, True)  # as above
+    if files:
         with building(where):
             described = num_parameters(config_class.from_dict(content).to_dict())
         shapes: list[list[int]] = [shape for file in files for shape in read_shapes(file, name).values()]
         check_size(described, sum(map(math.prod, shapes)), name)
-    return Checkpoint(commit, bool(found))
+    return Checkpoint(commit, bool(files), files)
 
 
 def check_index(index: Mapping[str, Any], where: str, suffix: str = ".safetensors") -> list[str]:

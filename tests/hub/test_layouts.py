@@ -89,7 +89,7 @@ def test_the_command_says_what_it_did(corpora, tmp_path, capsys):
         convert_command(NAME)
         assert capsys.readouterr().out.startswith(f"{NAME} can be used as a backbone now. Its weights are in /")
         convert_command(NAME, "-o", str(tmp_path / "out"))
-        assert capsys.readouterr().out == f"Converted. Use it as --backbone {tmp_path / 'out'}.\n"
+        assert capsys.readouterr().out == f"Written. Use it as --backbone {tmp_path / 'out'}.\n"
         with offline():
             SecondaryStructureModel.from_backbone(tmp_path / "out", adapter=None, head="linear")
         add_layout(hub, "both", tmp_path / "more", "org/both")

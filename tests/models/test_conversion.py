@@ -15,7 +15,7 @@ from hub_layouts import NAME, add_layout, pickled, prot_t5_files, prot_t5_weight
 from hub_server import offline, running_hub, using_hub
 from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
-from tiny_models import save_tiny_backbone, tiny_backbone
+from tiny_models import FAMILIES, save_tiny_backbone, tiny_backbone
 from torch.torch_version import TorchVersion
 from transformers import BertForMaskedLM, T5EncoderModel, safetensors_conversion
 
@@ -103,6 +103,58 @@ def test_what_is_converted_belongs_to_the_pickle_not_to_its_name(hub, tmp_path):
         T5.load(NAME)
 
 
+def test_what_was_converted_for_another_commit_or_name_loads_offline_once_it_was_found(hub, tmp_path):
+    add_layout(hub, "pickle", tmp_path / "files")
+    convert_backbone(NAME)
+    files = dict(hub.snapshot(NAME, "main")[1])
+    hub.add(NAME, files | {"README.md": b"# A new card"})
+    hub.add("other/copy", files)
+    hub.add("third/copy", files)
+    convert_backbone(NAME)
+    convert_backbone("other/copy")
+    T5.load("third/copy")
+    with offline():
+        for name in (NAME, "other/copy", "third/copy"):
+            assert fingerprint(T5.load(name)) == FINGERPRINT
+
+
+def test_a_conversion_killed_before_the_answer_was_kept_loads_offline_once_it_was_found(hub, tmp_path, monkeypatch):
+    add_layout(hub, "pickle", tmp_path / "files")
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "write_lookup", lambda _: None)
+        place = Path(convert_backbone(NAME))
+    assert not (place.parents[1] / "lookups").exists()
+    for path in (tmp_path / "home" / "hub").rglob("pytorch_model.bin"):
+        path.unlink()
+    convert_backbone(NAME)
+    with offline():
+        assert fingerprint(T5.load(NAME)) == FINGERPRINT
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("end", ["/discussions", "/revision/main"])
+def test_a_hub_out_of_order_does_not_count_as_one_without_a_copy(hub, tmp_path, end, status):
+    """Or the pickle, gigabytes of it, would be fetched although there is a copy."""
+    add_layout(hub, "robot", tmp_path / "files")
+    hub.statuses[end] = status
+    for call in (T5.load, convert_backbone):
+        with pytest.raises(BackboneError, match=rf"asked for a converted copy .*{status}.*Try again later") as told:
+            call(NAME)
+        assert "\n" not in str(told.value)
+        assert not isinstance(told.value, PickleError)
+    assert not downloads(hub, "/cdn/")
+    hub.statuses.clear()
+    assert fingerprint(T5.load(NAME)) == FINGERPRINT
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_repository_whose_discussions_are_closed_has_no_copy(hub, tmp_path, status):
+    add_layout(hub, "pickle", tmp_path / "files")
+    hub.statuses["/discussions"] = status
+    with pytest.raises(PickleError, match="convert-backbone"):
+        T5.load(NAME)
+
+
 def test_the_copy_of_the_hub_s_robot_is_taken_for_main_and_for_a_commit(hub, tmp_path):
     commit = add_layout(hub, "robot", tmp_path / "files")
     hub.add(NAME, dict(hub.snapshot(NAME, "main")[1]) | {"README.md": b"# A new card"})
@@ -161,6 +213,55 @@ def test_only_the_encoder_is_written_as_it_is(folder, tmp_path):
     assert fingerprint(T5.load(str(out))) == FINGERPRINT
     assert ResidueTokenizer.from_pretrained(out)("MKT") == ResidueTokenizer.from_pretrained(folder)("MKT")
     T5EncoderModel.from_pretrained(out)  # for other programs, too
+
+
+@pytest.mark.parametrize("layout", ["both", "robot", "safetensors_shards", "cached"])
+def test_a_folder_is_written_from_safetensors_where_there_are_any(hub, tmp_path, layout):
+    commit = add_layout(hub, "pickle" if layout == "cached" else layout, tmp_path / "files")
+    if layout == "cached":
+        convert_backbone(NAME)
+        for path in (tmp_path / "home" / "hub").rglob("pytorch_model.bin"):
+            path.unlink()
+        hub.requests.clear()
+    out = tmp_path / "out"
+    assert convert_backbone(NAME, output=out) == str(out)
+    assert not downloads(hub)
+    origin = json.loads((out / "origin.json").read_text())
+    assert (origin["name"], origin["commit"]) == (NAME, commit)
+    assert load_file(out / "model.safetensors").keys() == {
+        key for key in prot_t5_weights_once() if not key.startswith("decoder.")
+    }
+    with offline():
+        assert fingerprint(T5.load(str(out))) == FINGERPRINT
+        assert ResidueTokenizer.from_pretrained(out)("MKT")["input_ids"]
+        with pytest.raises(ValueError, match=r"out exists\. Give a new folder"):
+            convert_backbone(NAME, output=out)
+
+
+def test_a_folder_with_safetensors_is_written_for_each_family(tmp_path):
+    for family in FAMILIES:
+        save_tiny_backbone(tmp_path / family, family)
+        out = convert_backbone(tmp_path / family, output=tmp_path / f"{family}_out")
+        there, here = (fingerprint(get_family(family).load(str(folder))) for folder in (tmp_path / family, out))
+        assert there == here
+
+
+@pytest.mark.parametrize("damage", ["cut", "part missing"])
+def test_damaged_safetensors_are_not_written_to_a_folder(tmp_path, damage):
+    save_tiny_backbone(tmp_path / "in", "esm")
+    weights = tmp_path / "in" / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+        expected = "is damaged"
+    else:
+        write_shards(load_file(weights), tmp_path / "in", shard_bytes=10_000)
+        weights.unlink()
+        min((tmp_path / "in").glob("*.safetensors")).unlink()
+        expected = "cannot fetch the safetensors of .* are missing"
+    with pytest.raises(BackboneError, match=expected) as told:
+        convert_backbone(tmp_path / "in", output=tmp_path / "out")
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pickles_in_parts_and_of_old_torch_are_converted(folder, tmp_path):
