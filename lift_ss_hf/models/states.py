@@ -231,6 +231,21 @@ def temper_probabilities(probabilities: np.ndarray, temperature: float) -> np.nd
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def reportable_alphabets(source: str | Alphabet) -> list[str]:
+    """Return the names of the alphabets that predictions in `source` can be reported in: its own, and the coarser ones.
+
+    Example:
+        >>> reportable_alphabets("q8"), reportable_alphabets("q3_lift_ss")
+        (['q8', 'q3', 'q3_lift_ss'], ['q3_lift_ss'])
+    """
+    source = get_alphabet(source)
+    return [name for name, other in ALPHABETS.items() if _reduces_to(source, other)]
+
+
+def _reduces_to(source: Alphabet, other: Alphabet) -> bool:
+    return other.name == source.name or len(other) < len(source)
+
+
 def fold_index(source: str | Alphabet, alphabet: str | Alphabet) -> np.ndarray:
     """Return which label of a coarser alphabet each label of `source` reduces to.
 
@@ -241,8 +256,8 @@ def fold_index(source: str | Alphabet, alphabet: str | Alphabet) -> np.ndarray:
         ValueError: if `alphabet` is neither `source` itself nor coarser.
     """
     source, alphabet = get_alphabet(source), get_alphabet(alphabet)
-    if source.name == alphabet.name:
-        return np.arange(len(source), dtype=np.int64)
-    if len(alphabet) >= len(source):
+    if not _reduces_to(source, alphabet):
         raise ValueError(f"{source.name} ({source.letters}) cannot be reduced to {alphabet.name} ({alphabet.letters}).")
+    if source.name == alphabet.name:  # whose letters need not be among the nine
+        return np.arange(len(source), dtype=np.int64)
     return np.array([alphabet.letters.index(alphabet.folding[letter]) for letter in source.letters], dtype=np.int64)

@@ -131,6 +131,17 @@ class Part:
         """Residues of all queries."""
         return sum(len(query.sequence) for query in self.queries)
 
+    @property
+    def doubt(self) -> str:
+        """Which queries may be DNA or RNA, in a sentence; empty if none may."""
+        doubtful = [query for query in self.queries if may_be_nucleotides(query.sequence)]
+        if not doubtful:
+            return ""
+        return (
+            f"Records that may be DNA or RNA: {len(doubtful)}, the first is record {doubtful[0].number} "
+            f"({doubtful[0].name}). They are predicted as proteins; if they are DNA or RNA, translate them first."
+        )
+
 
 def split_into_parts(records: Iterable[Record], max_residues: int, max_records: int, skip_bad: bool) -> Iterator[Part]:
     """Split a stream of records into parts, always in the same way; only one part is in memory.
@@ -169,12 +180,7 @@ def _make_part(number: int, records: list[Record], skip_bad: bool) -> Part:
             rejected.append(cleaned)
         else:
             raise RecordError(f"{cleaned} Fix it, or add --skip-bad to leave out invalid records.")
-    if doubtful := [query for query in queries if may_be_nucleotides(query.sequence)]:
-        logger.warning(
-            "Records that may be DNA or RNA: %d, the first is record %d (%s). They are predicted as proteins; if they "
-            "are DNA or RNA, translate them first.",
-            len(doubtful),
-            doubtful[0].number,
-            doubtful[0].name,
-        )
-    return Part(number, records[0].number, queries, rejected, digest.hexdigest())
+    part = Part(number, records[0].number, queries, rejected, digest.hexdigest())
+    if doubt := part.doubt:
+        logger.warning("%s", doubt)
+    return part
