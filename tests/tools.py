@@ -1,5 +1,6 @@
 """Marks of tests that need programs which a newcomer's machine may lack."""
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -17,3 +18,18 @@ def _needs(program: str, package: str) -> Callable[[Any], Any]:
 
 needs_mkdssp = _needs("mkdssp", "dssp")
 needs_mmseqs = _needs("mmseqs", "mmseqs2")
+
+# `needs_gradio` and `needs_browser` are for a module, as `pytestmark`
+needs_gradio = [
+    pytest.mark.tools,
+    pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio (pip install '.[page]')"),
+]
+needs_browser = [
+    *needs_gradio,
+    pytest.mark.slow,
+    pytest.mark.process,
+    pytest.mark.skipif(
+        shutil.which("chromium") is None or importlib.util.find_spec("playwright") is None,
+        reason="needs playwright and chromium (Debian: chromium)",
+    ),
+]

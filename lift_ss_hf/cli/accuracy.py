@@ -1,4 +1,4 @@
-"""What was measured of the bundled model, for `--help`; the model card beside it is the one source."""
+"""What was measured of the bundled model, for `--help` and the page; the model card beside it is the one source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def measured_accuracy(card: Path | None = None) -> str:
     error = CALIBRATION.search(text)
     assert error is not None, "the card of the bundled model has no calibration"
     return (
-        f"accuracy: the bundled model has {ranges['q3']} of the residues right in three states (--states q3), and\n"
+        f"accuracy: the bundled model has {ranges['q3']} of the residues right in three states (q3), and\n"
         f"{ranges['q9']} in nine (q9); measured on {', '.join(names)}.\n"
         "A confidence of 0.9 means that about 90 of 100 such residues are right: on the validation chains, on which\n"
         f"confidences are calibrated, the two differ by {error[1]} % on average (nine states)."

@@ -1,4 +1,4 @@
-"""The command `lift-ss`: train, evaluate, predict, embed, plot, compare, calibrate, push, convert-backbone, help.
+"""The command `lift-ss`, and its commands train, evaluate, predict, plot, serve, compare, calibrate and more.
 
 Modules that import numpy or torch are imported within the commands, so that `lift-ss --help` takes 0.05 s.
 """
@@ -34,6 +34,7 @@ from .evaluate import add_evaluate_arguments, evaluate
 from .plot import add_plot_arguments, plot
 from .push import add_push_arguments, push
 from .run import ClosedOutput, collector_paused, run
+from .serve import add_serve_arguments, serve
 from .train import add_train_arguments, train
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
         ("predict", predict, add_predict_arguments, "predict states and confidences from sequences"),
         ("embed", embed, add_embed_arguments, ABOUT_EMBED),
         ("plot", plot, add_plot_arguments, "draw chains as SVG, PNG or PDF"),
+        ("serve", serve, add_serve_arguments, "serve a page for predicting in the browser"),
         ("compare", compare, add_compare_arguments, "compare a structure's observed states with the predicted ones"),
         ("calibrate", calibrate, add_calibrate_arguments, "fit a model's confidences to a validation set"),
         ("push", push, add_push_arguments, "push a trained model to the Hub: weights, code, tokenizer and card"),

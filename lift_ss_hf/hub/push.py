@@ -1,4 +1,4 @@
-"""Push models and metrics to the Hub: staged and checked on disk first, then pushed in one commit."""
+"""Push models and Spaces to the Hub: staged and checked on disk first, then pushed in one commit."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..models.wording import counted
 from ..reports.model_card import ABSOLUTE_PATH, CARD_FILE, hub_id
 from ..reports.provenance import TOKEN, TRAINING_CHAINS
 
+PACKAGE = Path(__file__).parents[1]
 PUSHED_SUFFIXES = {".json", ".safetensors", ".py", ".md", ".txt", ".model"}
 ROOTS = {"home", "root", "tmp", "mnt", "data", "Users", "scratch", "var", "opt"}  # top folders of users' files
 
@@ -71,7 +72,7 @@ def plan_push(folder: str | Path) -> str:
 
 
 def push_metric(repo: str) -> str:
-    """Push the metric as a Space, in one commit; links are followed, so that it stands alone.
+    """Push the metric as a Space, which `evaluate.load` reads without this package.
 
     Args:
         repo: `ORG/NAME`, created if missing.
@@ -83,15 +84,38 @@ def push_metric(repo: str) -> str:
         ValueError: if the name is invalid.
         OSError: from the Hub's client: no token, no permission, no connection.
     """
-    return str(
-        HfApi().upload_folder(
-            repo_id=make_repository(repo, repo_type="space", space_sdk="gradio"),
-            repo_type="space",
-            folder_path=Q8_SOV,
-            ignore_patterns="__pycache__/*",
-            commit_message="Push the metric",
+    return push_space(repo, Q8_SOV)
+
+
+def push_space(repo: str, folder: Path, with_package: bool = False, private: bool = False) -> str:
+    """Push a folder of this package as a Space, in one commit; links are followed.
+
+    Args:
+        repo: `ORG/NAME`, created if missing.
+        folder: with the Space's README.md and app.py.
+        with_package: push this package beside them, since it cannot be installed from an index.
+        private: visibility of a Space that is created.
+
+    Returns:
+        The commit's URL.
+
+    Raises:
+        ValueError: if the name is invalid.
+        OSError: from the Hub's client: no token, no permission, no connection.
+    """
+    ignore = shutil.ignore_patterns("__pycache__")
+    with tempfile.TemporaryDirectory() as staging:
+        shutil.copytree(folder, staging, ignore=ignore, dirs_exist_ok=True)
+        if with_package:
+            shutil.copytree(PACKAGE, Path(staging) / PACKAGE.name, ignore=ignore)
+        return str(
+            HfApi().upload_folder(
+                repo_id=make_repository(repo, private=private, repo_type="space", space_sdk="gradio"),
+                repo_type="space",
+                folder_path=staging,
+                commit_message="Push the Space",
+            )
         )
-    )
 
 
 def make_repository(repo: str, **options: Any) -> str:

@@ -62,9 +62,14 @@ def legend() -> str:
     return f'<p class="chain">{classes}&nbsp; Bars: confidence.</p>\n'
 
 
+def state_names() -> str:
+    """Return what the letters of the states mean, as HTML."""
+    names = ", ".join(f"{state} {name}" for state, (name, _) in STATE_MEANINGS.items())
+    return f"<p>States: {html.escape(names)}; in three states: C coil.</p>\n"
+
+
 def page_start(title: str) -> str:
     """Return the start of the page: head, style, title, legend and search."""
-    meanings = ", ".join(f"{state} {name}" for state, (name, _) in STATE_MEANINGS.items())
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -73,7 +78,7 @@ def page_start(title: str) -> str:
         "@media (prefers-color-scheme:dark){body{color:#e2e4e9;background:#1b1e26}}"
         "@media print{body{color:#000;background:#fff;margin:0;zoom:.75}label{display:none}}"
         f"{page_style()}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{legend()}"
-        f"<p>States: {html.escape(meanings)}; in three states: C coil.</p>\n"
+        f"{state_names()}"
         '<label>Find a chain: <input type="search"> <output></output></label>\n'
     )
 

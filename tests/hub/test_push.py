@@ -1,11 +1,13 @@
 """Sharing a model end to end: the real clients, readers in new processes with empty caches, a Hub on loopback."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from clean_process import TOKEN, in_clean_process, in_forked_process
+from forked_runs import free_port
 from hub_server import running_hub
 from safetensors.torch import load_file
 from tiny_models import save_tiny_backbone
@@ -63,6 +65,7 @@ def save_logits(name, model, tokenizer):
         save_file({"logits": model(tokens, torch.ones_like(tokens)).logits}, name)
 """
 WITHOUT_THE_PACKAGE = """
+import importlib.util
 import json
 from transformers import pipeline
 predictor = pipeline(model="org/name", trust_remote_code=True)
@@ -230,7 +233,7 @@ Trainer(model, arguments).push_to_hub()
     assert in_clean_process(hub, tmp_path / "b", "-c", code).returncode == 0
 
 
-# ---- corpora and the metric ----------------------------------------------------------------------------------------
+# ---- corpora and Spaces ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.process
@@ -271,3 +274,43 @@ print(metric.compute(references=["HHHHHHLLEEEE"], predictions=["HHHLHHLLEEEL"], 
     done = in_clean_process(hub, tmp_path / "b", "-c", code, package=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[-1]) == pytest.approx(10 / 12)
+
+
+# runs the Space, visits it, and stops it
+VISIT = """
+import os, runpy, signal, sys, threading, time, urllib.request
+os.chdir(@SPACE@); sys.path[0] = @SPACE@; os.environ["GRADIO_SERVER_PORT"] = "@PORT@"
+def visit():
+    for _ in range(1200):
+        try:
+            page = urllib.request.urlopen("http://127.0.0.1:@PORT@/").read().decode()
+            print("Secondary structure from sequence" in page, sys.modules["lift_ss_hf"].__file__)
+            break
+        except OSError:
+            time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=visit).start()
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.tools
+@pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio")
+def test_the_page_is_a_space_that_brings_the_package(hub, tmp_path):
+    done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "push_space.py", "org/page", "--private")
+    assert done.statuses == [0], done.stderr
+    files = hub.snapshot("spaces/org/page", "main")[1]
+    assert {"README.md", "app.py", "requirements.txt", "lift_ss_hf/page/app.py"} <= set(files)
+    assert not [name for name in files if "__pycache__" in name]
+    assert "spaces/org/page" in hub.private
+    space = tmp_path / "space"
+    for name, content in files.items():
+        path = space / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    code = VISIT.replace("@SPACE@", repr(str(space))).replace("@PORT@", str(free_port()))
+    done = in_clean_process(hub, tmp_path / "b", "-c", code, package=False, token=None)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", str(space / "lift_ss_hf" / "__init__.py")]
