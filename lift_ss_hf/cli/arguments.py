@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 INPUT_HELP = """\
 inputs: FASTA, PIR, CSV, TSV or Parquet files (tables with a column `sequence`), plain or compressed as .gz, .bz2, .xz
 or .zst; - for standard input; org/name or org/name@split for a data set of `datasets`; sequences of any length.
-Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, and B J O U X Z are read as X if the
-backbone has no token for them; the summary counts these changes. A cell of a table with NaN, NA, None or NULL is a
-missing sequence, never a peptide. Records with the same name are told apart by their number in the input.
+Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, and B J O U Z are read as X if the
+backbone has no token for them or, like T5, is always given X; the summary counts these changes. A cell of a table with
+NaN, NA, None or NULL is a missing sequence, never a peptide. Records with the same name are told apart by their number
+in the input.
 
 several processes or machines: {launch}, with the same output directory for all. If one
 dies, start any number of them again with --resume.

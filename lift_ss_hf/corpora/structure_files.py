@@ -69,7 +69,7 @@ def import_gemmi():
     try:
         return importlib.import_module("gemmi")
     except ImportError:
-        raise CorpusError("gemmi not found. Install it: pip install 'lift_ss_hf[structures]'.") from None
+        raise CorpusError("gemmi not found. Install it: pip install 'gemmi>=0.6.5'.") from None
 
 
 def open_structure(path: Path, changes: Counter[str]) -> gemmi.Structure:

@@ -1,8 +1,8 @@
 """Convert the pickles of a backbone to safetensors, once: its encoder's weights, as they are.
 
-torch reads the numbers of a pickle with a reader that knows nothing but tensors and the tables they are in
-(`weights_only=True`), and maps the file instead of reading it. So a hostile pickle is refused before anything of it has
-run, and the memory needed is that of one file written.
+torch reads a pickle with a reader that accepts only tensors and tables of them (`weights_only=True`), and maps the file
+instead of reading it. So a hostile pickle is refused before anything of it has run, and the memory needed is that of
+one file written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ESM C backbones (ESM Cambrian), which transformers has from 5.16 on. `<cls>` residues `<eos>`, rotary positions.
 
-A block differs from ESM-2's in three ways: queries and keys are normed, the feed-forward part is gated, and the output
-of each half is scaled down before it is added to its input.
+A block differs from ESM-2's in three ways: queries and keys are normalised, the feed-forward part is gated, and the
+output of each half is scaled down before it is added to its input.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .rows import Row, add_residual, project
 
 
 class EsmcAttentionWithAdapters(AttentionWithAdapters, AttentionEnd, EsmcAttention):
-    """Self-attention with adapters, and a bottleneck after it; prefixes are neither normed nor rotated."""
+    """Self-attention with adapters, and a bottleneck after it; prefixes are neither normalised nor rotated."""
 
     projections = ("q_proj", "k_proj", "v_proj")
 

@@ -63,7 +63,7 @@ class SecondaryStructureOutput(TokenClassifierOutput):
     Attributes:
         loss: () mean over labelled residues; None without labels.
         logits: (batch, tokens, states) fp32; their softmax is the probabilities before calibration.
-        hidden_states: one (batch, tokens, hidden) for the embeddings and for each block, the last one normed.
+        hidden_states: one (batch, tokens, hidden) for the embeddings and for each block, the last one normalised.
         attentions: one (batch, heads, tokens, keys) for each block; with prefix tuning the prefix's keys come first.
         similarities: (batch, tokens, states) cosines with the centroids, which ensembles average.
         embeddings: (batch, tokens, size) the input of the classifier.

@@ -243,8 +243,8 @@ def refusal(pickles: Pickles, revision: str | None = None) -> str:
     costs = "" if pickles.commit is None else f"downloads {readable_size(pickles.num_bytes)}, "
     return (
         f"the backbone {pickles.name!r} has no safetensors, only {pickles.describe()}: a pickle. A pickle can "
-        f"run any code when it is read, so it is not read. Run `{command}` once (in a recipe: --convert_backbone "
-        f"True): it {costs}reads nothing but numbers, and keeps the encoder's as safetensors."
+        f"run any code when it is read, so it is not read. Run `{command}` once (training does it with "
+        f"--convert_backbone True): it {costs}reads nothing but numbers, and keeps the encoder's as safetensors."
     )
 
 

@@ -45,7 +45,7 @@ class Embedder:
     Args:
         predictor: the model.
         layer: `last`, the backbone's output; a number of blocks, whose output is taken, 0 for the embeddings (as in
-            `hidden_states` of transformers, where the last one is normed); or `mix`, the model's own mix of all.
+            `hidden_states` of transformers, where the last one is normalised); or `mix`, the model's own mix of all.
         pooling: `none`, a vector for each residue; or `mean`, their mean over the chain. Special tokens have no part.
         half: store float16 instead of float32.
 

@@ -139,7 +139,7 @@ class Part:
             return ""
         return (
             f"Records that may be DNA or RNA: {len(doubtful)}, the first is record {doubtful[0].number} "
-            f"({doubtful[0].name}). They are predicted as proteins; if they are DNA or RNA, translate them first."
+            f"({doubtful[0].name}). They are read as proteins; if they are DNA or RNA, translate them first."
         )
 
 

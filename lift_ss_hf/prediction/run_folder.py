@@ -6,9 +6,9 @@
     OUT/predictions.*       the parts joined in the order of the input; for embeddings OUT/embeddings.*
 
 A part appears complete or not at all, so a killed run resumes after its last complete part. Any process or machine can
-write any part, and always writes the same bytes; whichever finishes last joins the parts. Processes that write a part
-share the lock of `OUT/.lock`; whoever starts a run, joins its parts or removes it holds that lock alone. So a process
-whose parts another one has joined meanwhile finds the results, never half of them.
+write any part, and those of the same kind write the same bytes; whichever finishes last joins the parts. Processes that
+write a part share the lock of `OUT/.lock`; whoever starts a run, joins its parts or removes it holds that lock alone.
+So a process whose parts another one has joined meanwhile finds the results, never half of them.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def test_a_missing_or_old_mkdssp_says_how_to_get_one(tmp_path):
 
 def test_a_missing_gemmi_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gemmi", None)
-    with pytest.raises(CorpusError, match=r"gemmi not found\. Install it: pip install"):
+    with pytest.raises(CorpusError, match=r"gemmi not found\. Install it: pip install 'gemmi>="):
         next(label_structures([STRUCTURES / "1orc.pdb.gz"], Mkdssp("mkdssp", ())))
 
 

@@ -246,7 +246,7 @@ def test_what_may_be_nucleotides_is_predicted_with_a_warning(caplog):
     (part,) = split_into_parts(records, 100, 100, skip_bad=False)
     assert len(part.queries) == 4
     assert caplog.messages == [
-        "Records that may be DNA or RNA: 2, the first is record 2 (primer). They are predicted as proteins; if they "
+        "Records that may be DNA or RNA: 2, the first is record 2 (primer). They are read as proteins; if they "
         "are DNA or RNA, translate them first."
     ]
 
