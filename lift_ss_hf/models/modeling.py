@@ -513,10 +513,16 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         return context
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return autocast if the backbone is held in half precision: what is trained stays in fp32."""
+        """Return autocast if the backbone is held in half precision: what is trained stays in fp32.
+
+        Raises:
+            ValueError: if the backbone overflows in the precision that is asked for, here or by a Trainer's autocast.
+        """
         weight: Any = self.get_input_embeddings().weight
         dtype, device = weight.dtype, weight.device.type
-        if dtype == torch.float32 or torch.is_autocast_enabled(device):
+        is_enabled = torch.is_autocast_enabled(device)
+        self.family.check_precision(torch.get_autocast_dtype(device) if is_enabled else dtype)
+        if dtype == torch.float32 or is_enabled:
             return contextlib.nullcontext()
         return torch.autocast(device, dtype=dtype)
 

@@ -654,6 +654,18 @@ def test_half_precision_agrees_with_fp32(backbones, family):
         assert model(*inputs).logits.dtype == torch.float32
 
 
+def test_float16_is_refused_over_t5_however_it_is_asked_for(backbones):
+    """`fp16=True` of the stock Trainer comes as autocast, its `fp16_full_eval=True` as a cast."""
+    batch, refused = batch_of_chains("t5", [9, 5]), r"^t5 backbones overflow in float16.*Use bfloat16, or float32\.$"
+    model = new_model(backbones["t5"])
+    with torch.autocast("cpu", torch.float16), pytest.raises(ValueError, match=refused):
+        model(**batch)
+    with pytest.raises(ValueError, match=refused):
+        model.half()(**batch)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.isfinite(new_model(backbones["esm"])(**batch_of_chains("esm", [9, 5])).logits).all()
+
+
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.startswith("esm")])
 def test_a_cast_keeps_the_rotary_frequencies(backbones, family):
     model = new_model(backbones[family])
