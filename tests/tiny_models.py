@@ -28,7 +28,7 @@ from lift_ss_hf.models.sequences import STANDARD_RESIDUES
 
 TRANSFORMERS_4 = transformers.__version__.startswith("4.")
 FAMILIES = ("esm", "t5", "bert") if TRANSFORMERS_4 else ("esm", "t5", "bert", "esmc")
-BACKBONES = (*FAMILIES, "prostt5")
+BACKBONES = (*FAMILIES, "prostt5", "ankh3")
 PROSTT5_LEADING = 49  # <AA2fold>, the last token of `prostt5_tokenizer`
 RESIDUES = STANDARD_RESIDUES + "XBOUZ"
 T5_SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -145,7 +145,8 @@ def batch_of_chains(family: str, lengths: list[int], seed: int = 0) -> dict[str,
     """Random residues with the family's special tokens, padded on the right, and labels (some unresolved)."""
     generator = torch.Generator().manual_seed(seed)
     around = {"esm": (1, [0], [2]), "t5": (0, [], [1]), "bert": (0, [2], [3]), "esmc": (1, [0], [2])}
-    pad, leading, trailing = (around | {"prostt5": (0, [PROSTT5_LEADING], [1])})[family]
+    around |= {"prostt5": (0, [PROSTT5_LEADING], [1]), "ankh3": (0, [ANKH3_PIECES.index("[NLU]")], [1])}
+    pad, leading, trailing = around[family]
     width = max(lengths) + len(leading) + len(trailing)
     input_ids = torch.full((len(lengths), width), pad)
     attention_mask = torch.zeros(len(lengths), width, dtype=torch.long)

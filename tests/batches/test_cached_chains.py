@@ -27,7 +27,7 @@ from lift_ss_hf.batches.collator import ChainCollator
 from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
-PAD = {"esm": 1, "t5": 0, "bert": 0, "esmc": 1, "prostt5": 0}
+PAD = {"esm": 1, "t5": 0, "bert": 0, "esmc": 1, "prostt5": 0, "ankh3": 0}
 TOLERANCE = 2e-3  # of a loss of about 1; rounding to fp16 changes hidden states by a relative 5e-4 at most
 
 
@@ -129,7 +129,7 @@ def check_cached_logits(tmp_path, family, options, **changes):
         from_cache = model(**batch).logits
         live = model(batch["input_ids"], batch["attention_mask"]).logits
     mask = model.residue_mask(batch["attention_mask"])
-    tolerance = 0.1 if "dtype" in options else 1e-2
+    tolerance = 0.2 if "dtype" in options else 1e-2  # logits are up to 11, and bf16 rounds each operation by 0.4 %
     assert torch.allclose(from_cache[mask], live[mask], atol=tolerance)
     assert len(set(cached.keys)) == len(cached) - 1
     specials = 1 if family == "t5" else 2

@@ -17,7 +17,7 @@ from lift_ss_hf.hub.push import push_model
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
-KINDS = sorted({"ankh3", *BACKBONES} - {"bert", "esm", "t5"})  # the others are in the tests of layouts and of pushing
+KINDS = sorted({*BACKBONES} - {"bert", "esm", "t5"})  # the others are in the tests of layouts and of pushing
 LEADING = {"ankh3": "[NLU]", "prostt5": "<AA2fold>"}
 SEQUENCES = ["MKTAYIAKQR", "GSHMLEEXUZB", "ACDEFGHIKLMNPQRSTVWY" * 3, "M"]
 # what another user does, in a new process with empty caches

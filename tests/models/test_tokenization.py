@@ -325,6 +325,20 @@ def test_rare_residues_of_prostt5_are_its_authors_x():
     assert ResidueTokenizer.from_stock(stock, get_family("t5"))("MUZOBK")["input_ids"] == expected
 
 
+def test_rare_residues_are_x_to_ankh3_though_its_authors_replace_none(tmp_path):
+    """LIFT_SS gives ProtT5 X for them, and so do we to every T5: which tokens Ankh 3 has for them, we could not read.
+
+    A letter without a token would be `<unk>`. X itself is as published (see the test of the leading tokens above).
+    """
+    stock = stock_tokenizer("ankh3", tmp_path)
+    assert {"B", "O", "U", "Z"} <= stock.get_vocab().keys()
+    tokenizer = ResidueTokenizer.from_stock(stock, get_family("t5"))
+    assert tokenizer("MBJOUZK")["input_ids"] == tokenizer("MXXXXXK")["input_ids"]
+    pieces = SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    assert tokenizer("MXXXXXK")["input_ids"] == [*pieces.encode("[NLU]MXXXXXK"), stock.eos_token_id]
+    assert tokenizer("MUK")["input_ids"] != [*pieces.encode("[NLU]MUK"), stock.eos_token_id]
+
+
 def test_a_sequence_in_lower_case_is_no_structure_to_prostt5():
     """Its 3Di states are lower-case letters, which are other tokens than the residues of that letter."""
     stock = prostt5_tokenizer()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from forked_runs import run_forked, signal_at
+from sentencepiece import SentencePieceProcessor
 from tiny_models import BACKBONES, save_tiny_backbone
 from transformers import AutoTokenizer
 
@@ -64,12 +65,17 @@ def folder(tmp_path_factory):
 
 def stock_states(backbone, name, sequence):
     """Return the hidden states of a chain's residues by transformers' own model and tokenizer, from below."""
-    family, words = get_family("t5" if name == "prostt5" else name), " ".join(sequence)
+    leading = {"prostt5": "<AA2fold>", "ankh3": "[NLU]"}.get(name)
+    family, words = get_family("t5" if leading else name), " ".join(sequence)
     text = {"esm": sequence, "esmc": sequence, "prostt5": f"<AA2fold> {words}"}.get(name, words)
-    tokens = AutoTokenizer.from_pretrained(backbone)(text)["input_ids"]
+    if name == "ankh3":  # the slow tokenizer that its card asks for is gone from transformers 5
+        pieces = SentencePieceProcessor(model_file=str(backbone / "spiece.model"))
+        tokens = [*pieces.encode(leading + sequence), pieces.eos_id()]
+    else:
+        tokens = AutoTokenizer.from_pretrained(backbone)(text)["input_ids"]
     with torch.no_grad():
         output = family.model_class.from_pretrained(backbone).eval()(torch.tensor([tokens]), output_hidden_states=True)
-    first = family.num_leading + (name == "prostt5")
+    first = family.num_leading + (leading is not None)
     return [hidden[0, first : first + len(sequence)].numpy() for hidden in output.hidden_states]
 
 
