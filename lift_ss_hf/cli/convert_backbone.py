@@ -10,7 +10,8 @@ Some backbones are on the Hub only as pickles, ProtT5 among them. A pickle can r
 read in training or prediction. This command downloads it, reads nothing but its numbers (with torch 2.10 or later), and
 keeps the encoder's as safetensors, below HF_HOME; from then on the backbone loads under its name, and the pickle is not
 needed any more. Where the Hub has a converted copy beside the same pickle, that is taken instead. With -o a folder is
-written in any case, also from a backbone that has safetensors.
+written in any case, also from a backbone that has safetensors. Models over it record the Hub's name: where the folder
+was used they find it, and elsewhere they load the backbone by that name.
 
   lift-ss convert-backbone Rostlab/prot_t5_xl_half_uniref50-enc        # downloads 2.4 GB, writes 2.4 GB
   lift-ss convert-backbone Rostlab/prot_t5_xl_half_uniref50-enc -o DIR  # for a machine without network: --backbone DIR

@@ -23,6 +23,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 from .atomic import replacing
 from .backbones import BackboneError, BackboneFamily, fingerprint, locate, read_config_file
 from .configuration import SecondaryStructureConfig
+from .origins import known_folder
 from .safety import pickle_hint, read_shapes, shortened
 
 # Run by `pipeline(model=..., trust_remote_code=True)`.
@@ -132,7 +133,9 @@ def fetch_backbone(
 
 
 def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str | os.PathLike) -> tuple[str, str | None]:
-    """Return where the backbone named by a configuration is, and its revision: as named, or beside the artefact.
+    """Return where the backbone named by a configuration is, and its revision.
+
+    That is as named, beside the artefact, or where it was used on this machine (`origins.py`).
 
     Raises:
         ValueError: if an artefact from the Hub names a path: it must not reach for files of this machine.
@@ -146,7 +149,8 @@ def find_backbone(name: str | os.PathLike, revision: str | None, artefact: str |
     if Path(name).is_dir():
         return os.fspath(name), None  # a revision is of the Hub
     beside = Path(artefact) / name
-    return (os.fspath(beside), None) if beside.is_dir() else (os.fspath(name), revision)
+    folder = os.fspath(beside) if beside.is_dir() else known_folder(os.fspath(name), revision)
+    return (os.fspath(name), revision) if folder is None else (folder, None)
 
 
 class BackboneLocation(NamedTuple):

@@ -28,6 +28,7 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from .adapted_blocks import put_adapters
+from .origins import read_origin
 from .pickles import find_copy, find_pickles, refusal
 from .rows import Row
 from .safety import (
@@ -539,13 +540,13 @@ def locate(name: str | os.PathLike, what: str = "backbone") -> str:
 
 
 def portable_name(name: str | os.PathLike) -> tuple[str, str | None]:
-    """Return the Hub id and commit of a folder in the Hub's cache; any other name as it was given.
+    """Return the Hub id and commit of a folder in the Hub's cache, or one that `lift-ss convert-backbone -o` wrote.
 
-    A folder elsewhere is recorded as given: pass a relative one to move model and backbone together.
+    Any other name is recorded as it was given: pass a relative folder to move model and backbone together.
     """
     if name == BUNDLED:
         return BUNDLED, None
     parts = Path(name).parts
     if len(parts) >= 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return parts[-3].removeprefix("models--").replace("--", "/"), parts[-1]
-    return os.fspath(name), None
+    return read_origin(name) or (os.fspath(name), None)

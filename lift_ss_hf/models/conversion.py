@@ -31,6 +31,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from .atomic import is_leftover, locked_file, replacing_folder
 from .backbones import BackboneError, BackboneFamily, get_family, locate, read_backbone_config
+from .origins import ORIGIN
 from .pickles import (
     Pickles,
     computed_checksum,
@@ -45,7 +46,6 @@ from .tokenizer_files import OTHER_FILES, TOKENIZER_CONFIG, TOKENIZER_FILE, toke
 
 logger = logging.getLogger(__name__)
 
-ORIGIN = "origin.json"
 TORCH = "2.10"  # earlier ones ran code of some pickles all the same: CVE-2025-32434, CVE-2026-24747
 SHARD_BYTES = 500_000_000  # of one file that is written, and so of the memory needed; ProtT5's encoder in fp32: 4.8 GB
 # Of the pickles, for each parameter of the encoder that is described: fp64, with a decoder and an optimizer's states.
@@ -202,7 +202,7 @@ def _extract(
             f"cannot fetch the safetensors of {name!r}: files are missing, or the Hub cannot be reached. Try again "
             "later, or use another checkpoint."
         )
-    origin = {"name": name, "commit": hub_options["revision"]}
+    origin: dict[str, Any] = {"name": name, "commit": hub_options["revision"]}
     origin["sha256"] = {Path(file).name: file_checksum(Path(file)) for file in files}
     _write(tensors, origin, family, config, folder, hub_options)
 

@@ -5,6 +5,7 @@ download: the local cache, where `conversion` keeps what it has converted, and t
 of the Hub offers safetensors in a pull request. The cache is `lift_ss_hf` in `HF_HOME`:
 
     backbones/CHECKSUM/            the weights as safetensors, config.json, and origin.json: where they came from
+    checksums/HASH_OF_PATH.json    of pickles in folders, with their size and time, so that each is read once
     lookups/ORG--NAME@COMMIT.json  what the Hub answered, once the weights are found: from then on they load offline
 """
 
@@ -94,11 +95,25 @@ def readable_size(num_bytes: float) -> str:
 
 
 def file_checksum(path: Path) -> str:
-    """Return the SHA-256 of a file; in the Hub's cache it is the name of the file that a link leads to."""
+    """Return the SHA-256 of a file without reading it again and again.
+
+    In the Hub's cache it is the name of the file that a link leads to. Elsewhere it is computed once, and again when
+    the file's size or time has changed; `conversion` computes that of what it converts in any case.
+    """
     blob = path.resolve()
     if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name):
         return blob.name
-    return computed_checksum(path)
+    facts = blob.stat()
+    state = {"path": str(blob), "size": facts.st_size, "time": facts.st_mtime_ns}
+    kept = _cache() / "checksums" / f"{hashlib.sha256(str(blob).encode()).hexdigest()}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):  # there is none, or it is damaged
+        known = json.loads(kept.read_text("utf-8"))
+        if known == state | {"sha256": known["sha256"]}:
+            return known["sha256"]
+    checksum = computed_checksum(blob)
+    with contextlib.suppress(OSError, ValueError), replacing(kept) as temporary:  # others may own the cache
+        temporary.write_text(json.dumps(state | {"sha256": checksum}, indent=2) + "\n", "utf-8")
+    return checksum
 
 
 def computed_checksum(path: Path) -> str:
@@ -255,21 +270,22 @@ def _cache() -> Path:
     return Path(constants.HF_HOME) / "lift_ss_hf"
 
 
-def _lookup_file(name: str, commit: str) -> Path:
-    return _cache() / "lookups" / f"{name.replace('/', '--')}@{commit}.json"
+def kept_file(folder: str, name: str, commit: str) -> Path:
+    """Return the file in a folder of the cache for a commit of a repository."""
+    return _cache() / folder / f"{name.replace('/', '--')}@{commit}.json"
 
 
 def write_lookup(pickles: Pickles) -> None:
     """Keep what the Hub answered about the pickles of a commit, unless it is known."""
     if pickles.commit is None or _read_lookup(pickles.name, pickles.commit) == pickles:
         return
-    kept = _lookup_file(pickles.name, pickles.commit)
+    kept = kept_file("lookups", pickles.name, pickles.commit)
     with contextlib.suppress(OSError), replacing(kept) as path:  # others may own the cache: the Hub is asked again then
         path.write_text(json.dumps(pickles._asdict(), indent=2) + "\n", "utf-8")
 
 
 def _read_lookup(name: str, commit: str) -> Pickles | None:
-    path = _lookup_file(name, commit)
+    path = kept_file("lookups", name, commit)
     try:
         return Pickles(**json.loads(path.read_text("utf-8")))
     except (OSError, TypeError, ValueError):  # there is none, or one of another version

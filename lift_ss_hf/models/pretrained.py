@@ -29,6 +29,7 @@ from .backbones import (
     read_config_file,
 )
 from .configuration import OWN_VALUES, SecondaryStructureConfig
+from .origins import note_folder
 from .safety import HUB_OPTIONS, building, check_config_values, check_size, check_weights, shortened
 from .tokenization import NoTokenizerError, ResidueTokenizer
 
@@ -91,7 +92,8 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         fine-tuning (`adapter=None, freeze=None`, or `freeze=n` to leave the lowest n blocks as they are).
 
         Args:
-            name_or_path: Hub id or folder of the backbone. A folder is recorded as given.
+            name_or_path: Hub id or folder of the backbone. A folder is recorded as given, unless it is known which
+                commit of the Hub it holds (see `backbones.portable_name`).
             adapter: a key of `adapter_methods.ADAPTERS`, or None.
             head: `lift_ss`, `dilated` or `linear`.
             loss: `centroid`, `ldam` or `cross_entropy`.
@@ -126,6 +128,7 @@ class PretrainedSecondaryStructureModel(PreTrainedModel):
         )
         config.backbone_config, config.backbone_fingerprint = backbone.config, fingerprint(backbone)
         config._attn_implementation = backbone.config._attn_implementation
+        note_folder(name_or_path)
         return model_class(config, backbone)._set_precision(dtype)
 
     @classmethod

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import zipfile
 from pathlib import Path
@@ -19,9 +20,9 @@ from tiny_models import FAMILIES, save_tiny_backbone, tiny_backbone
 from torch.torch_version import TorchVersion
 from transformers import BertForMaskedLM, T5EncoderModel, safetensors_conversion
 
-from lift_ss_hf.models import conversion
+from lift_ss_hf.models import conversion, pickles
 from lift_ss_hf.models.atomic import is_leftover
-from lift_ss_hf.models.backbones import BackboneError, PickleError, fingerprint, get_family
+from lift_ss_hf.models.backbones import BackboneError, PickleError, fingerprint, get_family, portable_name
 from lift_ss_hf.models.conversion import convert_backbone, write_shards
 from lift_ss_hf.models.pickles import ROBOT
 from lift_ss_hf.models.t5 import T5ForSecondaryStructure
@@ -246,6 +247,39 @@ def test_a_folder_with_safetensors_is_written_for_each_family(tmp_path):
         assert there == here
 
 
+def test_a_model_over_a_written_folder_records_the_hub_s_name_and_loads_here_and_elsewhere(hub, tmp_path):
+    commit = add_layout(hub, "robot", tmp_path / "files")
+    out = convert_backbone(NAME, output=tmp_path / "out")
+    with using_hub(hub, tmp_path / "cluster"):  # where nothing of it is in the cache
+        with offline():
+            model = T5ForSecondaryStructure.from_backbone(out, adapter=None, head="linear")
+            assert (model.config.backbone_name, model.config.backbone_revision) == (NAME, commit)
+            model.save_pretrained(tmp_path / "model")
+            for load in (T5ForSecondaryStructure.from_pretrained, ResidueTokenizer.from_pretrained):
+                load(tmp_path / "model")
+        (tmp_path / "out").rename(tmp_path / "moved")
+        with offline(), pytest.raises(BackboneError, match=r"cannot fetch the backbone 'org/prot_t5'.*pass backbone="):
+            T5ForSecondaryStructure.from_pretrained(tmp_path / "model")
+    with using_hub(hub, tmp_path / "elsewhere"):
+        T5ForSecondaryStructure.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"commit": "' + b"0" * 40 + b'"}',
+        b'{"name": "../../etc", "commit": "' + b"0" * 40 + b'"}',
+        b'{"name": "org/name", "commit": null}',
+        b'{"name": "org/name", "commit": "../main"}',
+    ],
+)
+def test_a_damaged_or_foreign_origin_is_ignored(tmp_path, content):
+    (tmp_path / "origin.json").write_bytes(content)
+    assert portable_name(tmp_path) == (str(tmp_path), None)
+
+
 @pytest.mark.parametrize("damage", ["cut", "part missing"])
 def test_damaged_safetensors_are_not_written_to_a_folder(tmp_path, damage):
     save_tiny_backbone(tmp_path / "in", "esm")
@@ -308,6 +342,27 @@ def test_a_local_folder_is_converted_in_the_cache_too(hub, folder):
         T5.load(str(folder))
     assert "downloads" not in str(refused.value)
     convert_backbone(folder)
+    assert fingerprint(T5.load(str(folder))) == FINGERPRINT
+
+
+def test_a_local_pickle_is_hashed_once_until_it_changes(hub, folder, monkeypatch):
+    convert_backbone(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(pickles, "computed_checksum", lambda path: pytest.fail(f"{path} was read again"))
+        assert fingerprint(T5.load(str(folder))) == FINGERPRINT
+    weights, facts = folder / "pytorch_model.bin", (folder / "pytorch_model.bin").stat()
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"!")  # of the same size
+    os.utime(weights, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+    with pytest.raises(PickleError, match="convert-backbone"):
+        T5.load(str(folder))
+
+
+def test_a_local_pickle_loads_where_its_checksum_cannot_be_kept(hub, folder, tmp_path):
+    convert_backbone(folder)
+    kept = tmp_path / "home" / "lift_ss_hf" / "checksums"
+    shutil.rmtree(kept)
+    kept.write_text("in the way")
     assert fingerprint(T5.load(str(folder))) == FINGERPRINT
 
 
