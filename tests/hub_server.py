@@ -28,7 +28,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repos: dict[str, dict[str, list[tuple[str, dict[str, bytes]]]]] = {}
         self.private: set[str] = set()
-        self.gated: set[str] = set()  # their terms must be accepted, which no token here has
+        self.gated: set[str] = set()  # their terms must be accepted
+        self.accepted: set[str] = set()  # tokens whose owners have
         self.renamed: dict[str, str] = {}  # by the old name
         self.discussions: dict[str, list[dict[str, Any]]] = {}
         self.requests: list[str] = []  # method and path
@@ -116,8 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
     def send_file(self, repo: str, revision: str, path: str) -> None:
         if not self.allowed(repo):
             return self.missing("RepoNotFound")
-        if repo in self.server.gated:
-            status = 403 if "Authorization" in self.headers else 401
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if repo in self.server.gated and token not in self.server.accepted:
+            status = 403 if token else 401
             return self.answer({"error": "Access is restricted"}, status, X_Error_Code="GatedRepo")
         commit = self.server.snapshot(repo, revision)
         if commit is None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import pytest
 from clean_process import TOKEN
@@ -13,7 +14,7 @@ from small_runs import make_chains, train
 
 from lift_ss_hf.cli.convert_backbone import add_convert_arguments, convert
 from lift_ss_hf.hub.push import push_model
-from lift_ss_hf.models.backbones import PickleError
+from lift_ss_hf.models.backbones import BackboneError, PickleError
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 
@@ -81,6 +82,40 @@ def test_the_other_layouts_end_in_one_line(layout, corpora, tmp_path):
                     with pytest.raises(ValueError, match=FAILING[layout]) as told:
                         call()
                     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("layout", FAILING)
+def test_a_saved_model_whose_backbone_is_gated_or_gone_by_now_ends_in_one_line(layout, corpora, tmp_path):
+    model = tmp_path / "run" / "model"
+    scripts = {
+        "recipes/evaluate.py": (model, "--corpora", corpora / "test.txt", "--bootstrap", 0),
+        "recipes/predict.py": ("MKTAYIAK", "--model", model, "--quiet"),
+    }
+    with running_hub() as hub:
+        add_layout(hub, "both", tmp_path / "files")
+        with using_hub(hub, tmp_path / "home", TOKEN):
+            train(corpora, tmp_path / "run", *ONE_EPOCH)
+            here = run_script("recipes/predict.py", *scripts["recipes/predict.py"]).stdout
+        files = hub.repos.pop(NAME)
+        if layout == "gated":
+            hub.repos[NAME] = files
+            hub.gated.add(NAME)
+        with using_hub(hub, tmp_path / "elsewhere", TOKEN):
+            for script, arguments in scripts.items():
+                done = run_script(script, *arguments)
+                assert (done.returncode, done.stdout) == (2, ""), script
+                assert re.search(f"{FAILING[layout]}.*Needed by {re.escape(str(model))}", done.stderr), done.stderr
+                assert done.stderr.rstrip().count("\n") == 0, done.stderr
+            with pytest.raises(BackboneError, match=FAILING[layout]) as told:
+                push_model(model, "me/tuned")
+            assert "\n" not in str(told.value)
+            assert "me/tuned" not in hub.repos
+            hub.repos[NAME] = files
+            hub.accepted.add(TOKEN)
+            assert run_script("recipes/predict.py", *scripts["recipes/predict.py"]).stdout == here
+        if layout == "gated":
+            with using_hub(hub, tmp_path / "of another user", "hf_anothertoken"):
+                assert run_script("recipes/predict.py", *scripts["recipes/predict.py"]).returncode == 2
 
 
 def test_the_command_says_what_it_did(corpora, tmp_path, capsys):
