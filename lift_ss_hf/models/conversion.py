@@ -67,9 +67,8 @@ def convert_backbone(
     Args:
         name: Hub id or folder.
         revision: on the Hub.
-        output: a new folder for the encoder's weights and the tokenizer, to be used as a backbone of its own; it is
-            written from the safetensors, where there are any. By default the weights go to the local cache, where
-            `BackboneFamily.load` finds them under the same name.
+        output: a new folder for the encoder, from safetensors where there are any, and the tokenizer: a backbone of its
+            own. By default the weights go to the local cache, where `BackboneFamily.load` finds them under the name.
         hub_options: cache_dir, token, ...
 
     Returns:
@@ -84,35 +83,48 @@ def convert_backbone(
         >>> convert_backbone("bundled") is None
         True
     """
-    if output is not None:
-        _check_output(Path(output))
+    _check_output(output)
     where = locate(name)
     hub_options = {**hub_options, "revision": revision}
     config = read_backbone_config(where, **hub_options)
     family = get_family(config.model_type)
-    with _fetching(where):
-        checkpoint = check_checkpoint(where, type(config), **hub_options)
-        hub_options["revision"] = checkpoint.commit
-        pickles = None if checkpoint.has_weights else find_pickles(where, checkpoint.commit, **hub_options)
-        copy = None if pickles is None else find_copy(pickles, **hub_options)
-    if pickles is None and not checkpoint.has_weights:
-        raise BackboneError(f"{where!r} has no weights that can be converted. Expected pytorch_model.bin.")
-    if pickles is not None and copy is None:
+    hub_options["revision"], pickles, place = _find_weights(where, config, hub_options)
+    if pickles is not None and place is None:
         _check_torch()
         _check_sizes(pickles, config)
     if output is not None:
         with replacing_folder(Path(output)) as folder:
-            if pickles is not None and copy is None:
+            if place is not None:
+                _extract(where, place, family, config, folder, hub_options)
+            elif pickles is not None:
                 _convert(pickles, family, config, folder, hub_options)
-            else:
-                _extract(where, copy or (where, checkpoint.commit), family, config, folder, hub_options)
             _copy_tokenizer(where, family, folder, hub_options)
         return os.fspath(output)
     if pickles is None:
         return None
-    if copy is not None:
-        return copy[0] if copy[1] is None else f"{copy[0]} at {copy[1]}"
-    return str(_convert_to_cache(pickles, family, config, hub_options))
+    if place is None:
+        return str(_convert_to_cache(pickles, family, config, hub_options))
+    return place[0] if place[1] is None else f"{place[0]} at {place[1]}"
+
+
+def _find_weights(
+    name: str, config: PretrainedConfig, hub_options: Mapping[str, Any]
+) -> tuple[str | None, Pickles | None, tuple[str, str | None] | None]:
+    """Find out what there is of a backbone.
+
+    Returns:
+        Its commit; its pickles, None if it has safetensors; and where its weights are as safetensors: name or folder,
+        and revision, None if nowhere.
+    """
+    with _fetching(name):
+        commit, has_weights, _ = check_checkpoint(name, type(config), **hub_options)
+        if has_weights:
+            return commit, None, (name, commit)
+        hub_options = {**hub_options, "revision": commit}
+        pickles = find_pickles(name, commit, **hub_options)
+        if pickles is None:
+            raise BackboneError(f"{name!r} has no weights that can be converted. Expected pytorch_model.bin.")
+        return commit, pickles, find_copy(pickles, **hub_options)
 
 
 @contextlib.contextmanager
@@ -126,8 +138,10 @@ def _fetching(name: str) -> Iterator[None]:
         raise BackboneError(f"cannot fetch the backbone {name!r}: {in_one_line(error)}") from error
 
 
-def _check_output(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(not is_leftover(path) for path in output.iterdir())):
+def _check_output(output: str | os.PathLike | None) -> None:
+    if output is None or not Path(output).exists():
+        return
+    if not Path(output).is_dir() or any(not is_leftover(path) for path in Path(output).iterdir()):
         raise ValueError(f"{output} exists. Give a new folder.")
 
 
