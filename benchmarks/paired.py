@@ -17,8 +17,8 @@ import numpy as np
 from origin import origin
 
 from lift_ss_hf.cli.run import run
-from lift_ss_hf.metrics.segments import CORRECT, LABELLED, NORM
-from lift_ss_hf.metrics.significance import paired_test
+from lift_ss_hf.metrics.segments import LABELLED
+from lift_ss_hf.metrics.significance import chain_sums, paired_test
 from lift_ss_hf.models.states import ALPHABETS
 from lift_ss_hf.version import __version__
 
@@ -43,15 +43,6 @@ def read_corpora(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} is missing. Name the folder of a run that was evaluated.")
     return json.loads(path.read_text("utf-8"))["corpora"]
-
-
-def chain_sums(scores: dict[str, Any], states: str) -> np.ndarray:
-    """Return the (chains, 5) sums of `Tally.chains`, except those of the segments, which are not compared."""
-    sums = np.zeros((len(scores["chain_num_residues"]), 5))
-    sums[:, LABELLED] = scores["chain_num_residues"]
-    sums[:, CORRECT] = np.nan_to_num(np.array(scores[f"chain_{states}"], dtype=float)) * sums[:, LABELLED]
-    sums[:, NORM] = 1  # avoids 0 / 0 in scores that are not used
-    return sums
 
 
 def _summary(folder: Path, corpora: dict[str, Any]) -> str:

@@ -14,8 +14,9 @@ def main() -> None:
         "grid", metavar="GRID.yaml", help="`base:` settings of every run, `grid:` name: [values], `folds:` number"
     )
     parser.add_argument("--out", metavar="DIR", default="runs/sweep", help="default: runs/sweep")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="points to run at a time (default: 1)")
     args = parser.parse_args()
-    run_sweep(args.grid, args.out)
+    run_sweep(args.grid, args.out, args.processes)
     print(f"The table and the figures are in {args.out}.")
 
 

@@ -21,7 +21,7 @@ from ..metrics.labels import REFERENCE_ALPHABET, encode_references, fold_labels
 from ..models.atomic import replacing, require_folder
 from ..models.backbones import locate
 from ..models.modeling import SecondaryStructureModel
-from ..models.states import IGNORE_INDEX, UNRESOLVED
+from ..models.states import IGNORE_INDEX, UNRESOLVED, get_alphabet
 from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
 from ..prediction.ensemble import Ensemble
@@ -44,6 +44,7 @@ class EvaluationSettings:
         bootstrap: resamples of the chains for 95 % intervals; 0 for none.
         max_tokens: size of a batch [tokens].
         columns: layout of the scores in `results.md`: `standard`, or `lift_ss` for the reference's columns and order.
+        keep_states: write the predicted states of each corpus, too: `predicted/CORPUS.txt`, three lines per chain.
 
     Raises:
         ValueError: if there is no such layout.
@@ -53,6 +54,7 @@ class EvaluationSettings:
     bootstrap: int = 1000
     max_tokens: int = MAX_TOKENS
     columns: str = STANDARD_COLUMNS
+    keep_states: bool = False
 
     def __post_init__(self):
         if self.columns not in SCORE_TABLES:
@@ -160,6 +162,8 @@ def evaluate_corpora(
         results["corpora"][name] = result
         if folder is not None:
             _draw(name, references, predictions, scores, folder / "figures")
+            if settings.keep_states:
+                _write_states(states_file(folder, name), corpus, predictions)
     if folder is not None:
         write_json(folder / "metrics.json", results)
         with replacing(folder / "results.md") as part:
@@ -226,6 +230,31 @@ def evaluate_saved(
         model_name=" + ".join(Path(model).name for model in models),
     )
     return results_markdown(results, settings.columns)
+
+
+def states_file(folder: Path, name: str) -> Path:
+    """Return the file of a run's predicted states for a corpus.
+
+    Args:
+        folder: the run's directory.
+        name: the corpus. Files are named after their whole path, since several can have one name.
+
+    Example:
+        >>> for name in ("promod3:lt25id", "mine/test.txt"):
+        ...     print(states_file(Path("run"), name))
+        run/predicted/promod3-lt25id.txt
+        run/predicted/mine-test.txt
+    """
+    return folder / "predicted" / f"{name.replace(':', '-').replace('/', '-').removesuffix('.txt')}.txt"
+
+
+def _write_states(path: Path, corpus: datasets.Dataset, predictions: Predictions) -> None:
+    """Write id, residues and predicted states of each chain, in the model's own alphabet."""
+    alphabet = get_alphabet(predictions.states)
+    states = (alphabet.decode(labels) for labels in predictions.labels(predictions.states))
+    rows = zip(corpus["id"], corpus["sequence"], states, strict=True)
+    with replacing(path) as part:
+        part.write_text("".join(f">{name}\n{sequence}\n{chain}\n" for name, sequence, chain in rows), "utf-8")
 
 
 def _draw(

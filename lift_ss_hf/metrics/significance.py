@@ -5,11 +5,12 @@ Both resample chains, since the residues of a chain are not independent of each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from .segments import LABELLED, ratios
+from .segments import CORRECT, LABELLED, NORM, ratios
 
 CONFIDENCE = 0.95
 # Random numbers drawn at once [elements]; bounds the memory for any number of chains.
@@ -45,6 +46,24 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def chain_sums(scores: Mapping[str, Any], states: str) -> np.ndarray:
+    """Return the sums of each chain from its accuracy, for scores that were read from a file.
+
+    Args:
+        scores: what `scoring.score` returned with `per_chain`.
+        states: the alphabet that they were scored at.
+
+    Returns:
+        (chains, 5) as in `Tally.chains`, except for the sums of the segments, which the file does not have: they are
+        zero, and scores of segments computed from them mean nothing.
+    """
+    sums = np.zeros((len(scores["chain_num_residues"]), 5))
+    sums[:, LABELLED] = scores["chain_num_residues"]
+    sums[:, CORRECT] = np.rint(np.nan_to_num(np.array(scores[f"chain_{states}"], dtype=float)) * sums[:, LABELLED])
+    sums[:, NORM] = 1  # avoids 0 / 0 in scores that are not used
+    return sums
 
 
 def bootstrap_intervals(chains: np.ndarray, resamples: int, seed: int = 0) -> dict[str, tuple[float, float]]:

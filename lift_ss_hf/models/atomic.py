@@ -199,6 +199,36 @@ def locked_file(path: str | Path, is_shared: bool = False) -> Iterator[None]:
             os.close(handle)
 
 
+@contextmanager
+def claimed_file(path: str | Path) -> Iterator[bool]:
+    """Hold the lock of a file if nobody else does, and say so: yield False at once if another process holds it.
+
+    The lock is let go at the end of the context, or with the process, however that ends. Without locks of files, as on
+    Windows and some network file systems, everybody gets True.
+
+    Args:
+        path: the file, which is created if it is missing and stays.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock an open file without waiting; return False if another process holds its lock."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network file system without locks
+        return True
+    return True
+
+
 def _lock(handle: int, is_shared: bool) -> None:
     if fcntl is not None:
         with suppress(OSError):  # network file systems without locks

@@ -115,7 +115,7 @@ def _corpora_table(corpora: Mapping[str, Mapping[str, Any]]) -> str:
         chains, residues = f"{result['num_chains']:,}", f"{result['num_residues']:,}"
         rows.append([name, chains, residues, *cells, _duplicates(result), f"{result['residues_per_second']:,.0f}"])
     alignment = "lrr" + "l" * (len(alphabets) + len(overlaps)) + "r" * (len(baselines) + 2)
-    return _table([*header, *baselines.values(), "in training", "residues/s"], rows, alignment)
+    return markdown_table([*header, *baselines.values(), "in training", "residues/s"], rows, alignment)
 
 
 def scores_table(scores_by_alphabet: Mapping[str, Mapping[str, Any]]) -> str:
@@ -141,7 +141,7 @@ def scores_table(scores_by_alphabet: Mapping[str, Mapping[str, Any]]) -> str:
         ):
             keys = [score, *(f"{by_state}_{letter}" for letter in letters), *others]
             rows.append([title, *(percent(scores.get(str(key)), decimals=2) for key in keys)])
-    return _table(["score", "all", *letters, *F1_COLUMNS.values()], rows, "l" + "r" * (len(letters) + 3))
+    return markdown_table(["score", "all", *letters, *F1_COLUMNS.values()], rows, "l" + "r" * (len(letters) + 3))
 
 
 def lift_ss_tables(scores_by_alphabet: Mapping[str, Mapping[str, Any]]) -> str:
@@ -168,7 +168,7 @@ def lift_ss_tables(scores_by_alphabet: Mapping[str, Mapping[str, Any]]) -> str:
         keys |= {alphabet[:2].upper(): alphabet, "F1-Score": "macro_f1_predicted"}
         keys |= {f"SOV_{letter}": f"sov99_{letter}" for letter in sorted(scores["letters"])} | {"SOV": "sov99"}
         row = [percent(scores[key], decimals=2) for key in keys.values()]
-        tables.append(f"{ALPHABET_TITLES[alphabet]}:\n\n{_table(list(keys), [row], 'r' * len(row))}")
+        tables.append(f"{ALPHABET_TITLES[alphabet]}:\n\n{markdown_table(list(keys), [row], 'r' * len(row))}")
     return "\n\n".join(tables)
 
 
@@ -183,7 +183,7 @@ def _states_table(scores: Mapping[str, Any]) -> str:
     rows = []
     for state, counts in zip(scores["letters"], scores["confusion_matrix"], strict=True):
         rows.append([state, f"{sum(counts):,}", *(percent(scores[f"{name}_{state}"]) for name in STATE_SCORES)])
-    return _table(["state", "residues", *STATE_SCORES.values()], rows, "lrrrrrr")
+    return markdown_table(["state", "residues", *STATE_SCORES.values()], rows, "lrrrrrr")
 
 
 def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callable[[str], str] = str) -> str:
@@ -210,7 +210,7 @@ def card_markdown(corpora: Mapping[str, Mapping[str, Any]], public_name: Callabl
         cells += [percent_with_interval(found, "sov99") for found in scores]
         rows.append([public_name(corpus), result["split"], f"{result['num_chains']:,}", *cells, _duplicates(result)])
     header = ["corpus", "split", "chains", *titles, "in training"]
-    return _table(header, rows, "llr" + "l" * len(titles) + "r")
+    return markdown_table(header, rows, "llr" + "l" * len(titles) + "r")
 
 
 def learnt_markdown(learnt: Mapping[str, Mapping[str, float]], validation: Mapping[str, int]) -> str:
@@ -242,7 +242,7 @@ def learnt_markdown(learnt: Mapping[str, Mapping[str, float]], validation: Mappi
     rows = [
         [ALPHABET_TITLES[alphabet], *(percent(row.get(kind)) for kind in columns)] for alphabet, row in learnt.items()
     ]
-    table = _table(["accuracy", *columns.values()], rows, "lrrrr")
+    table = markdown_table(["accuracy", *columns.values()], rows, "lrrrr")
     leaked = f"In training: {_duplicates(validation)} of the {validation['num_chains']:,} validation chains."
     return f"## What was learnt (validation chains)\n\n{table}\n\n{leaked}\n"
 
@@ -271,7 +271,7 @@ def splits_markdown(splits: Sequence[Mapping[str, Any]]) -> str:
         for part in splits
     ]
     header = ["part", "chains", "residues", "in training", "in validation", "origin"]
-    return f"## Chains\n\n{_table(header, rows, 'lrrrrl')}\n"
+    return f"## Chains\n\n{markdown_table(header, rows, 'lrrrrl')}\n"
 
 
 def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -308,7 +308,7 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     repeated = " and ".join(words for name, words in REPEATED.items() if any(name in row for row in rows))
     spread = f", mean ± standard deviation over {repeated}" if repeated else ""
     heading = f"# Sweep\n\nAccuracies in percent{spread}.\n\n"
-    return f"{heading}{_table(header, table)}\n"
+    return f"{heading}{markdown_table(header, table)}\n"
 
 
 def _mean_and_spread(runs: Sequence[Mapping[str, Any]], corpus: str, alphabet: str) -> str:
@@ -332,11 +332,11 @@ def estimate_markdown(
     counts = [[part, f"{n['trained']:,}", f"{n['frozen']:,}"] for part, n in parameters.items()]
     sizes = [[launch, *(f"{size / 1e9:.2f}" for size in parts.values())] for launch, parts in memory.items()]
     lines = [
-        _table(["part", "trained", "frozen"], counts, "lrr"),
+        markdown_table(["part", "trained", "frozen"], counts, "lrr"),
         "",
         f"Memory of {f'each of {num_processes} devices' if num_processes > 1 else 'one device'} [GB]:",
         "",
-        _table(["", *next(iter(memory.values()))], sizes, "lrrrrr"),
+        markdown_table(["", *next(iter(memory.values()))], sizes, "lrrrrr"),
         "",
         "Not counted: memory used by libraries and the device itself (about 0.5 to 1 GB on a GPU), and short-lived "
         "tensors within an operation.",
@@ -349,7 +349,7 @@ def _duplicates(result: Mapping[str, Any]) -> str:
     return "not known" if duplicates is None else str(duplicates)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str = "") -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], alignment: str = "") -> str:
     """Lay out a Markdown table; `alignment` has one letter for each column, l or r, and is all l by default."""
     rules = ["---:" if side == "r" else "---" for side in alignment or "l" * len(header)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rules, *rows))

@@ -204,6 +204,10 @@ class CorpusArguments:
             "its order",
         },
     )
+    keep_states: bool = field(
+        default=False,
+        metadata={"help": "write the predicted states of the test chains to predicted/TEST.txt in the run's directory"},
+    )
 
 
 # Why our defaults differ from those of transformers.TrainingArguments; --help shows the values.

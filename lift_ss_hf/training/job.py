@@ -190,6 +190,7 @@ def _score(
             bootstrap=corpus_arguments.bootstrap,
             max_tokens=training.max_tokens_per_batch,
             columns=corpus_arguments.columns,
+            keep_states=corpus_arguments.keep_states,
         ),
         out=out,
         training_chains=sequence_hashes(corpora.train["sequence"]),

@@ -18,7 +18,9 @@ from lift_ss_hf.training.recipes import ONLY_IN_4_57, ONLY_IN_5, RecipeError, pa
 from lift_ss_hf.training.sweeps import read_points
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(path for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("pretrain_mlm", "sweeps"))
+RECIPES = sorted(
+    path for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("pretrain_mlm", "study", "sweeps")
+)
 CLASSES = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
 
 

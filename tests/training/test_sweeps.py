@@ -11,8 +11,9 @@ from small_runs import make_chains
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.batches.prefix_store import DATA_FILE
+from lift_ss_hf.training.points import parse_point, shared_blocks
 from lift_ss_hf.training.recipes import RecipeError
-from lift_ss_hf.training.sweeps import _figure, _parse_point, read_points, run_sweep, shared_blocks
+from lift_ss_hf.training.sweeps import _figure, read_points, run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def points_of(grid, tmp_path, *settings, **base):
     base |= {"backbone": f"{grid}/backbone", "train": [f"{grid}/train.txt"], "validation": [f"{grid}/validation.txt"]}
     base |= {"tests": ["none"]}
     base |= {"prefix_cache": str(tmp_path / "prefixes")}
-    return [_parse_point(base | point, tmp_path / "run") for point in settings]
+    return [parse_point(base | point, tmp_path / "run") for point in settings]
 
 
 # Training and validation chains at one depth, 32 wide, 2 bytes [bytes]

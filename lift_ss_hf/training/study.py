@@ -1,0 +1,272 @@
+"""A study: factors and their levels, parts that combine them, and claims that are decided by statistics fixed before.
+
+A folder of YAML files describes it: `base.yaml`, and a file for each part. Points that several parts need are run
+once. Learning rates are chosen on the validation chains alone, before the points that are compared are run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ..models.backbones import read_backbone_config
+from ..models.wording import did_you_mean
+from .arguments import unless_none
+from .points import point_name
+from .recipes import RecipeError, read_recipe
+
+BASE_FILE = "base.yaml"
+BASE_KEYS = ("base", "factors", "learning_rates", "tuned", "seeds")
+PART_KEYS = ("title", "points", "figure", "claims")
+CLAIM_KEYS = ("claim", "better", "than", "by", "for_each")
+FRACTIONS = ("train_fraction", "top_share")  # may be written as 1/3
+OF_ADAPTERS = ("adapter_options", "top_share")  # settings that mean nothing without an adapter
+PARAMETERS = "trained_parameters"  # a figure's axis that is not a factor
+NOT_USED = "–"  # level of a factor that makes no difference to a point
+
+Levels = tuple[tuple[str, str], ...]  # factor and level, in the order of the factors
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two points of a claim.
+
+    Attributes:
+        better: levels of the point that is said to be more accurate.
+        than: levels of the other one.
+    """
+
+    better: Levels
+    than: Levels
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about accuracies that holds in all comparisons, or does not.
+
+    Attributes:
+        text: the statement.
+        threshold: by how much more than this the first point of each comparison is better [fraction]; negative if it
+            only may not be worse by more than that.
+        comparisons: the points.
+    """
+
+    text: str
+    threshold: float
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One question of a study.
+
+    Attributes:
+        name: name of its file.
+        title: the question.
+        points: levels of each point.
+        figure: factor along the axis of its figure, or `trained_parameters`; None for no figure.
+        claims: what is tested.
+    """
+
+    name: str
+    title: str
+    points: tuple[Levels, ...]
+    figure: str | None
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as read from its folder; see `read_study`.
+
+    Attributes:
+        base: settings of all runs.
+        factors: for each factor the settings of its levels; the first level is the default, and where factors set the
+            same argument, the later one wins.
+        learning_rates: those to choose from, by level of the first tuned factor.
+        tuned: factors whose levels have a learning rate of their own.
+        seeds: of every point; the first is also that of the runs that choose the learning rate.
+        parts: the questions.
+        num_blocks: blocks of the backbone.
+    """
+
+    base: Mapping[str, Any]
+    factors: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    learning_rates: Mapping[str, Sequence[float]]
+    tuned: Sequence[str]
+    seeds: Sequence[int]
+    parts: Sequence[Part]
+    num_blocks: int
+
+    def levels(self, chosen: Mapping[str, Any]) -> Levels:
+        """Return the level of every factor: the default where none is chosen, a dash where it makes no difference."""
+        full = {factor: str(chosen.get(factor, next(iter(levels)))) for factor, levels in self.factors.items()}
+        return tuple(
+            (factor, level if self._makes_a_difference(factor, full) else NOT_USED) for factor, level in full.items()
+        )
+
+    def _makes_a_difference(self, factor: str, levels: Mapping[str, str]) -> bool:
+        kinds = [self._settings({**levels, factor: level}) for level in self.factors[factor]]
+        return len(kinds) == 1 or any(kind != kinds[0] for kind in kinds)
+
+    def _settings(self, levels: Mapping[str, str]) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for factor, level in levels.items():
+            settings |= self.factors[factor][next(iter(self.factors[factor])) if level == NOT_USED else level]
+        if unless_none(settings.get("adapter", self.base.get("adapter", "bottleneck"))) is None:
+            settings = {name: value for name, value in settings.items() if name not in OF_ADAPTERS}
+        if "top_share" in settings:  # of the blocks, so that one study fits backbones of any depth
+            settings["top_blocks"] = max(1, round(settings.pop("top_share") * self.num_blocks))
+        return settings
+
+    def settings(self, levels: Levels, learning_rate: float, seed: int) -> dict[str, Any]:
+        """Return the settings of a run, besides those of all runs."""
+        return {**self._settings(dict(levels)), "learning_rate": learning_rate, "seed": seed}
+
+    def folder(self, levels: Levels, learning_rate: float, seed: int) -> str:
+        """Return the name of a run's folder."""
+        return point_name(self.settings(levels, learning_rate, seed))
+
+    def tuned_group(self, levels: Levels) -> Levels:
+        """Return the point at which the learning rate of a point is chosen: its tuned levels, the others default."""
+        return self.levels({factor: level for factor, level in levels if factor in self.tuned and level != NOT_USED})
+
+    def rates(self, group: Levels) -> Sequence[float]:
+        """Return the learning rates to choose from for a group."""
+        return self.learning_rates[dict(group)[self.tuned[0]]]
+
+    def points(self) -> list[Levels]:
+        """Return the points of all parts, each once."""
+        return list(dict.fromkeys(point for part in self.parts for point in part.points))
+
+    def groups(self) -> list[Levels]:
+        """Return the points at which learning rates are chosen, each once."""
+        return list(dict.fromkeys(self.tuned_group(point) for point in self.points()))
+
+
+def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
+    """Read a study from its folder.
+
+    `base.yaml` has `base` (settings of all runs), `factors`, `learning_rates`, `tuned` and `seeds`, as in `Study`. A
+    factor is a mapping of levels to settings, or a list of values of the argument with its name. Every other YAML file
+    is a part: `title`, `points` (a list of mappings from factors to a level or a list of levels, which are combined),
+    optionally `figure` and `claims`. A claim has its text under `claim`, `better` and `than` (levels), `by` (the
+    threshold, in points of accuracy, default 0) and `for_each` (factors and lists of levels, for both sides).
+
+    Args:
+        folder: the folder.
+        changes: settings of all runs that differ from those of the file, such as the backbone.
+
+    Raises:
+        RecipeError: if a file is missing or not of that form.
+        ValueError: if the backbone is unknown.
+    """
+    folder = Path(folder)
+    content = _read(folder / BASE_FILE, BASE_KEYS, BASE_KEYS)
+    base = _with_fractions({**content["base"], **(changes or {})}, folder / BASE_FILE)
+    factors = {name: _levels_of(name, levels, folder / BASE_FILE) for name, levels in content["factors"].items()}
+    config = read_backbone_config(base.get("backbone", "bundled"), revision=base.get("backbone_revision"))
+    study = Study(
+        base=base,
+        factors=factors,
+        learning_rates=content["learning_rates"],
+        tuned=tuple(content["tuned"]),
+        seeds=tuple(content["seeds"]),
+        parts=(),
+        num_blocks=config.num_hidden_layers,
+    )
+    _check_base(study, folder / BASE_FILE)
+    paths = sorted(path for path in folder.glob("*.yaml") if path.name != BASE_FILE)
+    if not paths:
+        raise RecipeError(f"{folder}: no part of a study. Expected YAML files with `points:` beside {BASE_FILE}.")
+    return replace(study, parts=tuple(_read_part(path, study) for path in paths))
+
+
+def _read(path: Path, known: Sequence[str], needed: Sequence[str]) -> dict[str, Any]:
+    content = read_recipe(path)
+    for key in content:
+        if key not in known:
+            raise RecipeError(f"{path}: unknown key {key!r}. Expected {', '.join(known)}.{did_you_mean(key, known)}")
+    for key in needed:
+        if not content.get(key):
+            raise RecipeError(f"{path}: `{key}:` is missing or empty.")
+    return content
+
+
+def _with_fractions(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return settings with fractions such as 1/3 as numbers."""
+    try:
+        return {name: float(Fraction(value)) if name in FRACTIONS else value for name, value in settings.items()}
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise RecipeError(f"{path}: not a fraction ({error}). Write one of {', '.join(FRACTIONS)} as 1/3.") from None
+
+
+def _levels_of(factor: str, levels: Any, path: Path) -> dict[str, dict[str, Any]]:
+    if isinstance(levels, list) and levels:
+        return {str(value): _with_fractions({factor: value}, path) for value in levels}
+    if isinstance(levels, dict) and levels and all(isinstance(settings, dict) for settings in levels.values()):
+        return {str(level): _with_fractions(settings, path) for level, settings in levels.items()}
+    raise RecipeError(f"{path}: factor {factor}: expected a list of values, or levels with settings; found {levels!r}.")
+
+
+def _check_base(study: Study, path: Path) -> None:
+    for factor in study.tuned:
+        if factor not in study.factors:
+            raise RecipeError(f"{path}: tuned has {factor!r}, which is not a factor. Factors: {list(study.factors)}.")
+    for level in study.factors[study.tuned[0]]:
+        rates = study.learning_rates.get(level)
+        if not (isinstance(rates, list) and rates and all(isinstance(rate, float) and rate > 0 for rate in rates)):
+            raise RecipeError(
+                f"{path}: learning_rates of {level!r} is {rates!r}. Expected a list of numbers above 0, such as 1.0e-3."
+            )
+    if len(set(study.seeds)) < len(study.seeds) or not all(type(seed) is int for seed in study.seeds):
+        raise RecipeError(f"{path}: seeds is {list(study.seeds)}. Expected different whole numbers.")
+
+
+def _read_part(path: Path, study: Study) -> Part:
+    content = _read(path, PART_KEYS, ("title", "points"))
+    points = [point for chosen in content["points"] for point in _combined(chosen, study, path)]
+    figure = content.get("figure")
+    if figure not in (None, PARAMETERS, *study.factors):
+        raise RecipeError(
+            f"{path}: figure is {figure!r}. Expected {PARAMETERS} or a factor: {', '.join(study.factors)}."
+        )
+    part = Part(path.stem, content["title"], tuple(dict.fromkeys(points)), figure, ())
+    return replace(part, claims=tuple(_read_claim(claim, part, study, path) for claim in content.get("claims") or []))
+
+
+def _combined(chosen: Any, study: Study, path: Path) -> Iterator[Levels]:
+    """Yield the points of a mapping from factors to levels, or lists of levels."""
+    if not isinstance(chosen, dict):
+        raise RecipeError(f"{path}: expected factors with their levels, found {chosen!r}.")
+    values = [value if isinstance(value, list) else [value] for value in chosen.values()]
+    for combination in itertools.product(*values):
+        levels = dict(zip(chosen, map(str, combination), strict=True))
+        for factor, level in levels.items():
+            if factor not in study.factors:
+                raise RecipeError(f"{path}: no factor {factor!r}.{did_you_mean(factor, study.factors)}")
+            if level not in study.factors[factor]:
+                known = study.factors[factor]
+                raise RecipeError(f"{path}: factor {factor} has no level {level!r}. Levels: {', '.join(known)}.")
+        yield study.levels(levels)
+
+
+def _read_claim(content: Any, part: Part, study: Study, path: Path) -> Claim:
+    if not isinstance(content, dict) or not {"claim", "better", "than"} <= set(content) <= set(CLAIM_KEYS):
+        raise RecipeError(f"{path}: expected a claim with {', '.join(CLAIM_KEYS)}; found {content!r}.")
+    each = content.get("for_each") or {}
+    comparisons = []
+    for combination in itertools.product(*each.values()):
+        shared = dict(zip(each, combination, strict=True))
+        better, than = (next(_combined({**shared, **content[side]}, study, path), ()) for side in ("better", "than"))
+        for levels in (better, than):
+            if levels not in part.points:
+                raise RecipeError(f"{path}: {content['claim']!r} needs {dict(levels)}, which is not under `points:`.")
+        if better == than:
+            raise RecipeError(f"{path}: {content['claim']!r} compares {dict(better)} with itself.")
+        comparisons.append(Comparison(better, than))
+    return Claim(content["claim"], float(content.get("by", 0.0)) / 100, tuple(comparisons))

@@ -1,0 +1,207 @@
+"""The results of a study: a row for each run and test set, and the comparisons of its claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.corpora import states_file
+from ..metrics.claims import MIN_SEEDS, UNDECIDED, Difference, combined_verdict, holm, seeded_difference, verdict
+from ..metrics.segments import CORRECT, LABELLED
+from ..metrics.significance import chain_sums
+from .points import is_finished, read_metrics
+from .recipes import RecipeError
+from .study import Claim, Comparison, Levels, Part
+from .study_runs import Run, StudyFolder, validation_accuracy
+
+COMPARED_AT = "q3"  # the alphabet of all claims
+SCORES = ("q9", "q8", "q3")
+ALL_TESTS = "all"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Accuracy of a point on the distinct chains of all tests.
+
+    Attributes:
+        accuracies: of each seed's run [fraction].
+        difference: from the first point of the part; None for that point, or if seeds are missing.
+    """
+
+    accuracies: tuple[float, ...]
+    difference: Difference | None
+
+
+class StudyResults:
+    """The finished runs of a study.
+
+    Args:
+        folder: the study.
+        rates: the chosen learning rates.
+        trained_parameters: number of trained parameters of each point.
+        resamples: draws of each bootstrap.
+
+    Raises:
+        RecipeError: if two runs were not scored on the same chains.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        rates: Mapping[Levels, float],
+        trained_parameters: Mapping[Levels, int],
+        resamples: int = 10_000,
+    ):
+        self.folder, self.rates, self.resamples = folder, rates, resamples
+        self.trained_parameters = trained_parameters
+        self.compared = [run for run in folder.compared(rates) if is_finished(folder.folder(run))]
+        tuning = [run for run in folder.tuning() if is_finished(folder.folder(run))]
+        self.runs = list(dict.fromkeys([*tuning, *self.compared]))
+
+    @cached_property
+    def _chains(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the distinct chains among those of all tests in a row, and their scored residues."""
+        folder = self.folder.folder(self.runs[0])
+        sequences = []
+        for name in read_metrics(folder)["corpora"]:
+            sequences += states_file(folder, name).read_text("utf-8").splitlines()[1::3]
+        first = list({sequence: number for number, sequence in reversed(list(enumerate(sequences)))}.values())
+        distinct = np.array(sorted(first))
+        return distinct, _sums(folder)[distinct, LABELLED]
+
+    @cached_property
+    def _correct(self) -> dict[Run, np.ndarray]:
+        """(chains,) correct residues of the distinct test chains, by run."""
+        distinct, labelled = self._chains
+        correct = {}
+        for run in self.runs:
+            sums = _sums(self.folder.folder(run))
+            if len(sums) <= distinct[-1] or not np.array_equal(sums[distinct, LABELLED], labelled):
+                raise RecipeError(
+                    f"{self.folder.folder(run)}: was not scored on the chains of {self.folder.folder(self.runs[0])}. "
+                    "Remove the run's directory, and run the study again."
+                )
+            correct[run] = sums[distinct, CORRECT]
+        return correct
+
+    @property
+    def num_tested(self) -> tuple[int, int]:
+        """Number of distinct test chains, and of their scored residues."""
+        distinct, labelled = self._chains
+        return len(distinct), int(labelled.sum())
+
+    def rate(self, levels: Levels) -> float:
+        """Return the learning rate of a point."""
+        return self.rates[self.folder.study.tuned_group(levels)]
+
+    def _runs_of(self, levels: Levels) -> list[Run]:
+        return [run for run in self.compared if run.levels == levels]
+
+    def is_complete(self, levels: Levels) -> bool:
+        """Return True if a point was run with all seeds."""
+        return len(self._runs_of(levels)) == len(self.folder.study.seeds)
+
+    def result_rows(self) -> list[dict[str, Any]]:
+        """Return a row for each run and test set, and one for the distinct chains of all tests, in a fixed order."""
+        compared = set(self.compared)
+        distinct, labelled = self._chains
+        rows = []
+        for run in self.runs:
+            metrics = read_metrics(self.folder.folder(run))
+            own = {
+                **dict(run.levels),
+                "learning_rate": run.learning_rate,
+                "seed": run.seed,
+                "compared": "yes" if run in compared else "no",
+                "trained_parameters": self.trained_parameters[run.levels],
+                "validation_q3": validation_accuracy(self.folder.folder(run)),
+            }
+            for name, result in metrics["corpora"].items():
+                scores = result["scores"]
+                num_residues = sum(scores[COMPARED_AT]["chain_num_residues"])
+                row = {**own, "test": name, "chains": result["num_chains"], "residues": num_residues}
+                row |= {alphabet: scores.get(alphabet, {}).get(alphabet) for alphabet in SCORES}
+                rows.append(row | {"sov99_q3": scores[COMPARED_AT]["sov99"]})
+            row = {**own, "test": ALL_TESTS, "chains": len(distinct), "residues": int(labelled.sum())}
+            row |= {**dict.fromkeys(SCORES), "q3": self._correct[run].sum() / labelled.sum(), "sov99_q3": None}
+            rows.append(row)
+        return rows
+
+    def difference(self, comparison: Comparison, threshold: float = 0.0) -> Difference | None:
+        """Return the difference of two points; None unless both were run with all seeds, two or more."""
+        both = (comparison.than, comparison.better)
+        if len(self.folder.study.seeds) < MIN_SEEDS or not all(map(self.is_complete, both)):
+            return None
+        worse, better = (np.array([self._correct[run] for run in self._runs_of(levels)]) for levels in both)
+        return seeded_difference(worse, better, self._chains[1], threshold, self.resamples)
+
+    def accuracy(self, levels: Levels) -> float | None:
+        """Return the mean accuracy of a point's runs [fraction]; None if there are none."""
+        accuracies = self.accuracies(levels)
+        return float(np.mean(accuracies)) if accuracies else None
+
+    def accuracies(self, levels: Levels) -> tuple[float, ...]:
+        """Return the accuracy of each run of a point [fraction]."""
+        return tuple(float(self._correct[run].sum() / self._chains[1].sum()) for run in self._runs_of(levels))
+
+    def spreads(self, part: Part) -> dict[Levels, Spread]:
+        """Return the accuracies of a part's points, and how they differ from its first point."""
+        reference = part.points[0]
+        return {
+            levels: Spread(
+                self.accuracies(levels),
+                None if levels == reference else self.difference(Comparison(better=levels, than=reference)),
+            )
+            for levels in part.points
+        }
+
+    def comparison_rows(self) -> list[dict[str, Any]]:
+        """Return a row for each comparison of each claim, with the verdict."""
+        return [
+            row for part in self.folder.study.parts for claim in part.claims for row in self.test_claim(part, claim)
+        ]
+
+    def test_claim(self, part: Part, claim: Claim) -> list[dict[str, Any]]:
+        """Return a row for each comparison of a claim.
+
+        What was not run counts in Holm's correction, with a p-value of 1, so that a verdict cannot change when it is.
+        """
+        found = [self.difference(comparison, claim.threshold) for comparison in claim.comparisons]
+        adjusted = holm([1.0 if difference is None else difference.p_value for difference in found])
+        rows = []
+        for comparison, difference, p_value in zip(claim.comparisons, found, adjusted, strict=True):
+            row: dict[str, Any] = {"part": part.name, "claim": claim.text}
+            row |= {side: _words(levels) for side, levels in vars(comparison).items()}
+            row |= {"q3_better": self.accuracy(comparison.better), "q3_than": self.accuracy(comparison.than)}
+            row |= {"threshold": claim.threshold}
+            if difference is None:
+                row |= dict.fromkeys(("difference", "low", "high", "p_value", "p_holm"))
+                row["verdict"] = UNDECIDED
+            else:
+                row |= {"difference": difference.value, "low": difference.low, "high": difference.high}
+                row |= {"p_value": difference.p_value, "p_holm": p_value}
+                row["verdict"] = verdict(difference.value, claim.threshold, p_value)
+            rows.append(row)
+        whole = combined_verdict([str(row["verdict"]) for row in rows])
+        return [row | {"verdict_of_claim": whole} for row in rows]
+
+
+def _sums(folder: Path) -> np.ndarray:
+    """Return the (chains, 5) sums of all tests of a run, one after another."""
+    corpora: Mapping[str, Any] = read_metrics(folder)["corpora"]
+    return np.concatenate([chain_sums(result["scores"][COMPARED_AT], COMPARED_AT) for result in corpora.values()])
+
+
+def _words(levels: Sequence[tuple[str, str]]) -> str:
+    """Return the levels of a point as text.
+
+    Example:
+        >>> _words((("adapter", "lora"), ("head", "linear")))
+        'adapter=lora head=linear'
+    """
+    return " ".join(f"{factor}={level}" for factor, level in levels)

@@ -1,0 +1,250 @@
+"""Run a study: choose the learning rates, run the points, test the claims, and write the report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..models.atomic import require_folder
+from ..reports.provenance import write_json
+from .corpora import load_training_corpora
+from .cost import Operations, count_operations, measure_speed, run_operations
+from .duration import duration
+from .points import TIME_FILE, Job, is_finished, parse_point, plan_jobs, read_metrics, run_jobs
+from .recipes import RecipeError
+from .study import Levels, Study
+
+logger = logging.getLogger(__name__)
+
+STUDY_FILE = "study.json"
+CHOSEN_BY = "q3"  # validation accuracy that decides between learning rates; the tests are compared at it, too
+ALWAYS = {"keep_states": True}  # of all runs, so that any two of them can be compared later
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One training run of a study: a point with a learning rate and a seed."""
+
+    levels: Levels
+    learning_rate: float
+    seed: int
+
+
+class StudyFolder:
+    """The runs of a study in their folder.
+
+    Args:
+        study: the study.
+        out: the folder of all runs.
+
+    Raises:
+        ValueError: if `out` is not a folder.
+        RecipeError: if it holds the runs of a study with other settings, or settings are invalid.
+    """
+
+    def __init__(self, study: Study, out: str | Path):
+        require_folder(out)
+        self.study, self.out = study, Path(out)
+        self._check_same()
+        self.points = study.points()
+        groups = study.groups()
+        first = {group: study.rates(group)[0] for group in groups}
+        needed = [Run(levels, first[study.tuned_group(levels)], study.seeds[0]) for levels in [*self.points, *groups]]
+        # learning rate and seed change nothing in the cached states, so one plan for each point is enough
+        jobs = plan_jobs([self._settings(run) for run in needed], [self.folder(run) for run in needed])
+        self._planned = {run.levels: job.settings for run, job in zip(needed, jobs, strict=True)}
+
+    def _check_same(self) -> None:
+        path, base = self.out / STUDY_FILE, self._recorded()
+        if not path.is_file():
+            return
+        before = json.loads(path.read_text("utf-8"))
+        for name in sorted({*before, *base}):
+            if before.get(name) != base.get(name):
+                raise RecipeError(
+                    f"{self.out}: holds a study with {name} {before.get(name)!r}, now it is {base.get(name)!r}. Give "
+                    "another --out, or the settings that it was started with."
+                )
+
+    def _recorded(self) -> dict[str, Any]:
+        return {name: value for name, value in self.study.base.items() if name != "source"}  # files may move
+
+    def record(self) -> None:
+        """Write down the settings of all runs, so that the folder is not used for others."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(self.out / STUDY_FILE, self._recorded())
+
+    def _settings(self, run: Run) -> dict[str, Any]:
+        return {**self.study.base, **self.study.settings(run.levels, run.learning_rate, run.seed), **ALWAYS}
+
+    def folder(self, run: Run) -> Path:
+        """Return the directory of a run."""
+        return self.out / self.study.folder(run.levels, run.learning_rate, run.seed)
+
+    def job(self, run: Run) -> Job:
+        """Return a run as a job, with the prefix cache that its point shares."""
+        return Job({**self._planned[run.levels], **self._settings(run)}, self.folder(run))
+
+    def tuning(self) -> list[Run]:
+        """Return the runs that choose the learning rates."""
+        groups = self.study.groups()
+        return [Run(group, rate, self.study.seeds[0]) for group in groups for rate in self.study.rates(group)]
+
+    def compared(self, rates: Mapping[Levels, float]) -> list[Run]:
+        """Return the runs of all points, part by part, each once.
+
+        Args:
+            rates: the learning rate of each group; see `choose_rates`.
+        """
+        levels = [(point, rates[self.study.tuned_group(point)]) for point in self.points]
+        return [Run(point, rate, seed) for point, rate in levels for seed in self.study.seeds]
+
+    def choose_rates(self) -> dict[Levels, float]:
+        """Return the learning rate with the best validation accuracy of each group; of equal ones the lowest.
+
+        Raises:
+            RecipeError: if a run had no validation chains.
+        """
+        chosen = {}
+        for group in self.study.groups():
+            runs = [Run(group, rate, self.study.seeds[0]) for rate in sorted(self.study.rates(group))]
+            chosen[group] = max(runs, key=lambda run: validation_accuracy(self.folder(run))).learning_rate
+        return chosen
+
+
+def validation_accuracy(folder: Path) -> float:
+    """Return the validation accuracy that a finished run ended with [fraction].
+
+    Raises:
+        RecipeError: if it had no validation chains.
+    """
+    learnt = read_metrics(folder)["learnt"]
+    if CHOSEN_BY not in learnt:
+        raise RecipeError(
+            f"{folder}: no validation chains, on which the learning rate is chosen. Name some: validation: [NAME]."
+        )
+    return learnt[CHOSEN_BY]["trained"]
+
+
+# ---- the cost ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StudyCost:
+    """What a study costs.
+
+    Attributes:
+        operations: of each run [floating-point operations].
+        models: of the model of each point.
+        speed: of this machine, or of another one [operations per second].
+    """
+
+    operations: Mapping[Run, float]
+    models: Mapping[Levels, Operations]
+    speed: float
+
+    def seconds(self, runs: Sequence[Run]) -> float:
+        """Return the time that runs take one after another [s]."""
+        return sum(self.operations[run] for run in runs) / self.speed
+
+
+def estimate_study(folder: StudyFolder, speed: float | None = None) -> StudyCost:
+    """Count the operations of all runs, and measure how fast this machine is.
+
+    Args:
+        folder: the study.
+        speed: operations per second of another machine; None measures this one's with a few training steps.
+
+    Raises:
+        ValueError: if a model cannot be built, or a corpus cannot be loaded.
+    """
+    study = folder.study
+    some_rate = {group: study.rates(group)[0] for group in study.groups()}
+    runs = list(dict.fromkeys([*folder.tuning(), *folder.compared(some_rate)]))
+    parsed = {run.levels: parse_point(folder.job(run).settings, folder.folder(run)) for run in runs}
+    corpora = load_training_corpora(replace(next(iter(parsed.values()))[1], train_fraction=1.0))
+    models = {levels: count_operations(model) for levels, (model, _, _) in parsed.items()}
+    by_levels = {
+        levels: run_operations(models[levels], corpora, corpus, training)
+        for levels, (_, corpus, training) in parsed.items()
+    }
+    if speed is None:
+        model, _, training = parsed[study.levels({})]
+        speed = measure_speed(model, training)
+    return StudyCost({run: by_levels[run.levels] for run in runs}, models, speed)
+
+
+def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> str:
+    """Return the number of runs and how long they take, in a few lines."""
+    runs = list(cost.operations)
+    done = [run for run in runs if is_finished(folder.folder(run))]
+    left = [run for run in runs if run not in set(done)]
+    tuning = len(set(folder.tuning()))
+    seconds = cost.seconds(left)
+    lines = [
+        f"{len(runs)} runs ({tuning} of them to choose learning rates), {len(done)} finished.",
+        f"{sum(cost.operations[run] for run in left):.3g} floating-point operations are left, at "
+        f"{cost.speed:.3g} a second: about {duration(seconds)} of computing, {duration(seconds / num_processes)} with "
+        f"{num_processes} at a time. More runs are needed if the best learning rate is not the first of its list.",
+    ]
+    for part in folder.study.parts:
+        own = [run for run in runs if run.levels in part.points]
+        lines.append(f"  {part.name}: {len(part.points)} points, {duration(cost.seconds(own))}")
+    return "\n".join(lines)
+
+
+# ---- running -------------------------------------------------------------------------------------------------------
+
+
+def run_study(folder: StudyFolder, num_processes: int = 1, hours: float | None = None) -> dict[Levels, float] | None:
+    """Run what is missing of a study. Finished runs stay, killed ones are resumed.
+
+    Further commands with the same folder take runs that nobody runs yet.
+
+    Args:
+        folder: the study.
+        num_processes: how many runs at a time.
+        hours: start no run after this time; the study can be resumed later. None: run all.
+
+    Returns:
+        The chosen learning rates; None if the time was over before all could be chosen.
+    """
+    deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
+    folder.record()
+    tuning = folder.tuning()
+    if len(_finish(folder, tuning, num_processes, deadline)) < len(tuning):
+        return None
+    rates = folder.choose_rates()
+    for group, rate in rates.items():
+        logger.info("learning rate %g for %s", rate, ", ".join(level for _, level in group))
+    _finish(folder, folder.compared(rates), num_processes, deadline)
+    return rates
+
+
+def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadline: float) -> list[Job]:
+    """Run what is missing, say how far it is, and remove the checkpoints of finished runs."""
+    done = []
+    for job in run_jobs([folder.job(run) for run in runs], num_processes, deadline):
+        for checkpoint in job.folder.glob("checkpoint-*"):  # of full fine-tuning, three times the backbone's size
+            shutil.rmtree(checkpoint)
+        done.append(job)
+        logger.info("%d of %d runs are finished", len(done), len(runs))
+    return done
+
+
+def time_spent(runs: Sequence[Path]) -> dict[str, float]:
+    """Return the time of finished runs, `seconds` and `cpu_seconds`; what killed runs did before is not counted."""
+    total = {"seconds": 0.0, "cpu_seconds": 0.0}
+    for folder in runs:
+        path = folder / TIME_FILE
+        spent = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        for name in total:
+            total[name] += spent.get(name, 0.0)
+    return total

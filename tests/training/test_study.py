@@ -1,0 +1,355 @@
+"""A study: learning rates by validation, verdicts from the runs, and a killed study that ends like any other."""
+
+import csv
+import json
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from forked_runs import signal_at
+from scripts import ROOT, run_script
+from small_runs import write_data
+from transformers import Trainer
+
+from lift_ss_hf.evaluation.corpora import states_file
+from lift_ss_hf.training.points import point_name
+from lift_ss_hf.training.recipes import RecipeError
+from lift_ss_hf.training.study import read_study
+from lift_ss_hf.training.study_report import COMPARISONS_TABLE, PAGE, RUNS_TABLE, write_report
+from lift_ss_hf.training.study_results import StudyResults
+from lift_ss_hf.training.study_runs import Run, StudyFolder, estimate_study, run_study
+
+RATES = {"adapters": [1.0e-2, 1.0e-3], "frozen": [1.0e-2]}
+POINTS = [{"regime": ["frozen", "adapters"]}]
+BETTER = {"claim": "Adapters are better.", "better": {"regime": "adapters"}, "than": {"regime": "frozen"}}
+WORSE = {"claim": "Frozen is better.", "better": {"regime": "frozen"}, "than": {"regime": "adapters"}}
+FACTORS = {
+    "adapter": ["lora", "ia3"],
+    "depth": {"half": {"top_share": "1/2"}, "all": {"top_share": 1}},
+    "regime": {"adapters": {}, "frozen": {"adapter": "none"}},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def write_study(folder, data, part=None, **changes):
+    base = {"backbone": f"{data}/backbone", "head": "linear", "loss": "cross_entropy", "num_train_epochs": 2}
+    base |= {"train": [f"{data}/train.txt"], "validation": [f"{data}/validation.txt"], "tests": [f"{data}/test.txt"]}
+    base |= {"bootstrap": 0, "report_to": "none", "disable_tqdm": True}
+    content = {"base": base, "factors": FACTORS, "learning_rates": RATES, "tuned": ["regime"], "seeds": [0, 1]}
+    part = part or {"title": "Regimes?", "points": POINTS, "figure": "regime", "claims": [BETTER, WORSE]}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.yaml").write_text(yaml.safe_dump(content | changes, sort_keys=False))
+    (folder / "1_part.yaml").write_text(yaml.safe_dump(part, sort_keys=False))
+    return folder
+
+
+# ---- the grid ------------------------------------------------------------------------------------------------------
+
+
+def test_points_that_differ_in_nothing_are_one(data, tmp_path):
+    points = [{"regime": "frozen", "adapter": ["lora", "ia3"]}, {"depth": ["half", "all"]}, {"regime": "adapters"}]
+    study = read_study(write_study(tmp_path / "study", data, {"title": "t", "points": points}))
+    found = [dict(levels) for levels in study.points()]
+    assert found == [
+        {"adapter": "–", "depth": "–", "regime": "frozen"},
+        {"adapter": "lora", "depth": "half", "regime": "adapters"},
+        {"adapter": "lora", "depth": "all", "regime": "adapters"},
+    ]
+    half = study.settings(study.points()[1], 0.01, 0)
+    assert half == {"adapter": "lora", "top_blocks": 2, "learning_rate": 0.01, "seed": 0}  # of 4 blocks
+    assert study.settings(study.points()[0], 0.01, 0) == {"adapter": "none", "learning_rate": 0.01, "seed": 0}
+
+
+def test_the_study_of_the_recipes_is_valid(data, monkeypatch):
+    """Every setting is an argument; nine methods at two depths, six depths, three heads and five amounts of data."""
+    study = read_study(ROOT / "recipes" / "study", {"backbone": "bundled", "prefix_cache": "off"})
+    folder = StudyFolder(study, "no_such_folder")
+    numbers = {part.name: len(part.points) for part in study.parts}
+    assert numbers == {"1_regimes": 3, "2_depth": 7, "3_heads": 9, "4_data": 10, "5_methods": 19}
+    assert len(study.seeds) == 3
+    assert all(len(rates) == 3 for rates in study.learning_rates.values())
+    rates = {group: study.rates(group)[0] for group in study.groups()}
+    settings = [folder.job(run).settings for run in folder.compared(rates)]
+    assert all(settings["keep_states"] for settings in settings)
+    names = {folder.folder(run) for run in folder.compared(rates)}
+    assert len(names) == len(settings)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"title": "t", "points": [{"regmie": "frozen"}]}, r"no factor 'regmie'\. Did you mean 'regime'\?"),
+        ({"title": "t", "points": [{"regime": "full"}]}, r"factor regime has no level 'full'\. Levels: adapters, fro"),
+        ({"title": "t", "points": ["frozen"]}, r"expected factors with their levels, found 'frozen'"),
+        ({"title": "t", "points": POINTS, "figure": "x"}, r"figure is 'x'\. Expected trained_parameters or a factor"),
+        ({"title": "t", "points": POINTS, "claim": []}, r"unknown key 'claim'\. Expected .* Did you mean 'claims'\?"),
+        ({"title": "t"}, r"1_part\.yaml: `points:` is missing or empty"),
+        ({"title": "t", "points": POINTS, "claims": [{"claim": "c"}]}, r"expected a claim with claim, better, than"),
+        (
+            {"title": "t", "points": POINTS, "claims": [{**BETTER, "than": {"regime": "adapters"}}]},
+            r"compares .* with itself",
+        ),
+        (
+            {"title": "t", "points": POINTS, "claims": [{**BETTER, "better": {"adapter": "ia3"}}]},
+            r"needs \{'adapter': 'ia3'.*\}, which is not under `points:`",
+        ),
+    ],
+)
+def test_an_invalid_part_is_an_error(data, tmp_path, part, message):
+    with pytest.raises(RecipeError, match=message):
+        read_study(write_study(tmp_path / "study", data, part))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rates": {"adapters": [1.0e-3]}}, r"learning_rates of 'frozen' is None\. Expected a list"),
+        ({"tuned": ["head"]}, r"tuned has 'head', which is not a factor"),
+        ({"seeds": [0, 0]}, r"seeds is \[0, 0\]\. Expected different whole numbers"),
+        ({"factors": {**FACTORS, "depth": {"half": {"top_share": "half"}}}}, r"not a fraction .*half"),
+        ({"factors": {**FACTORS, "adapter": "lora"}}, r"factor adapter: expected a list of values, or levels"),
+    ],
+)
+def test_an_invalid_base_is_an_error(data, tmp_path, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        read_study(write_study(tmp_path / "study", data, **changes))
+
+
+def test_a_setting_that_does_not_exist_is_an_error_before_the_first_run(data, tmp_path):
+    factors = {**FACTORS, "head": {"linear": {"haed": "linear"}}}
+    study = read_study(write_study(tmp_path / "study", data, factors=factors))
+    with pytest.raises(RecipeError, match=r"unknown argument 'haed'\. Did you mean 'head'\?"):
+        StudyFolder(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ---- made-up runs --------------------------------------------------------------------------------------------------
+
+NUM_CHAINS, LENGTH = 60, 200
+
+
+def write_run(folder, validation, accuracy, seed=0):
+    """Write what a finished run leaves: an accuracy on validation chains, and correct residues of test chains."""
+    rng = random.Random(f"{seed} {accuracy}")
+    share = [sum(rng.random() < accuracy for _ in range(LENGTH)) / LENGTH for _ in range(NUM_CHAINS)]
+    scores = {"q3": {"q3": accuracy, "sov99": 0.5, "chain_num_residues": [LENGTH] * NUM_CHAINS, "chain_q3": share}}
+    result = {"num_chains": NUM_CHAINS, "scores": scores}
+    (folder / "predicted").mkdir(parents=True)
+    learnt = {"q3": {"trained": validation}}
+    (folder / "metrics.json").write_text(json.dumps({"corpora": {"casp12": result, "cb513": result}, "learnt": learnt}))
+    for name in ("casp12", "cb513"):  # the same chains in both: each counts once
+        chains = (f">c{number}\n{'A' * number}\n{'H' * number}\n" for number in range(1, NUM_CHAINS + 1))
+        (folder / "predicted" / f"{name}.txt").write_text("".join(chains))
+
+
+def made_up(data, tmp_path, accuracies, **changes):
+    """Return the folder of a study in which every run is finished, with these test accuracies by regime."""
+    folder = StudyFolder(read_study(write_study(tmp_path / "study", data, **changes)), tmp_path / "out")
+    best = {group: folder.study.rates(group)[-1] for group in folder.study.groups()}
+    for run in dict.fromkeys([*folder.tuning(), *folder.compared(best)]):
+        is_best = run.learning_rate == best[folder.study.tuned_group(run.levels)]
+        # the rate that is best on the tests is worse on the validation chains
+        accuracy = accuracies[dict(run.levels)["regime"]] if is_best else 0.99
+        write_run(folder.folder(run), 0.7 if is_best else 0.6, accuracy, run.seed)
+    return folder
+
+
+def results_of(folder):
+    return StudyResults(folder, folder.choose_rates(), dict.fromkeys(folder.points, 100), resamples=300)
+
+
+def test_learning_rates_are_chosen_on_the_validation_chains_alone(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.7})
+    chosen = {dict(group)["regime"]: rate for group, rate in folder.choose_rates().items()}
+    assert chosen == {"adapters": 1.0e-3, "frozen": 1.0e-2}
+    rows = results_of(folder).result_rows()
+    assert {(row["regime"], row["learning_rate"], row["compared"]) for row in rows} == {
+        ("adapters", 1.0e-2, "no"),
+        ("adapters", 1.0e-3, "yes"),
+        ("frozen", 1.0e-2, "yes"),
+    }
+
+
+def test_of_equal_validation_accuracies_the_lowest_rate_is_chosen(data, tmp_path):
+    folder = StudyFolder(read_study(write_study(tmp_path / "study", data)), tmp_path / "out")
+    for run in folder.tuning():
+        write_run(folder.folder(run), 0.7, 0.7)
+    assert 1.0e-3 in folder.choose_rates().values()
+
+
+@pytest.mark.parametrize(
+    ("adapters", "expected"),
+    [(0.75, ("supported", "refuted")), (0.70, ("undecided", "undecided")), (0.65, ("refuted", "supported"))],
+)
+def test_verdicts_follow_from_the_runs(data, tmp_path, adapters, expected):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": adapters})
+    rows = results_of(folder).comparison_rows()
+    assert tuple(row["verdict_of_claim"] for row in rows) == expected
+    assert rows[0]["difference"] == pytest.approx(-rows[1]["difference"])
+    assert rows[0]["better"] == "adapter=lora depth=half regime=adapters"
+
+
+def test_a_claim_of_many_comparisons_is_corrected_for_them(data, tmp_path):
+    part = {"title": "t", "points": [{"regime": "frozen"}, {"adapter": ["lora", "ia3"], "depth": ["half", "all"]}]}
+    part["claims"] = [BETTER | {"for_each": {"adapter": ["lora", "ia3"], "depth": ["half", "all"]}}]
+    rows = results_of(made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.72}, part=part)).comparison_rows()
+    assert len(rows) == 4
+    assert all(row["p_holm"] >= min(1, row["p_value"]) for row in rows)
+    assert min(row["p_holm"] for row in rows) == pytest.approx(4 * min(row["p_value"] for row in rows))
+
+
+def test_a_claim_with_a_missing_run_is_undecided(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.8})
+    run = folder.compared(folder.choose_rates())[-1]
+    assert run.seed == 1
+    (folder.folder(run) / "metrics.json").unlink()
+    results = results_of(folder)
+    assert [row["verdict"] for row in results.comparison_rows()] == ["undecided", "undecided"]
+    page = write_report(results, tmp_path / "report").read_text()
+    assert "what is missing leaves its claim undecided" in page
+
+
+def test_equal_chains_of_several_tests_count_once(data, tmp_path):
+    results = results_of(made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.7}))
+    assert results.num_tested == (NUM_CHAINS, NUM_CHAINS * LENGTH)
+    assert {row["test"]: row["residues"] for row in results.result_rows()} == dict.fromkeys(
+        ("casp12", "cb513", "all"), NUM_CHAINS * LENGTH
+    )
+
+
+def test_runs_on_other_chains_are_an_error(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.7})
+    path = folder.folder(folder.compared(folder.choose_rates())[-1]) / "metrics.json"
+    path.write_text(path.read_text().replace(f"[{LENGTH}, ", f"[{LENGTH - 1}, "))
+    with pytest.raises(RecipeError, match=r"was not scored on the chains of .*\. Remove the run's directory"):
+        results_of(folder).result_rows()
+
+
+def test_runs_without_validation_chains_are_an_error(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.7})
+    path = folder.folder(folder.tuning()[0]) / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"learnt": {}}))
+    with pytest.raises(RecipeError, match=r"no validation chains, on which the learning rate is chosen"):
+        folder.choose_rates()
+
+
+def test_a_folder_of_another_study_is_refused(data, tmp_path):
+    study = write_study(tmp_path / "study", data)
+    StudyFolder(read_study(study), tmp_path / "out").record()
+    StudyFolder(read_study(study, {"source": "elsewhere"}), tmp_path / "out")  # the files may move
+    with pytest.raises(RecipeError, match=r"holds a study with num_train_epochs 2, now it is 3\. Give another --out"):
+        StudyFolder(read_study(study, {"num_train_epochs": 3}), tmp_path / "out")
+
+
+def test_every_number_of_the_page_is_from_the_tables(data, tmp_path):
+    results = results_of(made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75}))
+    page = write_report(results, tmp_path / "report").read_text()
+    for name in (RUNS_TABLE, COMPARISONS_TABLE):
+        assert f"[{name}]({name})" in page
+    with (tmp_path / "report" / COMPARISONS_TABLE).open() as file:
+        better, _ = csv.DictReader(file)
+    interval = " ".join(f"{100 * float(better[key]):+.2f}" for key in ("difference", "low", "high"))
+    value, low, high = interval.split()
+    assert f"| {value} [{low}, {high}] | +0.00 | {float(better['p_holm']):.4f} | supported |" in page
+    with (tmp_path / "report" / RUNS_TABLE).open() as file:
+        whole = [row for row in csv.DictReader(file) if row["test"] == "all" and row["compared"] == "yes"]
+    means = [sum(float(row["q3"]) for row in whole if row["regime"] == regime) / 2 for regime in ("frozen", "adapters")]
+    for mean in means:
+        assert f"{100 * mean:.2f}" in page
+    assert "figures/study_1_part.svg" in page
+    assert (tmp_path / "report" / "figures" / "study_1_part.svg").stat().st_size > 1000
+
+
+# ---- real runs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forking(monkeypatch):
+    """Runs are forked from this process: no imports to wait for, and what is patched here is patched there."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
+    return fork
+
+
+def finish(study: Path, out: Path) -> dict[str, bytes]:
+    """Run a study to its end and return its tables."""
+    folder = StudyFolder(read_study(study), out)
+    rates = run_study(folder)
+    assert rates is not None
+    write_report(StudyResults(folder, rates, dict.fromkeys(folder.points, 1), resamples=100), out / "report")
+    return {name: (out / "report" / name).read_bytes() for name in (RUNS_TABLE, COMPARISONS_TABLE)}
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_killed_and_resumed_study_ends_like_an_uninterrupted_one(data, tmp_path, forking, caplog):
+    study = write_study(tmp_path / "study", data)
+    expected = finish(study, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    with pytest.MonkeyPatch.context() as patch:  # in the second epoch of the first run
+        patch.setattr(Trainer, "_save_checkpoint", Trainer._save_checkpoint)
+        signal_at(2, "_save_checkpoint", Trainer)
+        with pytest.raises(ChildProcessError, match=r"process of this run was killed, .*give the same command again"):
+            finish(study, killed)
+    assert len(list(killed.glob("*/checkpoint-*"))) == 1
+    with pytest.MonkeyPatch.context() as patch:  # the command itself, between choosing the rates and using them
+        patch.setattr(StudyFolder, "choose_rates", lambda self: os.kill(os.getpid(), signal.SIGKILL))
+        command = forking.Process(target=finish, args=(study, killed))
+        command.start()
+        command.join(120)
+        assert command.exitcode == -signal.SIGKILL
+    assert len(list(killed.glob("*/metrics.json"))) == 3
+    assert finish(study, killed) == expected
+    assert not list(killed.glob("*/checkpoint-*"))
+    assert len(list(killed.glob("*/metrics.json"))) == 5
+    text = expected[RUNS_TABLE].decode()
+    assert text.count("\n") == 1 + 5 * 2  # a test and all tests of five runs
+    for run in killed.glob("*/metrics.json"):
+        assert len(states_file(run.parent, f"{data}/test.txt").read_text().splitlines()) == 3 * 10
+    assert (killed / "report" / PAGE).is_file()
+
+
+def test_a_study_without_time_says_so_and_runs_nothing(data, tmp_path):
+    folder = StudyFolder(read_study(write_study(tmp_path / "study", data)), tmp_path / "out")
+    assert run_study(folder, hours=0) is None
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["study.json"]
+
+
+def test_the_cost_of_runs_follows_from_their_operations(data, tmp_path):
+    folder = StudyFolder(read_study(write_study(tmp_path / "study", data)), tmp_path / "out")
+    cost = estimate_study(folder, speed=1e9)
+    regimes = {dict(run.levels)["regime"]: operations for run, operations in cost.operations.items()}
+    assert regimes["adapters"] > 1.1 * regimes["frozen"]  # a backward pass through two of four blocks
+    assert cost.seconds(list(cost.operations)) == pytest.approx(sum(cost.operations.values()) / 1e9)
+    linear = 32 * 9 + 9
+    frozen = next(model for levels, model in cost.models.items() if dict(levels)["regime"] == "frozen")
+    assert frozen.trained_parameters == linear
+    # 4 blocks: four projections of 32 x 32, two of 32 x 48, attention to 256 tokens, and the head; 2 for each product
+    assert frozen.forward == 2 * (4 * (4 * 32 * 32 + 2 * 32 * 48 + 2 * 256 * 32) + 32 * 9)
+
+
+def test_the_command_says_beforehand_what_it_costs(data, tmp_path):
+    study = write_study(tmp_path / "study", data)
+    done = run_script("recipes/study.py", study, "--out", tmp_path / "out", "--dry_run", "--teraflops", "0.001")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("5 runs (3 of them to choose learning rates), 0 finished.\n")
+    assert "at 1e+09 a second: about" in done.stdout
+    assert "  1_part: 2 points, " in done.stdout
+    assert not (tmp_path / "out").exists()
+    refused = run_script("recipes/study.py", study, "--out", tmp_path / "out", "--backbone", f"{data}/none")
+    assert refused.returncode == 2
+
+
+def test_a_run_is_known_by_its_settings(data, tmp_path):
+    study = read_study(write_study(tmp_path / "study", data))
+    levels = study.levels({"adapter": "ia3"})
+    folder = StudyFolder(study, tmp_path).folder(Run(levels, 0.01, 1))
+    assert folder.name == point_name({"adapter": "ia3", "top_blocks": 2, "learning_rate": 0.01, "seed": 1})
