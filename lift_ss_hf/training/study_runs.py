@@ -192,7 +192,7 @@ def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> s
         f"{len(runs)} runs ({tuning} of them to choose learning rates), {len(done)} finished.",
         f"{sum(cost.operations[run] for run in left):.3g} floating-point operations are left, at "
         f"{cost.speed:.3g} a second: about {duration(seconds)} of computing, {duration(seconds / num_processes)} with "
-        f"{num_processes} at a time. More runs are needed if the best learning rate is not the first of its list.",
+        f"{num_processes} at a time.",
     ]
     for part in folder.study.parts:
         own = [run for run in runs if run.levels in part.points]

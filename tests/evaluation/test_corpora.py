@@ -16,6 +16,7 @@ from lift_ss_hf.evaluation.corpora import (
     evaluate_saved,
     load_corpora,
     num_states_of,
+    states_file,
 )
 from lift_ss_hf.evaluation.predictions import predict
 from lift_ss_hf.models.modeling import SecondaryStructureModel
@@ -77,6 +78,21 @@ def test_a_saved_model_is_evaluated_to_table_json_and_figures(folder, tmp_path):
     assert result["scores"]["q3"]["q3_low"] <= result["scores"]["q3"]["q3"] <= result["scores"]["q3"]["q3_high"]
     assert len(list((tmp_path / "figures").glob("*.png"))) == 4
     assert (tmp_path / "results.md").read_text() == table
+
+
+def test_predicted_states_are_kept_if_asked_for(folder, tmp_path):
+    name, model = str(folder / "test.txt"), str(folder / "model")
+    evaluate_saved([model], [name], EvaluationSettings(bootstrap=0), out=str(tmp_path / "without"))
+    assert not (tmp_path / "without" / "predicted").exists()
+    evaluate_saved([model], [name], EvaluationSettings(bootstrap=0, keep_states=True), out=str(tmp_path))
+    lines = states_file(tmp_path, name).read_text().splitlines()
+    assert lines[::3] == [">c0", ">c1", ">c2", ">c3"]
+    assert lines[1::3] == SEQUENCES
+    assert [len(states) for states in lines[2::3]] == list(map(len, SEQUENCES))
+    scores = json.loads((tmp_path / "metrics.json").read_text())["corpora"][name]["scores"]["q9"]
+    observed = "".join((folder / "test.txt").read_text().splitlines()[2::3])
+    pairs = [pair for pair in zip(observed, "".join(lines[2::3]), strict=True) if pair[0] != "X"]
+    assert sum(a == b for a, b in pairs) / len(pairs) == pytest.approx(scores["q9"])
 
 
 def test_columns_of_the_reference_are_printed_and_written(folder, tmp_path):

@@ -8,7 +8,14 @@ import pytest
 from stopped_at import STOPS, stopped_everywhere, tree
 
 from lift_ss_hf.models import atomic
-from lift_ss_hf.models.atomic import remove_leftovers, replacing, replacing_folder, require_folder, restore
+from lift_ss_hf.models.atomic import (
+    claimed_file,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+    require_folder,
+    restore,
+)
 
 OLD, NEW = {"a": b"old", "b/c": b"old"}, {"a": b"new", "d/e": b"new"}
 
@@ -145,3 +152,14 @@ def test_a_failed_sync_is_not_hidden(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output"):
         write_file(tmp_path / "file")
     assert tree(tmp_path) == {}
+
+
+def test_a_claimed_file_is_held_by_one_and_free_again_afterwards(tmp_path):
+    path = tmp_path / "claim"
+    with claimed_file(path) as first:
+        with claimed_file(path) as second:
+            assert (first, second) == (True, False)
+        with claimed_file(path) as third:  # who did not get it lets nothing go
+            assert third is False
+    with claimed_file(path) as again:
+        assert again is True

@@ -1,0 +1,85 @@
+"""The points of a sweep or a study are shared: by processes of one command, and by commands."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from lift_ss_hf.models.atomic import claimed_file
+from lift_ss_hf.training import points
+from lift_ss_hf.training.points import CLAIM, Job, is_finished, run_jobs
+
+
+def jobs_in(folder, number=5):
+    return [Job({}, folder / f"point{index}") for index in range(number)]
+
+
+def finish(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps({"learnt": {}}))
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Names of the points in the order in which they were started; running one takes no time and no process."""
+    names, lock = [], threading.Lock()
+
+    def run(job, num_threads):
+        with lock:
+            names.append(job.folder.name)
+        finish(job.folder)
+        return True
+
+    monkeypatch.setattr(points, "_run_in_process", run)
+    return names
+
+
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_points_are_run_once_and_come_in_their_order(tmp_path, started, num_processes):
+    jobs = jobs_in(tmp_path)
+    finish(jobs[1].folder)
+    assert list(run_jobs(jobs, num_processes)) == jobs
+    assert sorted(started) == ["point0", "point2", "point3", "point4"]
+    assert list(run_jobs(jobs, num_processes)) == jobs
+    assert len(started) == 4
+
+
+def test_no_point_is_started_after_the_deadline(tmp_path, started):
+    jobs = jobs_in(tmp_path)
+    finish(jobs[3].folder)
+    assert list(run_jobs(jobs, deadline=time.monotonic())) == [jobs[3]]
+    assert started == []
+
+
+def test_a_point_that_another_command_runs_is_left_to_it_and_waited_for(tmp_path, monkeypatch):
+    """It is the first of three: the others are run here in the meantime."""
+    jobs, seen = jobs_in(tmp_path, 3), []
+    monkeypatch.setattr(points, "WAIT_SECONDS", 0.0)
+
+    def run(job, num_threads):
+        seen.append(job.folder.name)
+        is_ours = job is not jobs[0]
+        if is_ours or seen.count("point0") == 3:  # the other command finishes it while we wait
+            finish(job.folder)
+        return is_ours
+
+    monkeypatch.setattr(points, "_run_in_process", run)
+    assert list(run_jobs(jobs)) == jobs
+    assert seen == ["point0", "point1", "point2", "point0", "point0"]
+
+
+def test_a_point_whose_lock_is_held_starts_no_process(tmp_path):
+    (job,) = jobs_in(tmp_path, 1)
+    with claimed_file(tmp_path / f".point0{CLAIM}") as is_ours:
+        assert is_ours
+        assert points._run_in_process(job, None) is False  # conftest.py fails an unmarked test that starts a process
+    assert not is_finished(job.folder)
+
+
+def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setattr(points.os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [points._threads_of_each(number) for number in (1, 2, 3, 16)] == [None, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert points._threads_of_each(2) is None
