@@ -16,6 +16,7 @@ from .style import (
     as_fractions,
     new_figure,
     set_title,
+    ticker,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 6.4, 3.2  # [inches]
+LOG_FROM = 10  # ratio of the largest to the smallest number from which on the axis is logarithmic
 SHIFT = 0.06  # between series at the same level, so that their bars can be told apart
 
 
@@ -95,8 +97,8 @@ def plot_trained_parameters(points: Sequence[StudyPoint], title: str = "") -> Fi
 
     Example:
         >>> figure = plot_trained_parameters([StudyPoint(654016, "frozen", 0.75, None, None)])
-        >>> figure.axes[0].get_xscale()
-        'log'
+        >>> figure.axes[0].get_xlabel()
+        'trained parameters'
     """
     _check(points)
     figure = new_figure(WIDTH, HEIGHT + 0.6)
@@ -105,7 +107,12 @@ def plot_trained_parameters(points: Sequence[StudyPoint], title: str = "") -> Fi
     for number, name in enumerate(dict.fromkeys(point.series for point in points)):
         own = [point for point in points if point.series == name]
         _draw(axes, [float(point.place) for point in own], own, number, name, line=False)
-    axes.set_xscale("log")
+    numbers = [int(point.place) for point in points]
+    if max(numbers) > LOG_FROM * min(numbers):
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(ticker().MaxNLocator(5))
+    axes.xaxis.set_major_formatter(ticker().StrMethodFormatter("{x:,.0f}"))
     _finish(axes, "trained parameters")
     add_legend_beside(axes)
     return figure

@@ -121,9 +121,11 @@ def run_jobs(jobs: Sequence[Job], num_processes: int = 1, deadline: float = math
         deadline: the value of `time.monotonic()` from which on no point is started; those not run are not yielded.
 
     Raises:
-        ValueError: if a point fails; those after it are not started.
+        ValueError: if `num_processes` is below 1, or a point fails; those after it are not started.
         ChildProcessError: if the process of a point was killed.
     """
+    if num_processes < 1:
+        raise ValueError(f"{num_processes} processes. Expected at least 1 run at a time.")
     names = {id(job): f"point {number} of {len(jobs)}: {job.folder.name}" for number, job in enumerate(jobs, start=1)}
 
     num_threads = _threads_of_each(num_processes)

@@ -7,7 +7,7 @@ once. Learning rates are chosen on the validation chains alone, before the point
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,8 +20,9 @@ from .points import point_name
 from .recipes import RecipeError, read_recipe
 
 BASE_FILE = "base.yaml"
-BASE_KEYS = ("base", "factors", "learning_rates", "tuned", "seeds")
-PART_KEYS = ("title", "points", "figure", "claims")
+BASE_KEYS = {"base": dict, "factors": dict, "learning_rates": dict, "tuned": list, "seeds": list}
+PART_KEYS = {"title": str, "points": list, "figure": str, "claims": list}
+KINDS = {dict: "names with values", list: "a list", str: "text"}
 CLAIM_KEYS = ("claim", "better", "than", "by", "for_each")
 FRACTIONS = ("train_fraction", "top_share")  # may be written as 1/3
 OF_ADAPTERS = ("adapter_options", "top_share")  # settings that mean nothing without an adapter
@@ -186,11 +187,14 @@ def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
     return replace(study, parts=tuple(_read_part(path, study) for path in paths))
 
 
-def _read(path: Path, known: Sequence[str], needed: Sequence[str]) -> dict[str, Any]:
+def _read(path: Path, kinds: Mapping[str, type], needed: Collection[str]) -> dict[str, Any]:
+    """Read a YAML file with these keys, each of its kind."""
     content = read_recipe(path)
-    for key in content:
-        if key not in known:
-            raise RecipeError(f"{path}: unknown key {key!r}. Expected {', '.join(known)}.{did_you_mean(key, known)}")
+    for key, value in content.items():
+        if key not in kinds:
+            raise RecipeError(f"{path}: unknown key {key!r}. Expected {', '.join(kinds)}.{did_you_mean(key, kinds)}")
+        if value is not None and not isinstance(value, kinds[key]):
+            raise RecipeError(f"{path}: `{key}:` is {value!r}. Expected {KINDS[kinds[key]]}.")
     for key in needed:
         if not content.get(key):
             raise RecipeError(f"{path}: `{key}:` is missing or empty.")
@@ -258,7 +262,14 @@ def _combined(chosen: Any, study: Study, path: Path) -> Iterator[Levels]:
 def _read_claim(content: Any, part: Part, study: Study, path: Path) -> Claim:
     if not isinstance(content, dict) or not {"claim", "better", "than"} <= set(content) <= set(CLAIM_KEYS):
         raise RecipeError(f"{path}: expected a claim with {', '.join(CLAIM_KEYS)}; found {content!r}.")
-    each = content.get("for_each") or {}
+    each, by = content.get("for_each") or {}, content.get("by", 0.0)
+    if not (isinstance(each, dict) and all(isinstance(levels, list) for levels in each.values())):
+        raise RecipeError(f"{path}: for_each is {each!r}. Expected factors with lists of levels.")
+    if type(by) not in (int, float):
+        raise RecipeError(f"{path}: by is {by!r}. Expected a number of points, such as -0.2.")
+    for side in ("better", "than"):
+        if not isinstance(content[side], dict):
+            raise RecipeError(f"{path}: {side} is {content[side]!r}. Expected factors with a level each.")
     comparisons = []
     for combination in itertools.product(*each.values()):
         shared = dict(zip(each, combination, strict=True))
@@ -269,4 +280,4 @@ def _read_claim(content: Any, part: Part, study: Study, path: Path) -> Claim:
         if better == than:
             raise RecipeError(f"{path}: {content['claim']!r} compares {dict(better)} with itself.")
         comparisons.append(Comparison(better, than))
-    return Claim(content["claim"], float(content.get("by", 0.0)) / 100, tuple(comparisons))
+    return Claim(content["claim"], by / 100, tuple(comparisons))

@@ -163,8 +163,10 @@ def estimate_study(folder: StudyFolder, speed: float | None = None) -> StudyCost
         speed: operations per second of another machine; None measures this one's with a few training steps.
 
     Raises:
-        ValueError: if a model cannot be built, or a corpus cannot be loaded.
+        ValueError: if the speed is not above 0, a model cannot be built, or a corpus cannot be loaded.
     """
+    if speed is not None and not speed > 0:
+        raise ValueError(f"a speed of {speed:g} operations a second. Expected more than 0.")
     study = folder.study
     some_rate = {group: study.rates(group)[0] for group in study.groups()}
     runs = list(dict.fromkeys([*folder.tuning(), *folder.compared(some_rate)]))

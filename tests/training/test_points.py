@@ -45,6 +45,11 @@ def test_points_are_run_once_and_come_in_their_order(tmp_path, started, num_proc
     assert len(started) == 4
 
 
+def test_no_process_at_all_is_an_error(tmp_path, started):
+    with pytest.raises(ValueError, match=r"0 processes\. Expected at least 1 run at a time\."):
+        list(run_jobs(jobs_in(tmp_path), 0))
+
+
 def test_no_point_is_started_after_the_deadline(tmp_path, started):
     jobs = jobs_in(tmp_path)
     finish(jobs[3].folder)

@@ -91,6 +91,10 @@ def test_the_study_of_the_recipes_is_valid(data, monkeypatch):
         ({"title": "t", "points": ["frozen"]}, r"expected factors with their levels, found 'frozen'"),
         ({"title": "t", "points": POINTS, "figure": "x"}, r"figure is 'x'\. Expected trained_parameters or a factor"),
         ({"title": "t", "points": POINTS, "claim": []}, r"unknown key 'claim'\. Expected .* Did you mean 'claims'\?"),
+        ({"title": "t", "points": "frozen"}, r"`points:` is 'frozen'\. Expected a list"),
+        ({"title": "t", "points": POINTS, "claims": [{**BETTER, "by": "x"}]}, r"by is 'x'\. Expected a number of poi"),
+        ({"title": "t", "points": POINTS, "claims": [{**BETTER, "than": "x"}]}, r"than is 'x'\. Expected factors"),
+        ({"title": "t", "points": POINTS, "claims": [{**BETTER, "for_each": {"depth": "x"}}]}, r"for_each is .*lists"),
         ({"title": "t"}, r"1_part\.yaml: `points:` is missing or empty"),
         ({"title": "t", "points": POINTS, "claims": [{"claim": "c"}]}, r"expected a claim with claim, better, than"),
         (
@@ -113,6 +117,7 @@ def test_an_invalid_part_is_an_error(data, tmp_path, part, message):
     [
         ({"learning_rates": {"adapters": [1.0e-3]}}, r"learning_rates of 'frozen' is None\. Expected a list"),
         ({"tuned": ["head"]}, r"tuned has 'head', which is not a factor"),
+        ({"base": ["x"]}, r"`base:` is \['x'\]\. Expected names with values"),
         ({"seeds": [0, 0]}, r"seeds is \[0, 0\]\. Expected different whole numbers"),
         ({"factors": {**FACTORS, "depth": {"half": {"top_share": "half"}}}}, r"not a fraction .*half"),
         ({"factors": {**FACTORS, "adapter": "lora"}}, r"factor adapter: expected a list of values, or levels"),
@@ -346,6 +351,12 @@ def test_the_command_says_beforehand_what_it_costs(data, tmp_path):
     assert not (tmp_path / "out").exists()
     refused = run_script("recipes/study.py", study, "--out", tmp_path / "out", "--backbone", f"{data}/none")
     assert refused.returncode == 2
+
+
+def test_a_speed_of_nothing_is_an_error(data, tmp_path):
+    folder = StudyFolder(read_study(write_study(tmp_path / "study", data)), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"a speed of 0 operations a second\. Expected more than 0\."):
+        estimate_study(folder, 0.0)
 
 
 def test_a_run_is_known_by_its_settings(data, tmp_path):
