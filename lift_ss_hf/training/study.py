@@ -22,7 +22,7 @@ from .recipes import RecipeError, read_recipe
 BASE_FILE = "base.yaml"
 BASE_KEYS = {"base": dict, "factors": dict, "learning_rates": dict, "tuned": list, "seeds": list}
 PART_KEYS = {"title": str, "points": list, "figure": str, "claims": list}
-KINDS = {dict: "names with values", list: "a list", str: "text"}
+KINDS: Mapping[type, str] = {dict: "names with values", list: "a list", str: "text"}
 CLAIM_KEYS = ("claim", "better", "than", "by", "for_each")
 FRACTIONS = ("train_fraction", "top_share")  # may be written as 1/3
 OF_ADAPTERS = ("adapter_options", "top_share")  # settings that mean nothing without an adapter
