@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
-from starlette.responses import PlainTextResponse
-
 REFUSED = ("/upload", "/file=http", "/proxy=", "/component_server")  # parts of gradio's paths
 # gradio's own scripts are inline, and it compiles some: `unsafe` is about those. Nothing comes from other hosts, and
 # nothing goes there.
@@ -32,6 +29,8 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request, or pass it on to gradio."""
+        from starlette.responses import PlainTextResponse  # comes with gradio
+
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         refusal = None
@@ -85,6 +84,8 @@ def _again(body: bytes, receive: Any) -> Any:
 
 
 def _with_headers(send: Any) -> Any:
+    from starlette.datastructures import MutableHeaders
+
     async def send_with_headers(message: Any) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(HEADERS)
