@@ -57,7 +57,9 @@ def open_page(
         OSError: if the port is in use.
     """
     check_gradio()
-    with tempfile.TemporaryDirectory(prefix="lift_ss_page_") as folder, _gradio_settings(folder):
+    # gradio may still delete the files of a visitor who just left while the folder goes
+    temporary = tempfile.TemporaryDirectory(prefix="lift_ss_page_", ignore_cleanup_errors=True)
+    with temporary as folder, _gradio_settings(folder):
         import gradio
         from starlette.middleware import Middleware
 

@@ -122,6 +122,8 @@ class OurModels(common.ModelTesterMixin):
         skips = SKIPS | (ADAPTER_SKIPS if self.options.get("adapter", "bottleneck") else {})
         if reason := skips.get(self._testMethodName):
             self.skipTest(reason)
+        if self.family == "t5" and "_fp16_" in self._testMethodName:
+            self.skipTest("float16 is refused over T5, which overflows in it")
         torch.manual_seed(0)
         self.model_tester = TinyModels(self.family, self.options)
         self.all_model_classes = (get_model_class(self.family),)
