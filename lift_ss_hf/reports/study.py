@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
 from typing import Any
 
-from .tables import MISSING, markdown_table, percent
+from ..metrics.claims import REFUTED, SUPPORTED, UNDECIDED
+from .tables import MISSING, markdown_table, mean_and_spread, percent
 
 SIGNIFICANT_DIGITS = 6  # of numbers in the CSV files
 
@@ -17,7 +17,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV, with a header; the same rows give the same text.
 
     Args:
-        rows: one or more, with the same keys. Floats are rounded to six digits; None is an empty cell.
+        rows: with the same keys. Floats are rounded to six digits; None is an empty cell.
 
     Example:
         >>> print(csv_text([{"seed": 0, "q3": 2 / 3}, {"seed": 1, "q3": None}]), end="")
@@ -36,20 +36,22 @@ def _cell(value: Any) -> Any:
     return f"{value:.{SIGNIFICANT_DIGITS}g}" if isinstance(value, float) else value
 
 
-def points_of_percent(value: float | None) -> str:
-    """Format a difference of two fractions in points, with its sign; None as a dash.
+def points_of_percent(value: float) -> str:
+    """Format a difference of two fractions in points, with its sign.
 
     Example:
         >>> points_of_percent(0.0031), points_of_percent(-0.0004)
         ('+0.31', '-0.04')
     """
-    return MISSING if value is None else f"{100 * value:+.2f}"
+    return f"{100 * value:+.2f}"
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
+def _with_interval(row: Mapping[str, Any]) -> str:
+    """Format the difference of a row, and its interval."""
+    if row["difference"] is None:
         return MISSING
-    return f"{points_of_percent(value)} [{points_of_percent(low)}, {points_of_percent(high)}]"
+    difference, low, high = (points_of_percent(row[name]) for name in ("difference", "low", "high"))
+    return f"{difference} [{low}, {high}]"
 
 
 def study_markdown(
@@ -80,19 +82,18 @@ def study_markdown(
 
 def _introduction(origin: Mapping[str, Any]) -> list[str]:
     measured = origin["environment"]
-    complete = (
-        "all" if origin["runs"] == origin["planned"] else f"{origin['runs']:,} of {origin['planned']:,} planned runs;"
-    )
     accelerators = "".join(f", {accelerator}" for accelerator in measured["accelerators"])
-    state = (
-        f"{origin['runs']:,} runs" if complete == "all" else f"{complete} what is missing leaves its claim undecided"
-    )
+    state = f"{origin['runs']:,} runs"
+    if origin["runs"] < origin["planned"]:
+        missing = "what is missing leaves its claim undecided"
+        state = f"{origin['runs']:,} of {origin['planned']:,} planned runs; {missing}"
     return [
         f"Backbone: {origin['backbone']}. {state}, {origin['cpu_hours']:.1f} CPU hours. What is found holds for this "
         "backbone, these chains and this length of training, and for no others.",
         "",
-        f"Measured with lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
-        f"{measured['processor']}{accelerators}: `{measured['command']}`. Every number is from "
+        f"Written by lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
+        f"{measured['processor']}{accelerators}: `{measured['command']}`; `environment.json` of each run says where it "
+        "was measured. Every number is from "
         f"{' and '.join(f'[{name}]({name})' for name in origin['tables'])}.",
     ]
 
@@ -103,7 +104,7 @@ def _verdicts(comparisons: Sequence[Mapping[str, Any]]) -> str:
         by_claim.setdefault(row["claim"], []).append(row)
     rows = []
     for claim, tested in by_claim.items():
-        counts = [f"{sum(row['verdict'] == kind for row in tested)}" for kind in ("supported", "refuted", "undecided")]
+        counts = [f"{sum(row['verdict'] == kind for row in tested)}" for kind in (SUPPORTED, REFUTED, UNDECIDED)]
         rows.append([claim, tested[0]["verdict_of_claim"], *counts])
     header = ["claim", "on this backbone", "comparisons that support it", "refute it", "are undecided"]
     return markdown_table(header, rows, "llrrr")
@@ -115,12 +116,11 @@ def _points_table(points: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for point in points:
         accuracies = [100 * accuracy for accuracy in point["accuracies"]]
-        spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         rows.append(
             [point["levels"][factor] for factor in factors]
             + [f"{point['learning_rate']:g}", f"{point['trained_parameters']:,}", str(len(accuracies))]
-            + [f"{mean(accuracies):.2f}{spread}" if accuracies else MISSING]
-            + [_with_interval(point["difference"], point["low"], point["high"])]
+            + [mean_and_spread(accuracies, digits=2)]
+            + [_with_interval(point)]
         )
     header = [*factors, "learning rate", "trained parameters", "runs", "Q3 (P→C)", "minus the first row"]
     return markdown_table(header, rows, "l" * len(factors) + "rrrll")
@@ -130,7 +130,7 @@ def _comparisons_table(rows: Sequence[Mapping[str, Any]]) -> str:
     table = []
     for row in rows:
         sides = [row["better"], row["than"], percent(row["q3_better"], 2), percent(row["q3_than"], 2)]
-        difference = _with_interval(row["difference"], row["low"], row["high"])
+        difference = _with_interval(row)
         p_value = MISSING if row["p_holm"] is None else f"{row['p_holm']:.4f}"
         table.append([*sides, difference, points_of_percent(row["threshold"]), p_value, row["verdict"]])
     header = ["A", "B", "A", "B", "A - B", "must exceed", "p (Holm)", "verdict"]
@@ -147,5 +147,5 @@ def _method(origin: Mapping[str, Any]) -> list[str]:
         "p-value is two-sided, of the hypothesis that the difference is the threshold, and adjusted by Holm's method "
         "for all comparisons of a claim. Below 0.05, a difference above the threshold supports the claim and one below "
         "it refutes it; a claim is refuted if any of its comparisons is, and supported if all are. Learning rates were "
-        "chosen on the validation chains. All of this was fixed before the runs, in `recipes/study`.",
+        "chosen on the validation chains. All of this was fixed before the runs, in the files of the study.",
     ]

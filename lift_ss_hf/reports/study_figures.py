@@ -15,7 +15,6 @@ from .style import (
     add_legend_beside,
     as_fractions,
     new_figure,
-    set_title,
     ticker,
 )
 
@@ -47,14 +46,13 @@ class StudyPoint:
     high: float | None
 
 
-def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str, title: str = "") -> Figure:
+def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str) -> Figure:
     """Draw accuracy against the levels of a factor, with a line for each series.
 
     Args:
         points: what to draw.
         places: levels of the factor, from left to right.
         axis: name of the factor.
-        title: title of the figure.
 
     Raises:
         ValueError: if there are no points, a place is not one of `places`, or an accuracy is not a fraction.
@@ -71,7 +69,6 @@ def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str, 
         raise ValueError(f"no place for {unknown[0]!r}. Places: {', '.join(places)}.")
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
-    set_title(axes, title)
     series = list(dict.fromkeys(point.series for point in points))
     for number, name in enumerate(series):
         shift = SHIFT * (number - (len(series) - 1) / 2)
@@ -85,12 +82,11 @@ def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str, 
     return figure
 
 
-def plot_trained_parameters(points: Sequence[StudyPoint], title: str = "") -> Figure:
+def plot_trained_parameters(points: Sequence[StudyPoint]) -> Figure:
     """Draw accuracy against the number of trained parameters, with a marker for each series.
 
     Args:
         points: what to draw; their places are numbers.
-        title: title of the figure.
 
     Raises:
         ValueError: if there are no points, or an accuracy is not a fraction.
@@ -103,7 +99,6 @@ def plot_trained_parameters(points: Sequence[StudyPoint], title: str = "") -> Fi
     _check(points)
     figure = new_figure(WIDTH, HEIGHT + 0.6)
     axes = figure.add_subplot()
-    set_title(axes, title)
     for number, name in enumerate(dict.fromkeys(point.series for point in points)):
         own = [point for point in points if point.series == name]
         _draw(axes, [float(point.place) for point in own], own, number, name, line=False)

@@ -302,7 +302,7 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     header = [*keys, "runs", *(f"{corpus} {alphabet}, q3" for corpus in corpora)]
     table = [
         [*map(str, settings), str(len(runs))]
-        + [", ".join(_mean_and_spread(runs, corpus, name) for name in (alphabet, "q3")) for corpus in corpora]
+        + [", ".join(_accuracies(runs, corpus, name) for name in (alphabet, "q3")) for corpus in corpora]
         for settings, runs in points.items()
     ]
     repeated = " and ".join(words for name, words in REPEATED.items() if any(name in row for row in rows))
@@ -311,12 +311,21 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{heading}{markdown_table(header, table)}\n"
 
 
-def _mean_and_spread(runs: Sequence[Mapping[str, Any]], corpus: str, alphabet: str) -> str:
+def _accuracies(runs: Sequence[Mapping[str, Any]], corpus: str, alphabet: str) -> str:
     values = [run[corpus].get(alphabet) for run in runs]
-    known = [100 * value for value in values if value is not None]
-    if not known:
+    return mean_and_spread([100 * value for value in values if value is not None], digits=1)
+
+
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
+    """Format the mean of values, and their standard deviation if there are several.
+
+    Example:
+        >>> mean_and_spread([1, 2, 3], digits=1), mean_and_spread([1234.56], digits=0), mean_and_spread([], digits=1)
+        ('2.0 ± 1.0', '1,235', '–')
+    """
+    if not values:
         return MISSING
-    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
+    return f"{mean(values):,.{digits}f}" + (f" ± {stdev(values):,.{digits}f}" if len(values) > 1 else "")
 
 
 def estimate_markdown(

@@ -16,6 +16,7 @@ from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..models.atomic import remove_whole, require_folder
+from ..models.wording import first_line
 from .arguments import RecipeTrainingArguments
 from .checkpoint_files import find_damage, read_trainer_state
 from .launch import LaunchedArguments
@@ -195,7 +196,7 @@ def reporting_full_disk(out: str | Path) -> Iterator[None]:
             if last
             else "There is no earlier checkpoint: free space, then start again with --overwrite_output_dir."
         )
-        raise OSError(f"{out}: no space to write a checkpoint ({str(error).splitlines()[0]}). {remedy}") from error
+        raise OSError(f"{out}: no space to write a checkpoint ({first_line(error)}). {remedy}") from error
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..models.modeling import SecondaryStructureModel
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .corpora import TrainingCorpora
-from .job import model_options
-from .memory import fake_weights, planned_model
+from .memory import fake_weights, planned_model, planned_options
 
 CHAIN_LENGTH = 256  # of the chains that operations are counted and timed for, about the corpora's mean [tokens]
 TIMED_STEPS = 3  # after one that allocates memory
@@ -90,14 +89,18 @@ def run_operations(
     return trained + validated + tests * operations.forward
 
 
-def measure_speed(arguments: ModelArguments, training: RecipeTrainingArguments) -> float:
+def measure_speed(arguments: ModelArguments, training: RecipeTrainingArguments, operations: Operations) -> float:
     """Return how many operations a second this machine does in training, by a few steps of a model.
+
+    Args:
+        arguments: of the model.
+        training: how it is trained.
+        operations: of the model.
 
     Raises:
         ValueError: if the model cannot be loaded.
     """
-    operations = count_operations(arguments)
-    options = model_options(arguments)
+    options = planned_options(arguments)
     dtype = getattr(torch, arguments.backbone_dtype)
     model = SecondaryStructureModel.from_backbone(arguments.backbone, dtype=dtype, **options).to(training.device)
     rows = max(1, training.max_tokens_per_batch // CHAIN_LENGTH)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -115,11 +116,16 @@ def planned_model(arguments: ModelArguments) -> SecondaryStructureModel:
     Raises:
         ValueError: if the model cannot be built.
     """
+    plan = SecondaryStructureModel.plan(arguments.backbone, **planned_options(arguments))
+    return SecondaryStructureModel.untrained(plan, arguments.backbone_dtype)
+
+
+def planned_options(arguments: ModelArguments) -> dict[str, Any]:
+    """Return the options of a recipe's model before there are chains: states are counted once each."""
     options = model_options(arguments)
     if arguments.loss == "ldam" or arguments.balance:
         options["class_counts"] = [1] * len(get_alphabet(options["states"]))  # their values do not change shapes
-    plan = SecondaryStructureModel.plan(arguments.backbone, **options)
-    return SecondaryStructureModel.untrained(plan, arguments.backbone_dtype)
+    return options
 
 
 @contextlib.contextmanager

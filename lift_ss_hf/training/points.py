@@ -88,6 +88,16 @@ def plan_jobs(settings: Sequence[Mapping[str, Any]], folders: Sequence[Path]) ->
         RecipeError: if settings are invalid.
         ValueError: if a model that uses the cache cannot be built, or its corpora cannot be loaded.
     """
+    shared = shared_blocks(parse_points(settings, folders))
+    jobs = []
+    for point, folder, blocks in zip(settings, folders, shared, strict=True):
+        sharing = {} if blocks is None else {"prefix_cache_blocks": blocks}
+        jobs.append(Job({**point, **sharing}, folder))
+    return jobs
+
+
+def parse_points(settings: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> list[Point]:
+    """Return the arguments of points that are not run in this process; see `parse_point`."""
     parsed = []
     for point, folder in zip(settings, folders, strict=True):
         variables = dict(os.environ)
@@ -95,21 +105,24 @@ def plan_jobs(settings: Sequence[Mapping[str, Any]], folders: Sequence[Path]) ->
         # transformers leaves the point's precision there, which the next points would take for the launcher's
         os.environ.clear()
         os.environ.update(variables)
-    jobs = []
-    for point, folder, blocks in zip(settings, folders, shared_blocks(parsed), strict=True):
-        sharing = {} if blocks is None else {"prefix_cache_blocks": blocks}
-        jobs.append(Job({**point, **sharing}, folder))
-    return jobs
+    return parsed
 
 
-def parse_point(settings: Mapping[str, Any], folder: Path) -> Any:
+def parse_point(settings: Mapping[str, Any], folder: Path) -> Point:
     """Return the arguments of a point that is run in a folder.
 
     Raises:
         RecipeError: if the settings are invalid.
     """
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
-    return parse_settings(classes, {**settings, "output_dir": str(folder)})
+    model, corpora, training = parse_settings(classes, {**settings, "output_dir": str(folder)})
+    return model, corpora, training
+
+
+def check_num_processes(number: int) -> None:
+    """Raise ValueError unless there is at least one."""
+    if number < 1:
+        raise ValueError(f"{number} processes. Expected at least 1 run at a time.")
 
 
 def run_jobs(jobs: Sequence[Job], num_processes: int = 1, deadline: float = math.inf) -> Iterator[Job]:
@@ -124,8 +137,7 @@ def run_jobs(jobs: Sequence[Job], num_processes: int = 1, deadline: float = math
         ValueError: if `num_processes` is below 1, or a point fails; those after it are not started.
         ChildProcessError: if the process of a point was killed.
     """
-    if num_processes < 1:
-        raise ValueError(f"{num_processes} processes. Expected at least 1 run at a time.")
+    check_num_processes(num_processes)
     names = {id(job): f"point {number} of {len(jobs)}: {job.folder.name}" for number, job in enumerate(jobs, start=1)}
 
     num_threads = _threads_of_each(num_processes)

@@ -25,7 +25,7 @@ def is_bf16_fast(on_cpu: bool) -> bool:
 def has_cpu_bf16(cpu_info: Path = CPU_INFO) -> bool:
     """Return True if the processor multiplies bf16; False too where the system does not say, as on macOS.
 
-    A processor that does not emulates it, in about 2 times the time of fp32.
+    Others emulate it, and are slower than in fp32.
 
     Args:
         cpu_info: the system's description of its processors.

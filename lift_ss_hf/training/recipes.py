@@ -15,7 +15,7 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from ..models.wording import did_you_mean, no_such_file
+from ..models.wording import did_you_mean, first_line, no_such_file
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .precision import AUTO
 from .presets import read_preset
@@ -146,7 +146,7 @@ def parse_settings(
     try:
         return parser.parse_args_into_dataclasses(args=flags)
     except (argparse.ArgumentError, ValueError, TypeError) as error:
-        raise RecipeError(str(error).splitlines()[0]) from None
+        raise RecipeError(first_line(error)) from None
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A study: factors and their levels, parts that combine them, and claims that are decided by statistics fixed before.
+"""A study: factors and their levels, parts that combine them, and claims decided by statistics fixed beforehand.
 
 A folder of YAML files describes it: `base.yaml`, and a file for each part. Points that several parts need are run
 once. Learning rates are chosen on the validation chains alone, before the points that are compared are run.
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..models.backbones import read_backbone_config
 from ..models.wording import did_you_mean
-from .arguments import unless_none
+from .arguments import ModelArguments, unless_none
 from .points import point_name
 from .recipes import RecipeError, read_recipe
 
@@ -51,8 +51,8 @@ class Claim:
 
     Attributes:
         text: the statement.
-        threshold: by how much more than this the first point of each comparison is better [fraction]; negative if it
-            only may not be worse by more than that.
+        threshold: the first point of a comparison must be more accurate than the second by more than this [fraction];
+            negative in claims of "not worse by more than".
         comparisons: the points.
     """
 
@@ -118,7 +118,7 @@ class Study:
         settings: dict[str, Any] = {}
         for factor, level in levels.items():
             settings |= self.factors[factor][next(iter(self.factors[factor])) if level == NOT_USED else level]
-        if unless_none(settings.get("adapter", self.base.get("adapter", "bottleneck"))) is None:
+        if unless_none(settings.get("adapter", self.base.get("adapter", ModelArguments.adapter))) is None:
             settings = {name: value for name, value in settings.items() if name not in OF_ADAPTERS}
         if "top_share" in settings:  # of the blocks, so that one study fits backbones of any depth
             settings["top_blocks"] = max(1, round(settings.pop("top_share") * self.num_blocks))
@@ -170,7 +170,7 @@ def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
     content = _read(folder / BASE_FILE, BASE_KEYS, BASE_KEYS)
     base = _with_fractions({**content["base"], **(changes or {})}, folder / BASE_FILE)
     factors = {name: _levels_of(name, levels, folder / BASE_FILE) for name, levels in content["factors"].items()}
-    config = read_backbone_config(base.get("backbone", "bundled"), revision=base.get("backbone_revision"))
+    config = read_backbone_config(base.get("backbone", ModelArguments.backbone), revision=base.get("backbone_revision"))
     study = Study(
         base=base,
         factors=factors,

@@ -11,9 +11,10 @@ from ..reports.figures import save_figure
 from ..reports.provenance import environment
 from ..reports.study import csv_text, study_markdown
 from ..reports.study_figures import StudyPoint, plot_levels, plot_trained_parameters
+from .arguments import ModelArguments
 from .study import NOT_USED, PARAMETERS, Levels, Part
 from .study_results import Spread, StudyResults
-from .study_runs import time_spent
+from .study_runs import cpu_seconds
 
 PAGE, RUNS_TABLE, COMPARISONS_TABLE, FIGURES = "study.md", "study_runs.csv", "study_comparisons.csv", "figures"
 
@@ -21,7 +22,7 @@ PAGE, RUNS_TABLE, COMPARISONS_TABLE, FIGURES = "study.md", "study_runs.csv", "st
 def write_report(results: StudyResults, out: str | Path) -> Path:
     """Write the report of the runs that are finished.
 
-    The tables depend on nothing but the runs; the page also says when and where it was written.
+    The tables depend on nothing but the runs; the page also names the version, commit and machine that wrote it.
 
     Args:
         results: the finished runs.
@@ -48,15 +49,14 @@ def write_report(results: StudyResults, out: str | Path) -> Path:
 def _origin(results: StudyResults) -> dict[str, Any]:
     folder = results.folder
     num_chains, num_residues = results.num_tested
-    spent = time_spent([folder.folder(run) for run in results.runs])
     return {
-        "backbone": folder.study.base.get("backbone", "bundled"),
+        "backbone": folder.study.base.get("backbone", ModelArguments.backbone),
         "runs": len(results.runs),
         "planned": len({*folder.tuning(), *folder.compared(results.rates)}),
         "chains": num_chains,
         "residues": num_residues,
         "seeds": len(folder.study.seeds),
-        "cpu_hours": spent["cpu_seconds"] / 3600,
+        "cpu_hours": cpu_seconds([folder.folder(run) for run in results.runs]) / 3600,
         "tables": [RUNS_TABLE, COMPARISONS_TABLE],
         "environment": environment(),
     }
@@ -94,14 +94,14 @@ def _figure(part: Part, results: StudyResults, spreads: Mapping[Levels, Spread])
     reference = results.accuracy(part.points[0])
     points = []
     for levels, spread in spreads.items():
-        if not spread.accuracies or reference is None:
+        accuracy = results.accuracy(levels)
+        if accuracy is None or reference is None:
             continue
         own = dict(levels)
         low, high = (
             None if spread.difference is None else reference + getattr(spread.difference, end)
             for end in ("low", "high")
         )
-        accuracy = sum(spread.accuracies) / len(spread.accuracies)
         named = [own[factor] for factor in varied if factor != axis and own[factor] != NOT_USED]
         series = ", ".join(named) or axis
         if axis == PARAMETERS:

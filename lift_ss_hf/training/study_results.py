@@ -17,9 +17,8 @@ from ..metrics.significance import chain_sums
 from .points import is_finished, read_metrics
 from .recipes import RecipeError
 from .study import Claim, Comparison, Levels, Part
-from .study_runs import Run, StudyFolder, validation_accuracy
+from .study_runs import COMPARED_AT, Run, StudyFolder, validation_accuracy
 
-COMPARED_AT = "q3"  # the alphabet of all claims
 SCORES = ("q9", "q8", "q3")
 ALL_TESTS = "all"
 
@@ -59,6 +58,7 @@ class StudyResults:
     ):
         self.folder, self.rates, self.resamples = folder, rates, resamples
         self.trained_parameters = trained_parameters
+        self._differences: dict[tuple[Comparison, float], Difference | None] = {}  # parts and claims share some
         self.compared = [run for run in folder.compared(rates) if is_finished(folder.folder(run))]
         tuning = [run for run in folder.tuning() if is_finished(folder.folder(run))]
         self.runs = list(dict.fromkeys([*tuning, *self.compared]))
@@ -70,8 +70,10 @@ class StudyResults:
         sequences = []
         for name in read_metrics(folder)["corpora"]:
             sequences += states_file(folder, name).read_text("utf-8").splitlines()[1::3]
-        first = list({sequence: number for number, sequence in reversed(list(enumerate(sequences)))}.values())
-        distinct = np.array(sorted(first))
+        first: dict[str, int] = {}
+        for number, sequence in enumerate(sequences):
+            first.setdefault(sequence, number)
+        distinct = np.array(list(first.values()))
         return distinct, _sums(folder)[distinct, LABELLED]
 
     @cached_property
@@ -134,6 +136,11 @@ class StudyResults:
 
     def difference(self, comparison: Comparison, threshold: float = 0.0) -> Difference | None:
         """Return the difference of two points; None unless both were run with all seeds, two or more."""
+        if (key := (comparison, threshold)) not in self._differences:
+            self._differences[key] = self._difference(comparison, threshold)
+        return self._differences[key]
+
+    def _difference(self, comparison: Comparison, threshold: float) -> Difference | None:
         both = (comparison.than, comparison.better)
         if len(self.folder.study.seeds) < MIN_SEEDS or not all(map(self.is_complete, both)):
             return None

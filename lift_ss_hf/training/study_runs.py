@@ -17,18 +17,18 @@ from ..reports.provenance import write_json
 from .corpora import load_training_corpora
 from .cost import Operations, count_operations, measure_speed, run_operations
 from .duration import duration
-from .points import TIME_FILE, Job, is_finished, parse_point, plan_jobs, read_metrics, run_jobs
+from .points import TIME_FILE, Job, check_num_processes, is_finished, parse_points, plan_jobs, read_metrics, run_jobs
 from .recipes import RecipeError
 from .study import Levels, Study
 
 logger = logging.getLogger(__name__)
 
 STUDY_FILE = "study.json"
-CHOSEN_BY = "q3"  # validation accuracy that decides between learning rates; the tests are compared at it, too
+COMPARED_AT = "q3"  # accuracy at which the tests are compared, and by which learning rates are chosen on validation
 ALWAYS = {"keep_states": True}  # of all runs, so that any two of them can be compared later
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Run:
     """One training run of a study: a point with a learning rate and a seed."""
 
@@ -126,11 +126,11 @@ def validation_accuracy(folder: Path) -> float:
         RecipeError: if it had no validation chains.
     """
     learnt = read_metrics(folder)["learnt"]
-    if CHOSEN_BY not in learnt:
+    if COMPARED_AT not in learnt:
         raise RecipeError(
             f"{folder}: no validation chains, on which the learning rate is chosen. Name some: validation: [NAME]."
         )
-    return learnt[CHOSEN_BY]["trained"]
+    return learnt[COMPARED_AT]["trained"]
 
 
 # ---- the cost ------------------------------------------------------------------------------------------------------
@@ -170,7 +170,9 @@ def estimate_study(folder: StudyFolder, speed: float | None = None) -> StudyCost
     study = folder.study
     some_rate = {group: study.rates(group)[0] for group in study.groups()}
     runs = list(dict.fromkeys([*folder.tuning(), *folder.compared(some_rate)]))
-    parsed = {run.levels: parse_point(folder.job(run).settings, folder.folder(run)) for run in runs}
+    one = {run.levels: run for run in runs}  # of each point: the others have the same cost
+    arguments = parse_points([folder.job(run).settings for run in one.values()], list(map(folder.folder, one.values())))
+    parsed = dict(zip(one, arguments, strict=True))
     corpora = load_training_corpora(replace(next(iter(parsed.values()))[1], train_fraction=1.0))
     models = {levels: count_operations(model) for levels, (model, _, _) in parsed.items()}
     by_levels = {
@@ -178,13 +180,19 @@ def estimate_study(folder: StudyFolder, speed: float | None = None) -> StudyCost
         for levels, (_, corpus, training) in parsed.items()
     }
     if speed is None:
-        model, _, training = parsed[study.levels({})]
-        speed = measure_speed(model, training)
+        timed = study.levels({}) if study.levels({}) in parsed else next(iter(parsed))
+        model, _, training = parsed[timed]
+        speed = measure_speed(model, training, models[timed])
     return StudyCost({run: by_levels[run.levels] for run in runs}, models, speed)
 
 
 def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> str:
-    """Return the number of runs and how long they take, in a few lines."""
+    """Return the number of runs and how long they take, in a few lines.
+
+    Raises:
+        ValueError: if `num_processes` is below 1.
+    """
+    check_num_processes(num_processes)
     runs = list(cost.operations)
     done = [run for run in runs if is_finished(folder.folder(run))]
     left = [run for run in runs if run not in set(done)]
@@ -221,7 +229,7 @@ def run_study(folder: StudyFolder, num_processes: int = 1, hours: float | None =
     deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
     folder.record()
     tuning = folder.tuning()
-    if len(_finish(folder, tuning, num_processes, deadline)) < len(tuning):
+    if _finish(folder, tuning, num_processes, deadline) < len(tuning):
         return None
     rates = folder.choose_rates()
     for group, rate in rates.items():
@@ -230,23 +238,17 @@ def run_study(folder: StudyFolder, num_processes: int = 1, hours: float | None =
     return rates
 
 
-def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadline: float) -> list[Job]:
-    """Run what is missing, say how far it is, and remove the checkpoints of finished runs."""
-    done = []
-    for job in run_jobs([folder.job(run) for run in runs], num_processes, deadline):
+def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadline: float) -> int:
+    """Run what is missing, say how far it is, and remove the checkpoints of finished runs; return their number."""
+    number = 0
+    for number, job in enumerate(run_jobs([folder.job(run) for run in runs], num_processes, deadline), start=1):
         for checkpoint in job.folder.glob("checkpoint-*"):  # of full fine-tuning, three times the backbone's size
             shutil.rmtree(checkpoint)
-        done.append(job)
-        logger.info("%d of %d runs are finished", len(done), len(runs))
-    return done
+        logger.info("%d of %d runs are finished", number, len(runs))
+    return number
 
 
-def time_spent(runs: Sequence[Path]) -> dict[str, float]:
-    """Return the time of finished runs, `seconds` and `cpu_seconds`; what killed runs did before is not counted."""
-    total = {"seconds": 0.0, "cpu_seconds": 0.0}
-    for folder in runs:
-        path = folder / TIME_FILE
-        spent = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        for name in total:
-            total[name] += spent.get(name, 0.0)
-    return total
+def cpu_seconds(runs: Sequence[Path]) -> float:
+    """Return the CPU time of finished runs [s]; what killed runs did before is not counted."""
+    paths = [folder / TIME_FILE for folder in runs]
+    return sum(json.loads(path.read_text("utf-8"))["cpu_seconds"] for path in paths if path.is_file())

@@ -353,6 +353,21 @@ def test_the_command_says_beforehand_what_it_costs(data, tmp_path):
     assert refused.returncode == 2
 
 
+def test_a_number_of_processes_below_one_is_an_error_before_anything_runs(data, tmp_path):
+    study = write_study(tmp_path / "study", data)
+    flags = ("--out", tmp_path / "out", "--processes", 0, "--teraflops", "0.001")
+    done = run_script("recipes/study.py", study, *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith("0 processes. Expected at least 1 run at a time.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_speed_of_a_model_with_margins_is_measured(data, tmp_path):
+    base = yaml.safe_load((write_study(tmp_path / "study", data) / "base.yaml").read_text())["base"]
+    study = read_study(write_study(tmp_path / "study", data, base=base | {"loss": "ldam"}))
+    assert estimate_study(StudyFolder(study, tmp_path / "out")).speed > 0
+
+
 def test_a_speed_of_nothing_is_an_error(data, tmp_path):
     folder = StudyFolder(read_study(write_study(tmp_path / "study", data)), tmp_path / "out")
     with pytest.raises(ValueError, match=r"a speed of 0 operations a second\. Expected more than 0\."):
