@@ -9,38 +9,32 @@ from __future__ import annotations
 import argparse
 import gzip
 import itertools
-import os
 import random
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
+from measuring import LIFT_SS, run_alone
 from origin import origin
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
-COMMAND = [sys.executable, "-c", "from lift_ss_hf.cli.lift_ss import main; main()", "embed"]
 MEGABYTE = 1 << 20
+LOG = Path(tempfile.gettempdir(), "lift_ss_embedding.log")  # stays if a run fails
 
 
-class Finished(NamedTuple):
-    """What a run needed: peak memory [MiB] and CPU time [s]."""
+def random_records(longest: int) -> Iterator[str]:
+    """Yield random FASTA records without end, with lengths like those of a proteome, but none above `longest`."""
+    rng = random.Random(0)
+    for number in itertools.count(1):
+        length = min(longest, 30 + round(rng.lognormvariate(5.7, 0.7)))
+        yield f">random{number}\n{''.join(rng.choices(RESIDUES, k=length))}\n"
 
-    memory: float
-    seconds: float
 
-
-def records(path: str | None, longest: int) -> Iterator[str]:
-    """Yield FASTA records, of a file or random ones with lengths like those of a proteome, but none above `longest`."""
-    if path is None:
-        rng = random.Random(0)
-        for number in itertools.count(1):
-            length = min(longest, 30 + round(rng.lognormvariate(5.7, 0.7)))
-            yield f">random{number}\n{''.join(rng.choices(RESIDUES, k=length))}\n"
-    with gzip.open(str(path), "rt") if str(path).endswith(".gz") else Path(str(path)).open() as lines:
+def file_records(path: str) -> Iterator[str]:
+    """Yield the records of a FASTA file."""
+    with gzip.open(path, "rt") if path.endswith(".gz") else Path(path).open() as lines:
         record: list[str] = []
         for line in lines:
             if line.startswith(">") and record:
@@ -50,31 +44,20 @@ def records(path: str | None, longest: int) -> Iterator[str]:
         yield "".join(record)
 
 
-def run(arguments: Sequence[str]) -> Finished:
-    """Run `lift-ss embed` to its end."""
-    process = subprocess.Popen([*COMMAND, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"lift-ss embed ended with status {process.returncode}.")
-    return Finished(usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
-
-
 def measure(parsed: argparse.Namespace, folder: Path) -> None:
     """Run over few and many sequences; print a row for each."""
     options = [*("--model", parsed.model, "--layer", parsed.layer, "--pooling", parsed.pooling, "--skip-bad")]
     options += ["--format", parsed.format, "--quiet", "-o"]
-    few: Finished | None = None
+    few = 0.0
     for number in parsed.numbers:
         source, out = folder / f"{number}.fasta", folder / f"out{number}"
-        source.write_text("".join(itertools.islice(records(parsed.sequences, parsed.longest), number)))
-        done = run([str(source), *options, str(out)])
-        few = few or done
+        records = random_records(parsed.longest) if parsed.sequences is None else file_records(parsed.sequences)
+        source.write_text("".join(itertools.islice(records, number)))
+        used = run_alone([*LIFT_SS, "embed", str(source), *options, str(out)], LOG)
+        few = few or used["peak_mib"]
         size = sum(path.stat().st_size for path in out.glob("embeddings.*")) / MEGABYTE
-        row = (
-            f"| {number:,} | {size:,.0f} | {done.seconds:,.0f} | {done.memory:,.0f} | {done.memory / few.memory:.2f} |"
-        )
-        print(row, flush=True)
+        numbers = f"{size:,.0f} | {used['cpu_seconds']:,.0f} | {used['peak_mib']:,.0f} | {used['peak_mib'] / few:.2f}"
+        print(f"| {number:,} | {numbers} |", flush=True)
 
 
 def main() -> None:
@@ -83,7 +66,7 @@ def main() -> None:
     parser.add_argument("--sequences", metavar="FILE", help="FASTA, plain or .gz (default: random sequences)")
     parser.add_argument("--longest", type=int, default=5000, help="random sequence, in residues (default: 5000)")
     parser.add_argument("--numbers", type=int, nargs="+", default=[200, 20000], help="of sequences, the smallest first")
-    parser.add_argument("--model", default="bundled", help="model or backbone (default: bundled)")
+    parser.add_argument("--model", default="bundled", help="model or backbone on this machine (default: bundled)")
     parser.add_argument("--layer", default="last", help="as of lift-ss embed (default: last)")
     parser.add_argument("--pooling", default="none", help="as of lift-ss embed (default: none)")
     parser.add_argument(

@@ -6,9 +6,13 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+# the command, of this environment
+LIFT_SS = [sys.executable, "-c", "from lift_ss_hf.cli.lift_ss import main; main()"]
 
 
 def used_so_far() -> dict[str, float]:
@@ -17,7 +21,10 @@ def used_so_far() -> dict[str, float]:
     Returns:
         `cpu_seconds` and `peak_mib`.
     """
-    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return _used(*map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
+def _used(*parts: resource.struct_rusage) -> dict[str, float]:
     return {
         "cpu_seconds": sum(part.ru_utime + part.ru_stime for part in parts),
         "peak_mib": max(part.ru_maxrss for part in parts) / 1024,
@@ -47,11 +54,7 @@ def run_alone(command: Sequence[str], log: Path, folder: Path | None = None) -> 
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} ... failed: see {log}")
-    return {
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_mib": usage.ru_maxrss / 1024,
-        "seconds": time.monotonic() - started,
-    }
+    return _used(usage) | {"seconds": time.monotonic() - started}
 
 
 # ---- programs that train a way, and predict the test chains --------------------------------------------------------
@@ -64,6 +67,19 @@ def read_chains(path: Path) -> list[tuple[str, str, str]]:
         (header[1:], sequence, states)
         for header, sequence, states in zip(lines[::3], lines[1::3], lines[2::3], strict=True)
     ]
+
+
+def finish(chains: str, predict: Callable[[list[str]], list[str]], **more: str) -> None:
+    """Write what training used, to usage.json, and then the states of the test chains, to states.json.
+
+    Args:
+        chains: folder with tests.json.
+        predict: returns the states of sequences.
+        more: what else belongs into usage.json.
+    """
+    write_json(used_so_far() | more, Path("usage.json"))
+    tests = json.loads(Path(chains, "tests.json").read_text("utf-8"))
+    write_json({name: predict(sequences) for name, sequences in tests.items()}, Path("states.json"))
 
 
 def write_json(content: object, path: Path) -> None:

@@ -18,7 +18,6 @@ import datetime
 import json
 import random
 import shutil
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 
 import torch
 import transformers
-from measuring import run_alone, write_json
+from measuring import LIFT_SS, run_alone, write_json
 from origin import origin
 
 from lift_ss_hf.cli.run import run
@@ -34,6 +33,7 @@ from lift_ss_hf.corpora import load_corpus
 from lift_ss_hf.metrics.scoring import score
 from lift_ss_hf.models.atomic import replacing
 from lift_ss_hf.models.states import Q3
+from lift_ss_hf.reports.tables import markdown_table, mean_and_spread
 
 NUM_TRAINING, NUM_VALIDATION, MAX_RESIDUES = 1500, 150, 400
 TESTS = ("cb513", "test2018")
@@ -51,8 +51,6 @@ PROGRAMS = {  # name of the way to a program beside this one, and its method; ES
     "biotrainer 2.1.1, LoRA": ("own_chains_biotrainer.py", "lora"),
 }
 WAYS = [*OURS, *PROGRAMS]
-# the command, of this environment
-LIFT_SS = [sys.executable, "-c", "from lift_ss_hf.cli.lift_ss import main; main()"]
 
 
 def parse() -> argparse.Namespace:
@@ -164,7 +162,7 @@ def _measure_program(way: str, folder: Path, args: argparse.Namespace, seed: int
 
 def _q3(name: str, states: Sequence[str]) -> float:
     references = load_corpus(name, split="test")["states"][:]
-    return score(references=references, predictions=list(states), states="q3")["q3"]
+    return score(references=references, predictions=states, states="q3")["q3"]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -172,25 +170,19 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["backbone"], row["way"]), []).append(row)
-    lines = [
-        f"| backbone | way | seeds | CPU seconds | peak [MiB] | {' | '.join(f'Q3 {name}' for name in TESTS)} |",
-        "| --- | --- | ---: | ---: | ---: |" + " ---: |" * len(TESTS),
-    ]
+    cells = []
     for (backbone, way), group in sorted(groups.items(), key=lambda item: (item[0][0], WAYS.index(item[0][1]))):
-        cells = [backbone, way, str(len(group)), _mean(group, "cpu_seconds", 0), f"{max(_all(group, 'peak_mib')):,.0f}"]
-        lines.append(f"| {' | '.join([*cells, *(_mean(group, name, 2) for name in TESTS)])} |")
+        peak = f"{max(row['peak_mib'] for row in group):,.0f}"
+        numbers = [_mean(group, "cpu_seconds", 0), peak, *(_mean(group, name, 2) for name in TESTS)]
+        cells.append([backbone, way, str(len(group)), *numbers])
+    header = ["backbone", "way", "seeds", "CPU seconds", "peak [MiB]", *(f"Q3 {name}" for name in TESTS)]
     origins = sorted({f"{row['date']}, {row['origin']}" for row in rows})
-    return "\n".join([*lines, "", *(f"- {each}" for each in origins)])
-
-
-def _all(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [row[name] for row in rows]
+    found = markdown_table(header, cells, "ll" + "r" * (len(header) - 2))
+    return "\n".join([found, "", *(f"- {each}" for each in origins)])
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str, digits: int) -> str:
-    values = _all(rows, name)
-    spread = f" ± {statistics.stdev(values):,.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):,.{digits}f}{spread}"
+    return mean_and_spread([row[name] for row in rows], digits)
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ biotrainer's defaults, and why:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import sys
@@ -30,7 +29,7 @@ from biotrainer.training.trainers import steps
 from biotrainer.training.trainers.default_pipeline import DefaultPipeline
 from biotrainer_core.data_classes import SequenceData
 from junban import Pipeline
-from measuring import read_chains, used_so_far, write_json
+from measuring import finish, read_chains
 
 HUB_NAME = "facebook/esm2_t6_8M_UR50D"
 SETTINGS = {
@@ -76,9 +75,7 @@ def main(method: str, chains: str, backbone: str, seed: str) -> None:
     model.train(config | SETTINGS[method], input_data=data)
     libraries = f"biotrainer {version('biotrainer')}, torch {version('torch')}, transformers {version('transformers')}"
     libraries += f" on Python {platform.python_version()}"
-    write_json(used_so_far() | {"libraries": libraries}, Path("usage.json"))  # what follows is not training
-    tests = json.loads(Path(chains, "tests.json").read_text("utf-8"))
-    write_json({name: _states(model, sequences) for name, sequences in tests.items()}, Path("states.json"))
+    finish(chains, lambda sequences: _states(model, sequences), libraries=libraries)
 
 
 def _records(chains: str, part: str, method: str) -> list[Any]:

@@ -7,7 +7,6 @@ lowest validation loss is kept.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from measuring import read_chains, used_so_far, write_json
+from measuring import finish, read_chains
 
 STATES = "HEC"
 LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}
@@ -48,13 +47,8 @@ def main(method: str, chains: str, backbone: str, seed: str) -> None:
         data_collator=transformers.DataCollatorForTokenClassification(tokenizer),
     )
     trainer.train()
-    write_json(used_so_far(), Path("usage.json"))  # what follows is not training
     model.eval()
-    tests = json.loads(Path(chains, "tests.json").read_text("utf-8"))
-    write_json(
-        {name: [_states(model, tokenizer, sequence) for sequence in sequences] for name, sequences in tests.items()},
-        Path("states.json"),
-    )
+    finish(chains, lambda sequences: [_states(model, tokenizer, sequence) for sequence in sequences])
 
 
 def _arguments(learning_rate: float, seed: int) -> transformers.TrainingArguments:

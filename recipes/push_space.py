@@ -14,7 +14,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, epilog="The Space's variable LIFT_SS_MODELS names its models (default: bundled)."
     )
     parser.add_argument("repo", metavar="REPO", help="ORG/NAME of the Space, created if missing")
-    parser.add_argument("--private", action="store_true", help="visibility of a Space that is created")
+    parser.add_argument("--private", action="store_true", help="create the Space as private")
     return parser.parse_args()
 
 

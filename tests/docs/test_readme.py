@@ -12,8 +12,6 @@ from docs_pages import README, ROOT, blocks, commands
 from scripts import BUILD_FILES
 from small_runs import write_data
 
-SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.M | re.S)
-
 
 class Installed:
     """The package in an environment of its own: what a wheel of it installs, and a folder to work in."""
@@ -75,8 +73,8 @@ def test_the_script_trains_scores_and_saves_a_model_that_predicts(installed):
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_commands_lead_from_a_file_of_chains_to_predictions(installed, tmp_path):
-    section = dict(SECTION.findall(README.read_text("utf-8")))["Your own chains"]
-    words = [line.split("#")[0].split() for line in section.splitlines() if line.startswith("lift-ss ")]
+    (block,) = (block for block in blocks(README) if "lift-ss train" in block.text)
+    words = [words for words, _ in commands(block)]
     assert [line[1] for line in words] == ["train", "predict"]
     shutil.copy(write_data(tmp_path) / "train.txt", installed.home / "chains.txt")
     (installed.home / "proteins.fasta").write_text(">one\nMKTAYIAKQRQISFVKSHFSRQ\n")
