@@ -19,11 +19,11 @@ def _needs(program: str, package: str) -> Callable[[Any], Any]:
 needs_mkdssp = _needs("mkdssp", "dssp")
 needs_mmseqs = _needs("mmseqs", "mmseqs2")
 
+skip_without_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason="needs gradio (pip install '.[page]')"
+)
 # `needs_gradio` and `needs_browser` are for a module, as `pytestmark`
-needs_gradio = [
-    pytest.mark.tools,
-    pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio (pip install '.[page]')"),
-]
+needs_gradio = [pytest.mark.tools, skip_without_gradio]
 needs_browser = [
     *needs_gradio,
     pytest.mark.slow,

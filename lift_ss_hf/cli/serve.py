@@ -26,8 +26,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for other machines too (default: 127.0.0.1)"
     )
     parser.add_argument("--port", type=int, default=7860, help="port to listen at; 0 for a free one (default: 7860)")
-    parser.add_argument("--max_sequences", type=int, default=50, help="sequences in one prediction (default: 50)")
-    parser.add_argument("--max_residues", type=int, default=2000, help="residues of a sequence (default: 2000)")
+    parser.add_argument("--max_sequences", type=int, default=50, help="most sequences in one prediction (default: 50)")
+    parser.add_argument("--max_residues", type=int, default=2000, help="longest sequence, in residues (default: 2000)")
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -37,12 +37,13 @@ def serve(args: argparse.Namespace) -> None:
         ValueError: if gradio is missing, or a limit or a model is invalid.
         OSError: if the port is in use.
     """
+    from ..page import check_gradio
     from ..page.chains import Limits
 
     limits = Limits(args.max_sequences, args.max_residues)
-    from ..page import serving
+    check_gradio()
+    from ..page import serving  # torch too
 
-    serving.check_gradio()
     models = serving.load_models(args.model, args.backbone)
     about = measured_accuracy().replace("accuracy", "Accuracy", 1) if "bundled" in models else ""
     serving.serve(models, limits, args.host, args.port, about)

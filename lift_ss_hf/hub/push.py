@@ -1,4 +1,4 @@
-"""Push models and Spaces to the Hub: staged and checked on disk first, then pushed in one commit."""
+"""Push models and Spaces to the Hub: staged on disk first (models are checked there), then pushed in one commit."""
 
 from __future__ import annotations
 

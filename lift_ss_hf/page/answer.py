@@ -43,7 +43,7 @@ class Answer:
 
     def write_tables(self) -> list[Path]:
         """Write the predictions of all chains in each format of `TABLES`, and return the files."""
-        return [_write(get_format(name)(self.predictions[0].alphabet), self) for name in TABLES]
+        return [self._write(get_format(name)(self.predictions[0].alphabet)) for name in TABLES]
 
     def write_figures(self, index: int) -> list[Path]:
         """Draw a chain, and return the files, one for each of `FIGURES`."""
@@ -53,6 +53,17 @@ class Answer:
         for path in paths:
             save_figure(figure, path)
         return paths
+
+    def _write(self, form: Format) -> Path:
+        """Write all predictions as one file; those of a format with a file for each chain become a ZIP archive."""
+        folder = Path(self.folder.name)
+        part, out = folder / f"part_{form.file_name}", folder / form.file_name
+        form.write_part(part, self.predictions)
+        form.join([part], out)
+        if not out.is_dir():
+            return out
+        files = list(out.iterdir())
+        return files[0] if len(files) == 1 else Path(shutil.make_archive(str(out), "zip", out))
 
 
 def answer(
@@ -94,15 +105,3 @@ class _Progress:
     def update(self, residues: int) -> None:
         self.done += residues
         self.report(self.done, self.total)
-
-
-def _write(form: Format, answer: Answer) -> Path:
-    """Write all predictions as one file; those of a format with a file for each chain become a ZIP archive."""
-    folder = Path(answer.folder.name)
-    part, out = folder / f"part_{form.file_name}", folder / form.file_name
-    form.write_part(part, answer.predictions)
-    form.join([part], out)
-    if not out.is_dir():
-        return out
-    files = list(out.iterdir())
-    return files[0] if len(files) == 1 else Path(shutil.make_archive(str(out), "zip", out))

@@ -19,7 +19,7 @@ from .chains import EXAMPLE, Limits
 from .view import chain_label, chain_view, message, open_file, residue_table
 
 TITLE = "Secondary structure from sequence"
-KEPT_FOR = 3600  # an answer, unless the visitor leaves before [s]
+KEPT_FOR = 3600  # an answer, whether or not the visitor is still there [s]
 WAITING = 20  # visitors in the queue
 ALPHABET_LABELS = {"q9": "nine", "q8": "eight", "q3": "three", "q3_lift_ss": "three, P as helix"}
 BUTTON_LABELS = {"ss2": ".ss2", "csv": "CSV", "parquet": "Parquet", "png": "PNG", "svg": "SVG"}
@@ -57,14 +57,8 @@ class Callbacks:
         try:
             found = answer(text, self.models[model], alphabet, self.limits, self.folder, report)
         except ValueError as error:
-            no_files = [gradio.skip()] * len(TABLES)
-            return [
-                None,
-                message(first_line(error), is_error=True),
-                gradio.update(visible=False),
-                gradio.skip(),
-                *no_files,
-            ]
+            unchanged = [gradio.skip()] * (1 + len(TABLES))  # the chains to choose from, and the files
+            return [None, message(first_line(error), is_error=True), gradio.update(visible=False), *unchanged]
         chains = [(chain_label(prediction), str(index)) for index, prediction in enumerate(found.predictions)]
         return [
             found,
@@ -111,7 +105,7 @@ def build_page(models: Mapping[str, Predictor], limits: Limits, folder: Path, ab
         )
         gradio.HTML(open_file(limits.characters))
         with gradio.Row():
-            model = gradio.Radio(list(models), value=first, label="Model", elem_id="model", visible=len(models) > 1)
+            model = gradio.Radio(list(models), value=first, label="Model", visible=len(models) > 1)
             alphabet = gradio.Radio(**callbacks.alphabets(first), label="States")
         with gradio.Row():
             start = gradio.Button("Predict", variant="primary", elem_id="predict")
@@ -138,11 +132,10 @@ def build_page(models: Mapping[str, Predictor], limits: Limits, folder: Path, ab
         }
         model.change(lambda name: gradio.update(**callbacks.alphabets(name)), model, alphabet, **private)
         filled = example.click(lambda: EXAMPLE, None, chains, **private)
-        for predicted in (start.click(**prediction), filled.then(**prediction)):
-            shown_first = predicted.then(callbacks.show, chosen, shown, show_progress="hidden", **private)
-            shown_first.then(callbacks.draw, chosen, figures, show_progress="hidden", **private)
-        shown_other = chain.input(callbacks.show, chosen, shown, show_progress="hidden", **private)
-        shown_other.then(callbacks.draw, chosen, figures, show_progress="hidden", **private)
+        triggers: tuple[Any, ...] = (start.click(**prediction).then, filled.then(**prediction).then, chain.input)
+        for trigger in triggers:
+            drawn = trigger(callbacks.show, chosen, shown, show_progress="hidden", **private)
+            drawn.then(callbacks.draw, chosen, figures, show_progress="hidden", **private)
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
 

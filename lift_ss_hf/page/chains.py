@@ -12,7 +12,7 @@ from ..models.wording import counted
 from ..prediction.records import Part, Record, printable_name, split_into_parts
 
 WHERE = "input"  # what messages call the text
-# Letters of a record besides its residues: header, line breaks, gaps.
+# Characters of a record besides its sequence: header, line breaks.
 RECORD_CHARACTERS = 1000
 
 # Human ubiquitin (1ubq) and hen egg-white lysozyme (1lyz): sequences of the PDB (CC0).
@@ -47,7 +47,7 @@ class Limits:
 
     @property
     def characters(self) -> int:
-        """Length of the longest text that is read: these sequences, with as many gaps, and their headers."""
+        """Length of the longest text that is read: twice these sequences, for blanks in them, and their headers."""
         return self.sequences * (2 * self.residues + RECORD_CHARACTERS)
 
     def __str__(self) -> str:

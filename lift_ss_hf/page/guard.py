@@ -59,7 +59,7 @@ class Guard:
 
 
 def holds_text_only(body: bytes) -> bool:
-    """Return True unless a request gives a component something else than text: to gradio, objects may be files.
+    """Return True unless a request gives a component anything but text; gradio takes objects for files.
 
     Example:
         >>> holds_text_only(b'{"data": ["MKT", null]}'), holds_text_only(b'{"data": [{"path": "/etc/passwd"}]}')

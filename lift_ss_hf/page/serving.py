@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from ..prediction.loading import load_predictor
 from ..prediction.predictor import Predictor
+from . import check_gradio
 from .chains import Limits
 from .view import STYLE
 
@@ -24,12 +24,6 @@ logger = logging.getLogger(__name__)
 # What gradio reads from the environment: no telemetry, no history of predictions, and its files in our folder.
 GRADIO_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
 GRADIO_FOLDERS = ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE")
-
-
-def check_gradio() -> None:
-    """Raise ValueError unless gradio is installed; it is not imported, which takes seconds."""
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError("the page needs gradio. Install it: pip install 'lift_ss_hf[page]'.")
 
 
 @contextlib.contextmanager
@@ -71,6 +65,7 @@ def open_page(
             page.launch(
                 server_name=host,
                 server_port=port or _free_port(),
+                # JSON may write a character as \uXXXX, 6 bytes; the rest of a request is small
                 app_kwargs={"middleware": [Middleware(Guard, max_bytes=8 * limits.characters)]},
                 theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
                 css=STYLE,

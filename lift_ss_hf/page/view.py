@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from ..models.wording import counted
-from ..prediction.html_page import draw_chain, legend, page_style, state_names
+from ..prediction.html_page import draw_chain, legend, page_style
 from ..prediction.result import Prediction
 
 COLUMNS = ("position", "residue", "state", "confidence")
@@ -59,7 +59,7 @@ def message(text: str, is_error: bool = False) -> str:
 
 def chain_view(prediction: Prediction) -> str:
     """Return the drawing of a chain, as in `predictions.html`, and what its colours and letters mean."""
-    return draw_chain(prediction) + legend() + state_names()
+    return draw_chain(prediction) + legend()
 
 
 def residue_table(prediction: Prediction) -> str:

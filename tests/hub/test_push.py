@@ -1,6 +1,5 @@
 """Sharing a model end to end: the real clients, readers in new processes with empty caches, a Hub on loopback."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from forked_runs import free_port
 from hub_server import running_hub
 from safetensors.torch import load_file
 from tiny_models import save_tiny_backbone
+from tools import skip_without_gradio
 
 from lift_ss_hf.hub.push import check_staged, stage_model
 from lift_ss_hf.models.esm import EsmForSecondaryStructure
@@ -65,7 +65,6 @@ def save_logits(name, model, tokenizer):
         save_file({"logits": model(tokens, torch.ones_like(tokens)).logits}, name)
 """
 WITHOUT_THE_PACKAGE = """
-import importlib.util
 import json
 from transformers import pipeline
 predictor = pipeline(model="org/name", trust_remote_code=True)
@@ -297,7 +296,7 @@ runpy.run_path("app.py", run_name="__main__")
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.tools
-@pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio")
+@skip_without_gradio
 def test_the_page_is_a_space_that_brings_the_package(hub, tmp_path):
     done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "push_space.py", "org/page", "--private")
     assert done.statuses == [0], done.stderr
