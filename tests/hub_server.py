@@ -29,13 +29,13 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, dict[str, list[tuple[str, dict[str, bytes]]]]] = {}
         self.private: set[str] = set()
         self.gated: set[str] = set()  # their terms must be accepted
-        self.accepted: set[str] = set()  # tokens whose owners have
+        self.accepted: set[str] = set()  # tokens whose owners have accepted them
         self.renamed: dict[str, str] = {}  # by the old name
         self.discussions: dict[str, list[dict[str, Any]]] = {}
         self.requests: list[str] = []  # method and path
         self.large: dict[str, bytes] = {}
         self.fails_on_commit = False
-        self.statuses: dict[str, int] = {}  # of answers to paths with such an end, which is out of order
+        self.statuses: dict[str, int] = {}  # to answer with, by the end of the path: that part is out of order
 
     @property
     def url(self) -> str:

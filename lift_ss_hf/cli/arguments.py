@@ -43,9 +43,16 @@ def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the inputs."""
+def add_input_arguments(parser: argparse.ArgumentParser, launch: str, more: str = "") -> None:
+    """Add the inputs, and the help on them below all arguments.
+
+    Args:
+        parser: of the command.
+        launch: how several processes are started.
+        more: what the help says after the inputs.
+    """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{INPUT_HELP.format(launch=launch)}\n{more}{STATUS_HELP}"
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, -, data set or sequence; see below")
 
 

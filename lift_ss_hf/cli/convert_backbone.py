@@ -9,9 +9,9 @@ HELP = """\
 Some backbones are on the Hub only as pickles, ProtT5 among them. A pickle can run any code when it is read, so none is
 read in training or prediction. This command downloads it, reads nothing but its numbers (with torch 2.10 or later), and
 keeps the encoder's as safetensors, below HF_HOME; from then on the backbone loads under its name, and the pickle is not
-needed any more. Where the Hub has a converted copy beside the same pickle, that is taken instead. With -o a folder is
-written in any case, also from a backbone that has safetensors. Models over it record the Hub's name: where the folder
-was used they find it, and elsewhere they load the backbone by that name.
+needed any more. Where the Hub has a converted copy beside the same pickle, that is taken instead. With -o it always
+writes a folder, even for a backbone that has safetensors. Models trained on it record the backbone's name on the Hub:
+they find the folder where it was used, and elsewhere load the backbone by that name.
 
   lift-ss convert-backbone Rostlab/prot_t5_xl_half_uniref50-enc        # downloads 2.4 GB, writes 2.4 GB
   lift-ss convert-backbone Rostlab/prot_t5_xl_half_uniref50-enc -o DIR  # for a machine without network: --backbone DIR

@@ -7,8 +7,6 @@ import logging
 import time
 
 from .arguments import (
-    INPUT_HELP,
-    STATUS_HELP,
     add_format_argument,
     add_input_arguments,
     add_model_arguments,
@@ -27,8 +25,7 @@ LAUNCH = "torchrun --nproc_per_node N --no-python lift-ss embed ..."
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `lift-ss embed`, and the help on inputs below them."""
-    add_input_arguments(parser)
-    parser.epilog = f"{INPUT_HELP.format(launch=LAUNCH)}\n{STATUS_HELP}"
+    add_input_arguments(parser, LAUNCH)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="directory to write to")
     add_format_argument(parser, EMBEDDING_FORMAT_NAMES, "safetensors")
     add_model_arguments(parser, of="of a tuned model, or of a backbone by itself: ")
@@ -47,8 +44,8 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names",
         default="id",
-        help="what arrays are called by: id, the chain's name, or hash, of its sequence, as biotrainer looks them up "
-        "(default: id)",
+        help="how arrays are named: id, by the chain's name, or hash, by the hash of its sequence, which biotrainer "
+        "looks up (default: id)",
     )
     add_run_arguments(parser)
 
@@ -60,12 +57,12 @@ def embed(args: argparse.Namespace) -> None:
         ValueError: if an argument, an input or the model is invalid.
     """
     started = time.monotonic()
-    # every process may be the last one, which writes the summary
+    # every process may be the last one, which writes the summary, so none is silenced (`run` silences all but one)
     logging.getLogger("lift_ss_hf").setLevel(logging.WARNING if args.quiet else logging.INFO)
     formats = list(dict.fromkeys(args.format)) or ["safetensors"]
     inputs = read_inputs(args)
-    _check(args, formats)
     with collector_paused():
+        _check(args, formats)
         from ..prediction.embedding import Embedder, embed_to_folder
         from ..prediction.loading import load_for_hidden_states
         from ..prediction.running import RunOptions, summarise

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 from ..version import __version__
 from .accuracy import measured_accuracy
 from .arguments import (
-    INPUT_HELP,
-    STATUS_HELP,
     add_backbone_argument,
     add_format_argument,
     add_input_arguments,
@@ -122,8 +120,7 @@ def parser() -> argparse.ArgumentParser:
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `lift-ss predict`, and the help on inputs below them."""
-    add_input_arguments(parser)
-    parser.epilog = f"{INPUT_HELP.format(launch=LAUNCH)}\n{{measured}}\n\n{STATUS_HELP}"
+    add_input_arguments(parser, LAUNCH, "{measured}\n\n")
     parser.add_argument("-o", "--output", metavar="DIR", help="directory to write to (default: standard output)")
     add_format_argument(parser, FORMAT_NAMES, "three-line; in a terminal, coloured states")
     parser.add_argument("--states", help="states to report: q9, q8, q3 or q3_lift_ss (default: the model's)")

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..models.states import COIL_SPELLINGS, NINE_STATES, UNRESOLVED
-from ..models.wording import counted, no_such_file
+from ..models.wording import counted, first_line, no_such_file
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
 from .fasta_pairs import chains_of_pair, chains_with_targets, has_targets, read_records
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
@@ -229,7 +229,7 @@ def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Ch
     try:
         table = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CorpusError(f"{path}: not a complete parquet file ({reason}). Build it again.") from None
     names = table.schema_arrow.names
     rows = enumerate(_parquet_rows(table, path), start=1)
@@ -256,7 +256,7 @@ def _parquet_rows(table: pq.ParquetFile, path: Path) -> Iterator[dict[str, Any]]
         except StopIteration:
             return
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise CorpusError(f"{path}: damaged ({str(error).splitlines()[0]}). Build it again.") from None
+            raise CorpusError(f"{path}: damaged ({first_line(error)}). Build it again.") from None
         yield from rows
 
 

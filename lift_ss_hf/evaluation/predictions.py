@@ -16,7 +16,7 @@ from ..batches.cached_chains import evaluating
 from ..metrics.labels import REFERENCE_ALPHABET, fold_labels, most_probable
 from ..metrics.scored_chains import COMPATIBLE
 from ..metrics.scoring import score
-from ..models.states import ALPHABETS, IGNORE_INDEX, fold_index, reduce_probabilities, temper_probabilities
+from ..models.states import IGNORE_INDEX, reduce_probabilities, reportable_alphabets, temper_probabilities
 from ..prediction.predictor import MAX_TOKENS, Predictor
 
 
@@ -102,19 +102,7 @@ def scorable_alphabets(model_states: str, num_states: int) -> list[str]:
         >>> scorable_alphabets("q9", 8)
         ['q8', 'q3', 'q3_lift_ss']
     """
-    return [
-        alphabet
-        for alphabet in ALPHABETS
-        if _folds_into(model_states, alphabet) and num_states >= NEEDED_STATES.get(alphabet, 3)
-    ]
-
-
-def _folds_into(states: str, alphabet: str) -> bool:
-    try:
-        fold_index(states, alphabet)
-    except ValueError:
-        return False
-    return True
+    return [name for name in reportable_alphabets(model_states) if num_states >= NEEDED_STATES.get(name, 3)]
 
 
 def score_predictions(

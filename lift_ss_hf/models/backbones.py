@@ -78,8 +78,8 @@ class BackboneFamily:
         build_options: further arguments of its constructor.
         block_class: name of a block's class, which FSDP and `device_map` must not split.
         num_leading, num_trailing: special tokens before and after the residues of a chain.
-        leading_tokens: what some checkpoints expect before the residues, after those of `num_leading`: those whose
-            vocabulary has one of these tokens.
+        leading_tokens: tokens of which a checkpoint expects one before the residues, after those of `num_leading`, if
+            its vocabulary has it.
         tokenizer_classes: of transformers that checkpoints may name, besides `PreTrainedTokenizerFast`; without `Fast`.
             The first is used if a checkpoint names none.
         replaced_residues: residues that go to the backbone as X, whether its vocabulary has them or not.
@@ -540,7 +540,7 @@ def locate(name: str | os.PathLike, what: str = "backbone") -> str:
 
 
 def portable_name(name: str | os.PathLike) -> tuple[str, str | None]:
-    """Return the Hub id and commit of a folder in the Hub's cache, or one that `lift-ss convert-backbone -o` wrote.
+    """Return the Hub id and commit of a folder in the Hub's cache, or of one that `lift-ss convert-backbone -o` wrote.
 
     Any other name is recorded as it was given: pass a relative folder to move model and backbone together.
     """

@@ -95,7 +95,6 @@ class BertSecondaryStructureConfig(SecondaryStructureConfig):
 
     model_type = "bert_secondary_structure"
     backbone_config_class = BertConfig
-    sub_configs = {"backbone_config": BertConfig}  # noqa: RUF012  transformers' own form
 
 
 class BertForSecondaryStructure(SecondaryStructureModel):

@@ -115,6 +115,7 @@ class SecondaryStructureConfig(PretrainedConfig):
     def __init_subclass__(cls, **options: Any) -> None:
         # transformers 5 makes a dataclass of a configuration without an __init__ of its own, and so passes over ours.
         cls.__init__ = cls.__dict__.get("__init__", SecondaryStructureConfig.__init__)  # type: ignore[method-assign]
+        cls.sub_configs = {"backbone_config": cls.backbone_config_class}  # type: ignore[method-assign,assignment]
         super().__init_subclass__(**options)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Convert the pickles of a backbone to safetensors, once: its encoder's weights, as they are.
+"""Write a backbone's encoder as safetensors: from its pickles, once, or from the safetensors that it has.
 
 torch reads a pickle with a reader that accepts only tensors and tables of them (`weights_only=True`), and maps the file
 instead of reading it. So a hostile pickle is refused before anything of it has run, and the memory needed is that of
@@ -72,12 +72,12 @@ def convert_backbone(
         hub_options: cache_dir, token, ...
 
     Returns:
-        The folder with the weights, or the Hub's name and revision of a copy there; None if the backbone has
-        safetensors, so that there is nothing to convert.
+        The output, or the folder with the weights, or the Hub's name and revision of a copy there; None if nothing was
+        to be done: the backbone has safetensors, and no output was asked for.
 
     Raises:
-        ValueError: if the output exists, torch is too old, there is no such backbone, or its weights are anything else,
-            are damaged, or lack some of the encoder's.
+        ValueError: if the output exists, torch is too old, there is no such backbone, or its files hold anything but
+            weights, are damaged, or lack some of the encoder's.
 
     Example:
         >>> convert_backbone("bundled") is None

@@ -223,7 +223,6 @@ class EsmSecondaryStructureConfig(SecondaryStructureConfig):
 
     model_type = "esm_secondary_structure"
     backbone_config_class = EsmConfig
-    sub_configs = {"backbone_config": EsmConfig}  # noqa: RUF012  transformers' own form
 
 
 class EsmForSecondaryStructure(SecondaryStructureModel):

@@ -188,7 +188,6 @@ class EsmcSecondaryStructureConfig(SecondaryStructureConfig):
 
     model_type = "esmc_secondary_structure"
     backbone_config_class = EsmcConfig
-    sub_configs = {"backbone_config": EsmcConfig}  # noqa: RUF012  transformers' own form
 
 
 class EsmcForSecondaryStructure(SecondaryStructureModel):

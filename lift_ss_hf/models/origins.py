@@ -7,7 +7,6 @@ describes, says where it was used last.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,8 +15,7 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from .atomic import replacing
-from .pickles import kept_file
+from .pickles import keep, kept_file
 from .safety import read_json_object
 
 ORIGIN = "origin.json"
@@ -47,8 +45,7 @@ def note_folder(folder: str | os.PathLike) -> None:
     origin = read_origin(folder)
     if origin is None or known_folder(*origin) == (path := str(Path(folder).resolve())):
         return
-    with contextlib.suppress(OSError), replacing(kept_file("folders", *origin)) as note:  # others may own the cache
-        note.write_text(json.dumps({"folder": path}) + "\n", "utf-8")
+    keep(kept_file("folders", *origin), {"folder": path})
 
 
 def known_folder(name: str, commit: str | None) -> str | None:

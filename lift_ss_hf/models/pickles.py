@@ -5,7 +5,8 @@ download: the local cache, where `conversion` keeps what it has converted, and t
 of the Hub offers safetensors in a pull request. The cache is `lift_ss_hf` in `HF_HOME`:
 
     backbones/CHECKSUM/            the weights as safetensors, config.json, and origin.json: where they came from
-    checksums/HASH_OF_PATH.json    of pickles in folders, with their size and time, so that each is read once
+    checksums/HASH_OF_PATH.json    of weights in folders, with their size and time, so that each is read once
+    folders/ORG--NAME@COMMIT.json  the folder in which a converted backbone was used (`origins`)
     lookups/ORG--NAME@COMMIT.json  what the Hub answered, once the weights are found: from then on they load offline
 """
 
@@ -111,8 +112,7 @@ def file_checksum(path: Path) -> str:
         if known == state | {"sha256": known["sha256"]}:
             return known["sha256"]
     checksum = computed_checksum(blob)
-    with contextlib.suppress(OSError, ValueError), replacing(kept) as temporary:  # others may own the cache
-        temporary.write_text(json.dumps(state | {"sha256": checksum}, indent=2) + "\n", "utf-8")
+    keep(kept, state | {"sha256": checksum})
     return checksum
 
 
@@ -275,13 +275,17 @@ def kept_file(folder: str, name: str, commit: str) -> Path:
     return _cache() / folder / f"{name.replace('/', '--')}@{commit}.json"
 
 
+def keep(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file to the cache, or do without it: others may own the cache."""
+    with contextlib.suppress(OSError, ValueError), replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
 def write_lookup(pickles: Pickles) -> None:
     """Keep what the Hub answered about the pickles of a commit, unless it is known."""
     if pickles.commit is None or _read_lookup(pickles.name, pickles.commit) == pickles:
         return
-    kept = kept_file("lookups", pickles.name, pickles.commit)
-    with contextlib.suppress(OSError), replacing(kept) as path:  # others may own the cache: the Hub is asked again then
-        path.write_text(json.dumps(pickles._asdict(), indent=2) + "\n", "utf-8")
+    keep(kept_file("lookups", pickles.name, pickles.commit), pickles._asdict())
 
 
 def _read_lookup(name: str, commit: str) -> Pickles | None:

@@ -109,7 +109,7 @@ class Row:
 
 
 def add_residual(half: Any, output: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Add the output of half a block to its input, (1, tokens, hidden), through the half's bottleneck if it has one."""
+    """Add the output of half a block to its input, (batch, tokens, hidden); `half` holds the bottleneck, if any."""
     if hasattr(half, "bottleneck_layer_forward"):  # of the adapters library
         return half.bottleneck_layer_forward(output, hidden, None)
     return hidden + output

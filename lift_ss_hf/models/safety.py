@@ -425,7 +425,7 @@ def check_finite(values: np.ndarray, what: str = "probabilities") -> np.ndarray:
 
     Args:
         values: to check.
-        what: they are, in the plural.
+        what: their name in the message, in the plural.
 
     Raises:
         ValueError: if one is not a finite number.

@@ -14,8 +14,8 @@ STOP = "*"
 GAPS = "-."
 NUCLEOTIDES = "ACGTUN"
 AMBIGUOUS_NUCLEOTIDES = "RYSWKMBDHVX"  # one of several nucleotides (IUPAC-IUB 1984); X masks a repeat
-# No protein passes either test below: of promod3 (a test), of the 435,059 of Swiss-Prot 2014_01 in Debian's
-# metastudent-data (2026-11-26).
+# None of the 435,059 proteins of Swiss-Prot 2014_01 (Debian's metastudent-data, 2026-11-26, commit 375e1f7) passes
+# either test below, nor does any of promod3, which tests/models/test_sequences.py checks.
 MIN_NUCLEOTIDES = 20  # letters; shorter peptides of A, C, G and T are not rare
 MAX_AMBIGUOUS = 0.2  # fraction of ambiguity codes in what looks like nucleotides
 MIN_DOUBTFUL = 6  # letters of what may be nucleotides, without ambiguity codes

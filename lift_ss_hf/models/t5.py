@@ -247,7 +247,6 @@ class T5SecondaryStructureConfig(SecondaryStructureConfig):
 
     model_type = "t5_secondary_structure"
     backbone_config_class = T5Config
-    sub_configs = {"backbone_config": T5Config}  # noqa: RUF012  transformers' own form
 
 
 class T5ForSecondaryStructure(SecondaryStructureModel):

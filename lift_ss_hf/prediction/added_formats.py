@@ -16,12 +16,8 @@ from .stored import read_stored
 
 PART_RESIDUES = 1 << 16  # in memory at once
 STORED_FORMATS = ("parquet", "jsonl", "tsv", "csv")  # that hold probabilities, the most exact first
-FOUR_DIGITS = (
-    "three-line",
-    "fasta",
-    "tsv",
-    "csv",
-)  # with no number finer than four digits, nor a mean of such
+# Their numbers have at most four digits, and none is a mean of such numbers.
+FOUR_DIGITS = ("three-line", "fasta", "tsv", "csv")
 
 
 def most_exact(held: Collection[str]) -> str | None:

@@ -4,12 +4,13 @@
     embed_to_folder(embedder, Inputs(["proteins.fasta"]), "out", RunOptions(formats=["h5"]))
 
 The chains run in packed rows, as for predictions. A chain too long for the model runs in overlapping windows; each of
-its residues gets its hidden state from the window in which it is farthest from an edge, as before the head.
+its residues gets its hidden state from the window in which it is farthest from an edge, as in prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ class Embedder:
         config = predictor.model.config
         if layer == MIX and predictor.model.block_mix is None:
             raise ValueError(
-                f"the model has no mix of its blocks, only models with block_mix have. Give --layer {LAST}, or a "
+                f"the model has no mix of its blocks; only models with block_mix have one. Give --layer {LAST}, or a "
                 f"number from 0 to {config.num_blocks}."
             )
         if layer not in (LAST, MIX) and int(layer) > config.num_blocks:
@@ -101,13 +102,15 @@ class Embedder:
 
     def _stored(self, values: np.ndarray, query: Query) -> np.ndarray:
         """Return the values as they are stored."""
+        if self.dtype == "float32":
+            return values
         largest, limit = np.abs(values).max(), np.finfo(self.dtype).max
         if largest > limit:
             raise ValueError(
                 f"record {query.number} ({query.name}): values of layer {self.layer} go up to {largest:,.0f}, but "
                 f"half precision up to {limit:,.0f}. Leave out --half."
             )
-        return values.astype(self.dtype, copy=False)
+        return values.astype(self.dtype)
 
 
 def embed_part(embedder: Embedder, part: Part, bar: Progress | None = None) -> tuple[list[Embedding], Counts]:
@@ -135,7 +138,8 @@ def embed_to_folder(
         inputs: the chains.
         out: the directory; `run_folder` describes its content.
         options: see `RunOptions`; formats are those of `embedding_formats.EMBEDDING_FORMATS`.
-        names: what arrays are called by: `id`, the chain's name, or `hash`, that of its sequence, as in biotrainer.
+        names: how arrays are named: `id`, by the chain's name, or `hash`, by the hash of its sequence, as biotrainer
+            does.
         process: which of several processes this is; read from the environment by default.
 
     Returns:
@@ -148,10 +152,7 @@ def embed_to_folder(
     layout = Layout(embedder.pooling, embedder.dtype, embedder.size, names)
     settings = {
         "layer": embedder.layer,
-        "pooling": layout.pooling,
-        "dtype": layout.dtype,
-        "size": layout.size,
-        "names": layout.names,
+        **asdict(layout),
         **run_settings(embedder.predictor, options),
     }
     folder = RunFolder(out, settings, make_formats(settings["formats"], layout))

@@ -62,7 +62,7 @@ class Layout:
         pooling: `none`, a vector per residue, or `mean`, their mean.
         dtype: `float32` or `float16`.
         size: of a vector.
-        names: what arrays are called by: `id`, the chain's name, or `hash`, that of its sequence.
+        names: how arrays are named: `id`, by the chain's name, or `hash`, by the hash of its sequence.
     """
 
     pooling: str
@@ -72,7 +72,7 @@ class Layout:
 
 
 def sequence_hash(sequence: str) -> str:
-    """Return what biotrainer calls the embedding of a sequence by.
+    """Return the name under which biotrainer stores the embedding of a sequence.
 
     Example:
         >>> sequence_hash("MKT")[:16]

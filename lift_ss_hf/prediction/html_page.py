@@ -54,18 +54,16 @@ def page_style() -> str:
 
 
 def legend() -> str:
-    """Return the colours of the classes and what the bars are, as HTML."""
+    """Return what the colours, the bars and the letters of the states mean, as HTML."""
     classes = "".join(
         f'<span class="{letter}">&#9632;</span> {state_class.name} &nbsp; '
         for letter, state_class in STATE_CLASSES.items()
     )
-    return f'<p class="chain">{classes}&nbsp; Bars: confidence.</p>\n'
-
-
-def state_names() -> str:
-    """Return what the letters of the states mean, as HTML."""
     names = ", ".join(f"{state} {name}" for state, (name, _) in STATE_MEANINGS.items())
-    return f"<p>States: {html.escape(names)}; in three states: C coil.</p>\n"
+    return (
+        f'<p class="chain">{classes}&nbsp; Bars: confidence.</p>\n'
+        f"<p>States: {html.escape(names)}; in three states: C coil.</p>\n"
+    )
 
 
 def page_start(title: str) -> str:
@@ -78,7 +76,6 @@ def page_start(title: str) -> str:
         "@media (prefers-color-scheme:dark){body{color:#e2e4e9;background:#1b1e26}}"
         "@media print{body{color:#000;background:#fff;margin:0;zoom:.75}label{display:none}}"
         f"{page_style()}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{legend()}"
-        f"{state_names()}"
         '<label>Find a chain: <input type="search"> <output></output></label>\n'
     )
 
@@ -92,7 +89,7 @@ def draw_chain(prediction: Prediction) -> str:
     """Return a chain as HTML: a heading and a drawing with 60 residues per row."""
     length = len(prediction.sequence)
     rows = -(-length // RESIDUES_IN_ROW)
-    blocks = (range(first, min(first + ROWS_IN_BLOCK, rows)) for first in range(0, rows, ROWS_IN_BLOCK))
+    blocks = (range(rows)[first : first + ROWS_IN_BLOCK] for first in range(0, rows, ROWS_IN_BLOCK))
     drawn = "".join(
         f'<div class="rows" style="contain-intrinsic-height:{len(block) * ROW_HEIGHT}px">'
         f"{''.join(_row(prediction, row) for row in block)}</div>"
@@ -141,8 +138,8 @@ def _bars(prediction: Prediction, state_class: str, start: int, first: int, end:
 
 
 def _ruler(start: int, stop: int) -> Iterator[str]:
-    """Yield the number of each tenth residue."""
-    for position in range(start - start % 10 + 10, stop + 1, 10):
+    """Yield the number of each tenth residue of a row."""
+    for position in range(start + 10, stop + 1, 10):
         centre = (position - start) * STEP - STEP // 2
         yield f'<text class="ruler" x="{centre}" y="{ROW_HEIGHT - 4}">{position}</text>'
 

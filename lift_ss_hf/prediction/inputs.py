@@ -207,7 +207,7 @@ def _parquet_rows(source: str) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(source)
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{source}: not a complete Parquet file ({str(error).splitlines()[0]}).") from None
+        raise ValueError(f"{source}: not a complete Parquet file ({first_line(error)}).") from None
     yield from _rows(table.schema_arrow.names, _parquet_values(table), source)
 
 

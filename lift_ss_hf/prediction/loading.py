@@ -67,7 +67,8 @@ def load_for_hidden_states(name: str, backbone: str | None = None, **options: An
     """Load a saved model, or a backbone by itself, to compute hidden states.
 
     Args:
-        name: Hub id or folder of a saved model or of a backbone; `bundled` is the model.
+        name: Hub id or folder of a saved model or of a backbone; `bundled` is the bundled model, not its
+            backbone.
         backbone: Hub id or folder of a saved model's backbone; by default the one named in its configuration.
         options: precision, max_tokens and device, as for `load_predictor`.
 
@@ -87,7 +88,7 @@ def load_for_hidden_states(name: str, backbone: str | None = None, **options: An
 
 
 def _without_head(path: str, dtype: torch.dtype | None) -> Any:
-    """Load a backbone; a head would be random, and with it the digest."""
+    """Load a backbone without a head: a head would be random, and so would the digest."""
     model = SecondaryStructureModel.from_backbone(path, adapter=None, head="linear", dtype=dtype)
     model.head = torch.nn.Identity()
     return model

@@ -159,7 +159,7 @@ class RunFolder:
             self._write_settings({})
 
     def _with_formats(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Return the content of the settings file of a run, as it must be for this one."""
+        """Return the settings of the run in the directory as they are compared with this run's."""
         return content
 
     def discard_if_empty(self) -> None:

@@ -98,11 +98,11 @@ def predict_part(predictor: Predictor, part: Part, alphabet: str, bar: Any = Non
             name=query.name,
             sequence=str(query.sequence),
             model_alphabet=predictor.alphabet,
-            model_probabilities=probabilities[index],
+            model_probabilities=found,
             alphabet=alphabet,
             temperature=predictor.temperature,
         )
-        for index, query in enumerate(part.queries)
+        for query, found in zip(part.queries, probabilities, strict=True)
     ]
     return predictions, count(predictor, part)
 

@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..corpora.catalogue import find_corpus
 from ..models.atomic import replacing
 from ..models.backbones import BUNDLED, get_family
-from ..models.wording import counted
+from ..models.wording import counted, first_line
 from .provenance import TOKEN
 from .tables import ACCURACY_TITLES, card_markdown
 
@@ -130,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: no such file. Expected the folder of a finished run of recipes/train_q8.py."
         ) from error
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: cannot be parsed ({str(error).splitlines()[0]}). Run the training again.") from error
+        raise ValueError(f"{path}: cannot be parsed ({first_line(error)}). Run the training again.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected names and values, found {type(content).__name__}. Run the training again.")
     return content

@@ -86,7 +86,6 @@ class RobertaFamily(BackboneFamily):
 class RobertaSecondaryStructureConfig(SecondaryStructureConfig):
     model_type = "roberta_secondary_structure"
     backbone_config_class = RobertaConfig
-    sub_configs = {"backbone_config": RobertaConfig}  # noqa: RUF012
 
 
 class RobertaForSecondaryStructure(SecondaryStructureModel):

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from stopped_at import tree
 from tiny_models import save_tiny_model
 
 from lift_ss_hf.evaluation.calibration import store_temperature
@@ -38,10 +39,6 @@ def run(data, out, formats, **options):
     )
 
 
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.mark.parametrize(
     ("held", "added", "states"),
     [
@@ -64,20 +61,20 @@ def test_added_formats_have_the_bytes_of_a_run_that_had_them_from_the_start(
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "predict", lambda *_: pytest.fail("predicted again"))
         assert run(data, tmp_path / "run", added, alphabet=states, resume=True) == counts
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
 
 def test_a_run_killed_while_it_wrote_formats_writes_them_again(data, tmp_path, monkeypatch):
     run(data, tmp_path / "run", ["parquet"])
-    before = contents(tmp_path / "run")
+    before = tree(tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(FORMATS["html"], "join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(data, tmp_path / "run", ["csv", "html"], resume=True)
-    assert before.items() <= contents(tmp_path / "run").items()
+    assert before.items() <= tree(tmp_path / "run").items()
     run(data, tmp_path / "run", ["csv", "html"], resume=True)
     run(data, tmp_path / "whole", ["parquet", "csv", "html"])
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -91,10 +88,10 @@ def test_a_run_killed_while_it_wrote_formats_writes_them_again(data, tmp_path, m
 )
 def test_a_format_that_needs_more_says_what(data, tmp_path, held, added, message):
     run(data, tmp_path / "run", held)
-    before = contents(tmp_path / "run")
+    before = tree(tmp_path / "run")
     with pytest.raises(ValueError, match=rf"{message}.* Give another directory to predict again\.$"):
         run(data, tmp_path / "run", added, resume=True)
-    assert contents(tmp_path / "run") == before
+    assert tree(tmp_path / "run") == before
 
 
 def test_an_unfinished_run_is_finished_first(data, tmp_path):
@@ -112,7 +109,7 @@ def test_a_result_that_is_gone_is_predicted_again_with_all_formats(data, tmp_pat
     (tmp_path / "run" / "predictions.parquet").unlink()
     run(data, tmp_path / "run", ["csv"], resume=True)
     assert "predictions.parquet is missing or incomplete, so the run starts again" in caplog.text
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
 
 
 def test_what_was_written_and_that_a_run_is_finished_is_said(data, tmp_path, caplog):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from forked_runs import run_forked, signal_at
 from sentencepiece import SentencePieceProcessor
+from stopped_at import tree
 from tiny_models import BACKBONES, save_tiny_backbone
 from transformers import AutoTokenizer
 
@@ -228,10 +229,6 @@ def run(folder, out, *, name="tuned", layer="last", half=False, process=None, so
     return embed_to_folder(embedder, Inputs([str(folder / source)]), out, options, process=process)
 
 
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.fixture(scope="module")
 def whole(folder, chains, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
@@ -289,30 +286,30 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bytes(whole, folder, tmp_path
         assert statuses == [-signal.SIGKILL] or (kill[0] is kill_after and statuses == [0])
     done = embed(lambda: None)
     assert done.statuses == [0], done.stderr
-    assert contents(out) == contents(whole[0])
+    assert tree(out) == tree(whole[0])
     assert "39 chains" in done.stderr and "1 record rejected" in done.stderr
 
 
 def test_several_processes_share_the_parts(whole, folder, tmp_path, small_parts):
     found = [run(folder, tmp_path / "run", process=ProcessRank(rank, 2)) for rank in (0, 1)]
     assert found == [None, whole[1]]
-    assert contents(tmp_path / "run") == contents(whole[0])
+    assert tree(tmp_path / "run") == tree(whole[0])
 
 
 @pytest.mark.process
 def test_workers_that_write_change_nothing(whole, folder, tmp_path, small_parts):
     run(folder, tmp_path / "run", num_workers=1)
-    assert contents(tmp_path / "run") == contents(whole[0])
+    assert tree(tmp_path / "run") == tree(whole[0])
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, folder, small_parts):
-    before = contents(whole[0])
+    before = tree(whole[0])
     assert run(folder, whole[0], resume=True) == whole[1]
-    assert contents(whole[0]) == before
+    assert tree(whole[0]) == before
 
 
 def test_runs_with_other_settings_are_refused(whole, folder, tmp_path, small_parts):
-    out, before = whole[0], contents(whole[0])
+    out, before = whole[0], tree(whole[0])
     for options, message in (
         ({"layer": "2"}, "that run has layer 'last', but this one has '2'"),
         ({"half": True}, "that run has dtype 'float32', but this one has 'float16'"),
@@ -324,7 +321,7 @@ def test_runs_with_other_settings_are_refused(whole, folder, tmp_path, small_par
     predictor, inputs = load_for_hidden_states(str(folder / "tuned")), Inputs([str(folder / "chains.fasta")])
     with pytest.raises(ValueError, match=r"run\.json: that run has no states: another command wrote it"):
         predict_to_folder(predictor, inputs, out, PredictionOptions(resume=True, skip_bad=True, quiet=True))
-    assert contents(out) == before
+    assert tree(out) == before
 
 
 def test_memory_does_not_grow_with_the_input(folder, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked_runs import run_forked, signal_at
+from stopped_at import tree
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
@@ -61,10 +62,6 @@ def run(data, out, *, source="chains.fasta", name="model", process=None, **optio
     return predict_to_folder(predictor_of(data, name), Inputs([str(data / source)]), out, options, process)
 
 
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
-
-
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
@@ -91,14 +88,14 @@ def test_several_processes_share_the_parts_and_the_last_joins_them(whole, data, 
     out, counts = whole
     found = [run(data, tmp_path / "run", process=ProcessRank(rank, 3)) for rank in (0, 2, 1)]
     assert found == [None, None, counts]
-    assert contents(tmp_path / "run") == contents(out)
+    assert tree(tmp_path / "run") == tree(out)
 
 
 def test_the_parts_of_a_dead_process_are_taken_over(whole, data, tmp_path, small_parts):
     out, counts = whole
     assert run(data, tmp_path / "run", process=ProcessRank(0, 2)) is None
     assert run(data, tmp_path / "run", resume=True) == counts
-    assert contents(tmp_path / "run") == contents(out)
+    assert tree(tmp_path / "run") == tree(out)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +133,7 @@ def test_a_plain_run_that_another_one_overtakes_ends_well(
     monkeypatch.setattr(owner, method, overtaken)
     found.append(run(data, tmp_path / "run", resume=True, formats=("three-line",)))
     assert found == [counts, counts]
-    assert contents(tmp_path / "run") == contents(out)
+    assert tree(tmp_path / "run") == tree(out)
 
 
 @pytest.mark.process
@@ -161,7 +158,7 @@ def test_plain_runs_started_at_once_all_end_well(text, data, tmp_path, small_par
             process.join(120)
         assert [process.exitcode for process in processes] == [0, 0]
         assert ended_well.value == 2
-        assert contents(folder) == contents(out)
+        assert tree(folder) == tree(out)
 
 
 def test_a_run_outlives_another_one_whose_input_is_invalid(whole, data, tmp_path, small_parts, monkeypatch):
@@ -177,7 +174,7 @@ def test_a_run_outlives_another_one_whose_input_is_invalid(whole, data, tmp_path
 
     monkeypatch.setattr(running, "predict_part", interrupted)
     assert run(data, tmp_path / "run") == whole[1]
-    assert contents(tmp_path / "run") == contents(whole[0])
+    assert tree(tmp_path / "run") == tree(whole[0])
 
 
 @pytest.mark.process
@@ -205,7 +202,7 @@ def test_a_run_that_fails_before_its_first_part_leaves_nothing(data, tmp_path):
 @pytest.mark.process
 def test_workers_that_write_change_nothing(whole, data, tmp_path, small_parts):
     run(data, tmp_path / "run", num_workers=2)
-    assert contents(tmp_path / "run") == contents(whole[0])
+    assert tree(tmp_path / "run") == tree(whole[0])
 
 
 @pytest.mark.process
@@ -230,7 +227,7 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bytes(whole, data, tmp_path):
         assert predict(*kill).statuses == [-signal.SIGKILL]
     done = predict(0, "join", RunFolder)  # call number 0 never comes
     assert done.statuses == [0], done.stderr
-    assert contents(out) == contents(whole[0])
+    assert tree(out) == tree(whole[0])
     assert "57 chains" in done.stderr and "3 records rejected" in done.stderr
 
 
@@ -266,15 +263,15 @@ def processes_with(environment):
 
 
 def test_resuming_a_finished_run_changes_nothing(whole, data):
-    before = contents(whole[0])
+    before = tree(whole[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "PART_RESIDUES", 600)
         assert run(data, whole[0], resume=True) == whole[1]
-    assert contents(whole[0]) == before
+    assert tree(whole[0]) == before
 
 
 def test_runs_with_other_settings_or_input_are_refused(whole, data, tmp_path, small_parts):
-    out, before = whole[0], contents(whole[0])
+    out, before = whole[0], tree(whole[0])
     with pytest.raises(ValueError, match=r"holds a run\. Add --resume"):
         run(data, out)
     with pytest.raises(ValueError, match=r"run\.json: that run used another model"):
@@ -285,7 +282,7 @@ def test_runs_with_other_settings_or_input_are_refused(whole, data, tmp_path, sm
     (data / "changed.fasta").write_text(text.replace("A", "G", 1))
     with pytest.raises(ValueError, match=r"a run over another input, which differs from record 1 on"):
         run(data, out, source="changed.fasta", resume=True)
-    assert contents(out) == before
+    assert tree(out) == before
 
 
 def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
@@ -294,7 +291,7 @@ def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
         run(data, tmp_path)
     with pytest.raises(ValueError, match=r"thesis\.tex exists and is not a directory"):
         run(data, tmp_path / "thesis.tex")
-    assert contents(tmp_path) == {"thesis.tex": b"years of work"}
+    assert tree(tmp_path) == {"thesis.tex": b"years of work"}
 
 
 def test_without_skip_bad_the_first_bad_record_stops_the_run_and_its_parts_are_kept(data, tmp_path, small_parts):
@@ -373,7 +370,7 @@ def test_a_finished_run_whose_result_is_gone_starts_again(data, whole, tmp_path,
     else:
         result.write_bytes(result.read_bytes()[:-5])
     assert run(data, out, resume=True) == whole[1]
-    assert contents(out) == contents(whole[0])
+    assert tree(out) == tree(whole[0])
     assert "predictions.tsv is missing or incomplete, so the run starts again" in caplog.text
 
 
