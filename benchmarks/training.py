@@ -56,6 +56,7 @@ def esm_config(shape: str, **more: Any) -> EsmConfig:
         num_attention_heads=heads,
         intermediate_size=4 * width,
         position_embedding_type="rotary",
+        layer_norm_eps=1e-5,
         token_dropout=True,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
