@@ -34,6 +34,23 @@ def unless_none(value: str | None) -> str | None:
     return None if str(value).lower() in ("none", "") else value
 
 
+WIDEST_MIX = 4096  # measured with 7 outputs of 320; to cache all blocks of a large backbone takes a lot of disk
+
+
+def default_block_mix(hidden_size: int, num_blocks: int) -> str | None:
+    """Return the mix that `block_mix: auto` stands for: concat for small backbones, None for others.
+
+    Args:
+        hidden_size: of the backbone.
+        num_blocks: of the backbone; the embeddings are one more output.
+
+    Example:
+        >>> default_block_mix(320, 6), default_block_mix(1280, 33)
+        ('concat', None)
+    """
+    return "concat" if (num_blocks + 1) * hidden_size <= WIDEST_MIX else None
+
+
 def default_head_channels(hidden_size: int) -> int:
     """Return the default width of a convolutional head: the backbone's, at most LIFT_SS's 1024.
 
@@ -107,8 +124,8 @@ class ModelArguments:
     block_mix: str | None = field(
         default=None,
         metadata={
-            "help": "give the head the outputs of all blocks: mean (with learned weights) or concat (side by side, for "
-            "small backbones); none: the last block's output only"
+            "help": "give the head the outputs of all blocks: mean (with learned weights), concat (side by side, for "
+            f"small backbones), auto (concat if at most {WIDEST_MIX} wide), or none: the last block's output only"
         },
     )
     head: str = field(

@@ -44,6 +44,7 @@ from .arguments import (
     CorpusArguments,
     ModelArguments,
     RecipeTrainingArguments,
+    default_block_mix,
     default_head_channels,
     unless_none,
 )
@@ -235,7 +236,9 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
         ValueError: if the backbone is unknown, or adapter_options is not a JSON object.
     """
     revision = arguments.backbone_revision
-    width = read_backbone_config(arguments.backbone, revision=revision).hidden_size
+    backbone = read_backbone_config(arguments.backbone, revision=revision)
+    width = backbone.hidden_size
+    block_mix = unless_none(arguments.block_mix)
     freeze, adapter = unless_none(arguments.freeze), unless_none(arguments.adapter)
     options: dict[str, Any] = {"adapter": None}  # without an adapter, a recipe's settings of it are ignored
     if adapter is not None:
@@ -250,7 +253,7 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
         "revision": revision,
         "backbone_dropout": arguments.backbone_dropout,
         "freeze": int(str(freeze)) if str(freeze).isdigit() else freeze,
-        "block_mix": unless_none(arguments.block_mix),
+        "block_mix": default_block_mix(width, backbone.num_hidden_layers) if block_mix == "auto" else block_mix,
         "head": arguments.head,
         "head_channels": arguments.head_channels or default_head_channels(width),
         "head_depth": arguments.head_depth,

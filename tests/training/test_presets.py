@@ -4,9 +4,11 @@ import argparse
 import re
 
 import pytest
+from transformers import EsmConfig
 
 from lift_ss_hf.cli import train as command
-from lift_ss_hf.training.arguments import RecipeTrainingArguments
+from lift_ss_hf.training import job
+from lift_ss_hf.training.arguments import ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import model_options
 from lift_ss_hf.training.presets import DEFAULT_PRESET, preset_names, preset_text
 from lift_ss_hf.training.recipes import RecipeError, parse_training
@@ -62,3 +64,12 @@ def _help():
     parser = argparse.ArgumentParser()
     command.add_train_arguments(parser)
     return parser.format_help()
+
+
+def test_all_blocks_are_mixed_where_the_backbone_is_small(monkeypatch):
+    def mix_of(layers, width):
+        config = EsmConfig(vocab_size=33, num_hidden_layers=layers, hidden_size=width, num_attention_heads=20)
+        monkeypatch.setattr(job, "read_backbone_config", lambda *_, **__: config)
+        return model_options(ModelArguments(block_mix="auto"))["block_mix"]
+
+    assert (mix_of(6, 320), mix_of(33, 1280)) == ("concat", None)
