@@ -33,3 +33,8 @@ needs_browser = [
         reason="needs playwright and chromium (Debian: chromium)",
     ),
 ]
+needs_ray = [
+    pytest.mark.tools,
+    pytest.mark.process,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray Data (pip install '.[ray]')"),
+]

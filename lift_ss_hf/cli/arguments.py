@@ -15,7 +15,8 @@ Lower case is read as upper case, gaps (- .) and stop codons (*) are removed, an
 backbone has no token for them or, like T5, is always given X; the summary counts these changes. A cell of a table with
 NaN, NA, None or NULL is a missing sequence, never a peptide. Records with the same name are told apart by their number
 in the input.
-
+"""
+LAUNCH_HELP = """
 several processes or machines: {launch}, with the same output directory for all. If one
 dies, start any number of them again with --resume.
 """
@@ -43,16 +44,17 @@ def add_backbone_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_input_arguments(parser: argparse.ArgumentParser, launch: str, more: str = "") -> None:
+def add_input_arguments(parser: argparse.ArgumentParser, launch: str | None, more: str = "") -> None:
     """Add the inputs, and the help on them below all arguments.
 
     Args:
         parser: of the command.
-        launch: how several processes are started.
+        launch: how several processes are started; None if the command starts them itself.
         more: what the help says after the inputs.
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"{INPUT_HELP.format(launch=launch)}\n{more}{STATUS_HELP}"
+    launch_help = "" if launch is None else LAUNCH_HELP.format(launch=launch)
+    parser.epilog = f"{INPUT_HELP}{launch_help}\n{more}{STATUS_HELP}"
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, -, data set or sequence; see below")
 
 
@@ -74,8 +76,18 @@ def add_format_argument(parser: argparse.ArgumentParser, names: tuple[str, ...],
     )
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say how a model runs over inputs."""
+def add_states_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says which states are reported."""
+    parser.add_argument("--states", help="states to report: q9, q8, q3 or q3_lift_ss (default: the model's)")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, has_writers: bool = True) -> None:
+    """Add the arguments that say how a model runs over inputs.
+
+    Args:
+        parser: of the command.
+        has_writers: the command can write from additional processes.
+    """
     parser.add_argument(
         "--precision", help="fp32, bf16 or int8, which is faster on a CPU but not exact (default: fp32; bf16 on a GPU)"
     )
@@ -83,7 +95,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_residues", type=int, metavar="N", help="longest sequence accepted, in residues (default: 100000)"
     )
-    parser.add_argument("--num_workers", type=int, default=0, help="additional processes that write (default: 0)")
+    if has_writers:
+        parser.add_argument("--num_workers", type=int, default=0, help="additional processes that write (default: 0)")
     parser.add_argument("--resume", action="store_true", help="resume the run in DIR")
     parser.add_argument(
         "--skip-bad", "--skip_bad", action="store_true", help="list invalid records in DIR/rejected.tsv and continue"

@@ -22,6 +22,7 @@ from .arguments import (
     add_input_arguments,
     add_model_arguments,
     add_run_arguments,
+    add_states_argument,
     read_inputs,
 )
 from .compare import add_compare_arguments, compare
@@ -123,7 +124,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add_input_arguments(parser, LAUNCH, "{measured}\n\n")
     parser.add_argument("-o", "--output", metavar="DIR", help="directory to write to (default: standard output)")
     add_format_argument(parser, FORMAT_NAMES, "three-line; in a terminal, coloured states")
-    parser.add_argument("--states", help="states to report: q9, q8, q3 or q3_lift_ss (default: the model's)")
+    add_states_argument(parser)
     add_model_arguments(parser)
     add_run_arguments(parser)
 

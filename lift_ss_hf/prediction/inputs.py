@@ -64,6 +64,9 @@ class Inputs:
             sequences. A word in lower case that resembles the name of a file is taken for a misspelt file.
         max_residues: longest sequence accepted.
 
+    Attributes:
+        sources: each with its size [bytes], 0 if it is not a file, as runs record them.
+
     Raises:
         ValueError: if a source is none of these; raised before anything is read.
 
@@ -81,6 +84,7 @@ class Inputs:
             raise ValueError("standard input (-) can be read only once.")
         self._readers = [(source, _reader(source)) for source in sources]
         self._sizes = [_file_size(Path(source)) for source in sources]
+        self.sources = [list(pair) for pair in zip(sources, self._sizes, strict=True)]
         self._finished, self._counter = 0, ByteCounter(io.BytesIO())
         self.max_residues = max_residues
 

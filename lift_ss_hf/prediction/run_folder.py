@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Protocol
 
 from ..models.atomic import is_leftover, locked_file, remove_leftovers, replacing, replacing_folder, require_folder
 from .formats import Format, table_field
-from .records import Part
+from .records import Part, RejectedRecord
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,14 @@ class Counts:
         return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
+def num_entries(folder: Path) -> int:
+    """Return the number of files in a folder."""
+    return sum(1 for _ in folder.iterdir())
+
+
 def _size(path: Path) -> int:
     """Return the size of a file [bytes], or the number of files in a folder."""
-    return sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size
+    return num_entries(path) if path.is_dir() else path.stat().st_size
 
 
 def read_run_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
@@ -112,9 +117,11 @@ class RunFolder:
 
     Attributes:
         remedies: what else can be done about a setting that differs from that of the run in the directory.
+        lock_names: names of the files that processes lock.
     """
 
     formats: Mapping[str, PartFormat]
+    lock_names: ClassVar[tuple[str, ...]] = (LOCK,)
     remedies: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], formats: Mapping[str, PartFormat]):
@@ -170,7 +177,8 @@ class RunFolder:
             (self.folder / SETTINGS).unlink(missing_ok=True)
             if not self._holds_other_files():
                 remove_leftovers(self.folder)
-                (self.folder / LOCK).unlink()
+                for name in self.lock_names:
+                    (self.folder / name).unlink(missing_ok=True)
                 with suppress(OSError):  # another process is starting a run
                     self.folder.rmdir()
 
@@ -183,7 +191,7 @@ class RunFolder:
         """Return True if the directory holds anything but what a run killed at its start left."""
         if not self.folder.is_dir():
             return False
-        return not all(is_leftover(path) or path.name == LOCK for path in self.folder.iterdir())
+        return not all(is_leftover(path) or path.name in self.lock_names for path in self.folder.iterdir())
 
     def _wait_for_settings(self, path: Path) -> None:
         deadline = time.monotonic() + FIRST_PROCESS_TIMEOUT
@@ -271,11 +279,7 @@ class RunFolder:
         with replacing_folder(self.part_folder(part.number)) as folder:
             for form in self.formats.values():
                 form.write_part(folder / form.file_name, chains)
-            rejected = "".join(
-                f"{record.number}\t{table_field(record.name)}\t{table_field(record.reason)}\n"
-                for record in part.rejected
-            )
-            (folder / REJECTED).write_text(rejected, "utf-8")
+            (folder / REJECTED).write_text(RejectedRecords.rows(part.rejected), "utf-8")
             (folder / PART).write_text(json.dumps({"digest": part.digest, **asdict(counts)}), "utf-8")
 
     @property
@@ -313,7 +317,7 @@ class RunFolder:
             digests.append(content["digest"])
             counts += self._counts(content, folder / PART)
         if counts.rejected:
-            _RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
+            RejectedRecords("").join((folder / REJECTED for folder in folders), self.folder / REJECTED)
         self._write_settings({"counts": asdict(counts), "digests": digests, "sizes": self._sizes()})
 
     def _join_formats(self, formats: Mapping[str, PartFormat], folders: Sequence[Path]) -> None:
@@ -330,7 +334,7 @@ class RunFolder:
         return names + ([REJECTED] if (self.folder / REJECTED).is_file() else [])
 
 
-class _RejectedRecords(Format):
+class RejectedRecords(Format):
     """Table of the invalid records: number, name, reason."""
 
     file_name = REJECTED
@@ -338,3 +342,10 @@ class _RejectedRecords(Format):
     def head(self) -> str:
         """Return the column names."""
         return "record\tname\treason\n"
+
+    @staticmethod
+    def rows(records: Iterable[RejectedRecord]) -> str:
+        """Return a row for each record."""
+        return "".join(
+            f"{record.number}\t{table_field(record.name)}\t{table_field(record.reason)}\n" for record in records
+        )
