@@ -211,9 +211,18 @@ class ParquetTable(Format):
         fixed += [("residue", pa.string()), ("state", pa.string())]
         return pa.schema([*fixed, *((name, pa.float32()) for name in _columns(self.alphabet)[len(fixed) :])])
 
+    @property
+    def dictionary_columns(self) -> list[str]:
+        """Columns with few values, to be stored as a dictionary; probabilities so stored take 57 bytes instead of 38.
+
+        60 UniProt chains with the bundled model, bytes per residue, pyarrow 26.0.1, 2026-11-26.
+        """
+        return [field.name for field in self.schema if not pa.types.is_floating(field.type)]
+
     def write_part(self, path: Path, predictions: Sequence[Prediction]) -> None:
         """Write the rows of one part, one row group per chain."""
-        with pq.ParquetWriter(path, self.schema, compression="zstd") as writer:
+        options = {"compression": "zstd", "use_dictionary": self.dictionary_columns}
+        with pq.ParquetWriter(path, self.schema, **options) as writer:
             for prediction in predictions:
                 numbers = np.column_stack([prediction.confidence, prediction.probabilities]).astype(np.float32)
                 length = len(prediction.sequence)
@@ -224,7 +233,7 @@ class ParquetTable(Format):
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
         """Join the parts, one row group each."""
-        join_tables(paths, out, self.schema)
+        join_tables(paths, out, self.schema, use_dictionary=self.dictionary_columns)
 
 
 class Folder(Format):

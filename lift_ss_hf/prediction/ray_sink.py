@@ -29,7 +29,9 @@ class ResidueSink(BlockBasedFileDatasink):
 
     def write_block_to_file(self, block: Any, file: Any) -> None:
         """Write a block to an open file."""
-        pq.write_table(residue_rows(block.to_arrow(), ParquetTable(self.states).schema), file, compression="zstd")
+        form = ParquetTable(self.states)
+        rows = residue_rows(block.to_arrow(), form.schema)
+        pq.write_table(rows, file, compression="zstd", use_dictionary=form.dictionary_columns)
 
 
 def residue_rows(chains: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -10,6 +10,7 @@ import pandas
 import pyarrow.parquet as pq
 import pytest
 from Bio import SeqIO
+from parquet_files import assert_probabilities_are_plain
 
 from lift_ss_hf.models.states import get_alphabet
 from lift_ss_hf.prediction.formats import FORMATS
@@ -68,6 +69,10 @@ def test_tables_by_pandas(tmp_path, alphabet):
             found = rows[[f"p_{x}" for x in p.letters]].to_numpy()
             assert np.allclose(found, p.probabilities, atol=tolerance)
             assert np.allclose(rows.confidence, p.confidence, atol=tolerance)
+
+
+def test_parquet_stores_probabilities_without_a_dictionary(tmp_path):
+    assert_probabilities_are_plain(written("parquet", make_predictions(), tmp_path))
 
 
 @pytest.mark.parametrize(("name", "separator"), [("tsv", "\t"), ("csv", ",")])

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from forked_runs import run_forked
+from parquet_files import assert_probabilities_are_plain
 from scripts import run_lift_ss, run_script
 from tiny_models import save_tiny_backbone
 from tools import needs_ray
@@ -72,6 +73,7 @@ def check_results(out, expected):
             np.testing.assert_allclose(found[name].to_numpy(), rows[name].to_numpy(), atol=1e-5)
         else:
             assert found[name].equals(rows[name]), name
+    assert_probabilities_are_plain(next((out / "predictions").iterdir()))
     assert (out / "rejected.tsv").read_text() == rejected
     assert not (out / "parts").exists()
 
