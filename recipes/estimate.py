@@ -16,7 +16,8 @@ def main() -> None:
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments, EstimateArguments)
     model, _, training, devices = parse_recipe(classes, __doc__ or "")
     found, num_processes = estimate(model, training, devices.chain_length), devices.num_processes
-    print(estimate_markdown(found.parameters, found.by_launch(num_processes), num_processes))
+    memory = found.by_launch(num_processes)
+    print(estimate_markdown(found.parameters, memory, num_processes, found.on_cpu, found.cached))
 
 
 if __name__ == "__main__":

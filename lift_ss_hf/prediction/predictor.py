@@ -12,10 +12,8 @@ Runs, evaluation and the command line all predict through it.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +25,7 @@ from ..batches.collator import ChainCollator, budget_batches
 from ..models.backbones import fingerprint
 from ..models.safety import check_finite
 from ..models.sequences import CleanSequence
+from .allocator import return_free_memory
 from .packing import PackedModel, can_be_packed
 
 MAX_TOKENS = 2048  # per row or batch: fastest on a CPU, whose caches hold it
@@ -173,12 +172,11 @@ def returning_free_memory(batches: Iterable[Any], lengths: Sequence[int]) -> Ite
         batches: indices of the chains of each.
         lengths: tokens of each chain.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # not in musl
     tokens = 0
     for indices in batches:
         tokens += sum(lengths[index] for index in indices)
-        if trim is not None and tokens > TRIM_TOKENS:
-            trim(0)
+        if tokens > TRIM_TOKENS:
+            return_free_memory()
             tokens = 0
         yield indices
 

@@ -329,7 +329,11 @@ def mean_and_spread(values: Sequence[float], digits: int) -> str:
 
 
 def estimate_markdown(
-    parameters: Mapping[str, Mapping[str, int]], memory: Mapping[str, Mapping[str, int]], num_processes: int
+    parameters: Mapping[str, Mapping[str, int]],
+    memory: Mapping[str, Mapping[str, int]],
+    num_processes: int,
+    on_cpu: int,
+    cached: int = 0,
 ) -> str:
     """Return two tables: the parameters of each part, and the memory of each device for each way to launch.
 
@@ -337,6 +341,8 @@ def estimate_markdown(
         parameters: `trained` and `frozen` parameters by part, as `parameter_summary()` returns them.
         memory: for each way to launch (`DDP`, `ZeRO-1`, ...) the size of each part and of the `total` [bytes].
         num_processes: number of devices.
+        on_cpu: resident memory of a process that trains on a CPU instead [bytes].
+        cached: size of the prefix cache, 0 without one [bytes per residue].
     """
     counts = [[part, f"{n['trained']:,}", f"{n['frozen']:,}"] for part, n in parameters.items()]
     sizes = [[launch, *(f"{size / 1e9:.2f}" for size in parts.values())] for launch, parts in memory.items()]
@@ -349,7 +355,14 @@ def estimate_markdown(
         "",
         "Not counted: memory used by libraries and the device itself (about 0.5 to 1 GB on a GPU), and short-lived "
         "tensors within an operation.",
+        "",
+        f"On a CPU: {on_cpu / 1e9:.2f} GB of resident memory for each process, with all of that.",
     ]
+    if cached:
+        lines[-1] += (
+            f" The prefix cache, {cached * 1e6 / 1e9:.2f} GB for a million residues, is mapped from the disk: what is "
+            "read of it shows as resident too, but the system drops it where memory is needed."
+        )
     return "\n".join(lines)
 
 

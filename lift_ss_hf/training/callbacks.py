@@ -1,4 +1,4 @@
-"""Callbacks for the stock Trainer: evaluate at the end, new batches every epoch, exact resuming, stop on SIGTERM."""
+"""Callbacks for the stock Trainer: evaluate at the end, new batches, exact resuming, stop on SIGTERM, free memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from ..prediction.allocator import return_free_memory
 from .checkpoints import evaluations_without_improvement, remove_old_checkpoints
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL in sysexits.h: try again later
+TRIM_STEPS = 10  # steps between two returns of free memory
 
 
 class EvaluateAtEnd(TrainerCallback):
@@ -44,6 +46,28 @@ class NewBatches(TrainerCallback):
         """Draw the epoch's batches before the data loader reads them."""
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(int(state.epoch or 0))
+
+
+class ReturnFreeMemory(TrainerCallback):
+    """Return free memory to the system every few steps of training and of evaluation on a CPU.
+
+    Batches differ in length, so each step needs blocks of other sizes, and the heap of a long run keeps growing.
+    torch recommends `malloc_trim` too (pytorch#41486); benchmarks/training.md compares it with settings of glibc that
+    do the same and cost more. Drop this when torch keeps blocks for the CPU itself.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_step_end(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        """Count a step of training."""
+        self.steps += 1
+        if args.device.type == "cpu" and self.steps % TRIM_STEPS == 0:
+            return_free_memory()
+
+    def on_prediction_step(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        """Count a step of evaluation."""
+        self.on_step_end(args)
 
 
 class EarlyStopping(EarlyStoppingCallback):

@@ -48,7 +48,7 @@ from .arguments import (
     default_head_channels,
     unless_none,
 )
-from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, RemoveOldCheckpoints, StopOnSigterm
+from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, RemoveOldCheckpoints, ReturnFreeMemory, StopOnSigterm
 from .checkpoint_files import read_trainer_state
 from .checkpoints import final_checkpoint, remove_previous_run, reporting_full_disk, starting_checkpoint
 from .corpora import TrainingCorpora, describe_corpus, load_training_corpora
@@ -423,7 +423,12 @@ def build_trainer(
     finest, *others = scorable_alphabets(model.config.states, num_states)
     trainer = Trainer(
         model=model,
-        callbacks=[EvaluateAtEnd(), NewBatches(batches), RemoveOldCheckpoints(training.save_total_limit)],
+        callbacks=[
+            EvaluateAtEnd(),
+            NewBatches(batches),
+            RemoveOldCheckpoints(training.save_total_limit),
+            ReturnFreeMemory(),
+        ],
         args=training.for_trainer(finest),
         train_dataset=batches,
         eval_dataset=held_out,

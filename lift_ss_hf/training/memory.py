@@ -12,13 +12,17 @@ leave out, are most of the memory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
+from ..batches.cached_chains import cached_states_bytes
 from ..models.adapters_library import IA3, LoRA, bottleneck_maths
 from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
@@ -26,6 +30,12 @@ from .arguments import ModelArguments, RecipeTrainingArguments
 from .job import model_options
 
 ADAM_STATES = 2  # mean and variance of each gradient, fp32
+# What a process that trains on a CPU takes besides a step's tensors: Python, the libraries, a corpus of some hundred
+# chains. torch 2.13, transformers 5.23 and 4.57, Python 3.11, Linux [bytes]
+PROCESS = 650_000_000
+# Resident memory for each byte of a step's tensors: gaps in the heap between two returns of free memory
+# (callbacks.ReturnFreeMemory). Both numbers are fitted to runs with ESM-2 8M: benchmarks/training.md.
+GAPS = 1.8
 
 
 @dataclass
@@ -47,6 +57,8 @@ class Estimate:
         gradients: gradients of the trained weights [bytes].
         optimizer: AdamW's mean and variance of each gradient [bytes].
         activations: tensors that autograd keeps for the backward pass [bytes].
+        step: the most that all tensors of a step take at a time, short-lived ones too [bytes].
+        cached: size of the prefix cache [bytes per residue]; 0 without a cache.
     """
 
     parameters: dict[str, dict[str, int]]
@@ -54,6 +66,16 @@ class Estimate:
     gradients: int
     optimizer: int
     activations: int
+    step: int = 0
+    cached: int = 0
+
+    @property
+    def on_cpu(self) -> int:
+        """Resident memory of a process that trains on a CPU, without the prefix cache [bytes].
+
+        The prefix cache is mapped from files: its pages are counted as resident while they are not needed elsewhere.
+        """
+        return PROCESS + round(GAPS * self.step)
 
     def on_each_device(self, stage: int, num_processes: int) -> dict[str, int]:
         """Return the memory of each device under DDP or ZeRO.
@@ -100,6 +122,10 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
         rows = training.per_device_train_batch_size if is_random else training.max_tokens_per_batch // chain_length
         tokens = torch.ones(max(1, rows), chain_length, dtype=torch.int64)
         activations = saved_activations(built, tokens, bool(training.bf16))
+        step = step_peak(built, tokens, bool(training.bf16))
+        cached = 0
+        if training.prefix_cache_settings is not None and built.num_frozen_blocks:
+            cached = cached_states_bytes(built, built.num_frozen_blocks, [chain_length]) // chain_length
     trained = sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
     return Estimate(
         parameters=built.parameter_summary(),
@@ -107,6 +133,8 @@ def estimate(model: ModelArguments, training: RecipeTrainingArguments, chain_len
         gradients=4 * trained,
         optimizer=4 * ADAM_STATES * trained,
         activations=activations,
+        step=step,
+        cached=cached,
     )
 
 
@@ -179,3 +207,63 @@ def saved_activations(model: SecondaryStructureModel, tokens: torch.Tensor, bf16
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), autocast:
         model(tokens, attention_mask=torch.ones_like(tokens))
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def step_peak(model: SecondaryStructureModel, tokens: torch.Tensor, bf16: bool = False) -> int:
+    """Run two training steps, and return the most that tensors take at a time, weights included.
+
+    Args:
+        model: a secondary structure model; it is left in training mode.
+        tokens: (batch, tokens) int64, without padding.
+        bf16: use bfloat16 autocast (default: False).
+
+    Returns:
+        Size of all tensors that live at the same time, each storage counted once [bytes].
+    """
+    model.train()
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
+    autocast = torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16)
+    with _LiveTensors(model.parameters()) as live:
+        for _ in range(2):  # the optimizer's states exist from the second step on
+            with autocast:
+                logits = model(tokens, attention_mask=torch.ones_like(tokens)).logits
+            logits.sum().backward()  # in place of the loss, whose tensors are as small
+            del logits
+            optimizer.step()
+            optimizer.zero_grad()
+    return live.peak
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts the storages of tensors, and of what operators return, until they are freed.
+
+    Args:
+        tensors: what is there already.
+
+    Attributes:
+        peak: the most that they took at a time [bytes].
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor]):
+        super().__init__()
+        self.peak = self._now = 0
+        self._sizes: dict[int, int] = {}
+        for tensor in tensors:
+            self._count(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator."""
+        returned = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self._count, returned)
+        return returned
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._sizes:
+            self._sizes[storage._cdata] = storage.nbytes()
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._free, storage._cdata)
+
+    def _free(self, address: int) -> None:
+        self._now -= self._sizes.pop(address)

@@ -30,7 +30,7 @@ from ..models.atomic import require_folder
 from ..models.backbones import quietly, whole_weights
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
-from .callbacks import RemoveOldCheckpoints, StopOnSigterm
+from .callbacks import RemoveOldCheckpoints, ReturnFreeMemory, StopOnSigterm
 from .checkpoints import reporting_full_disk, starting_checkpoint
 from .launch import LaunchedArguments
 
@@ -303,7 +303,7 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: La
     trainer = PretrainingTrainer(
         model=build_encoder(shape, sequences.max_residues),
         args=unlimited,
-        callbacks=[RemoveOldCheckpoints(training.save_total_limit)],
+        callbacks=[RemoveOldCheckpoints(training.save_total_limit), ReturnFreeMemory()],
         train_dataset=UnpaddedBatches(train, *batching, True, training.process_index, training.world_size),
         # each process takes all of them: the losses of batches of different sizes cannot be gathered
         eval_dataset=UnpaddedBatches(validation, *batching, endless=False),

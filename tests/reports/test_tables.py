@@ -135,8 +135,11 @@ def test_a_sweep_shows_mean_and_spread_over_seeds():
 def test_memory_is_in_gigabytes():
     parameters = {"head": {"trained": 1234, "frozen": 0}}
     memory = {"alone": dict.fromkeys(("weights", "gradients", "optimizer", "activations", "total"), 1_500_000_000)}
-    text = estimate_markdown(parameters, memory, 1)
+    text = estimate_markdown(parameters, memory, 1, 2_000_000_000)
     assert ["head", "1,234", "0"] in rows(text)
     assert "Memory of one device [GB]:" in text
     assert ["alone", *["1.50"] * 5] in rows(text)
-    assert "Memory of each of 4 devices [GB]:" in estimate_markdown(parameters, memory, 4)
+    assert text.endswith("On a CPU: 2.00 GB of resident memory for each process, with all of that.")
+    text = estimate_markdown(parameters, memory, 4, 2_000_000_000, cached=1280)
+    assert "Memory of each of 4 devices [GB]:" in text
+    assert "The prefix cache, 1.28 GB for a million residues, is mapped from the disk" in text
