@@ -6,24 +6,31 @@ STACK  ?= 5
 VENV   ?= .venv$(if $(filter 4.57,$(STACK)),-4.57)
 PINS    = constraints-$(STACK).txt
 BIN     = $(VENV)/bin
-# One stamp per set of extras, renewed when the requirements change.
+# One stamp per set of extras, renewed when the requirements change: those of users, and those of who changes the code.
+PACKAGE = $(VENV)/.package
 STAMP   = $(VENV)/.installed
 
-.PHONY: help demo test test-fast quality style bench docs docs-serve clean
+.PHONY: help install demo test test-fast quality style bench docs docs-serve clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # torch goes first and alone: the constraints say why; adapters goes last and without its own: CONTRIBUTING.md says why.
-$(STAMP): setup.cfg pyproject.toml $(PINS)
+$(PACKAGE): setup.cfg pyproject.toml $(PINS)
 	@$(or $(PYTHON),false) -c "" 2>/dev/null || { echo "$(or $(PYTHON),$(PYTHONS)): not found. Install Python 3.11 to 3.14, or name yours: make PYTHON=/path/to/python ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint $(PINS) torch
-	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[structures,prot-t5,test,quality]"
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[structures,h5,prot-t5]"
 	$(BIN)/pip install --quiet --constraint $(PINS) --no-deps adapters
 	touch $@
 
-demo: $(STAMP)  ## train on the bundled sample with the bundled backbone, offline, and print the scores
+$(STAMP): $(PACKAGE)
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[test,quality]"
+	touch $@
+
+install: $(PACKAGE)  ## install the package into .venv, for those who use it
+
+demo: $(PACKAGE)  ## train on the bundled sample with the bundled backbone, offline, and print the scores
 	HF_HUB_OFFLINE=1 $(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/train_q8.py \
 	    --num_train_epochs 12 --lr_scheduler_type linear --output_dir runs/demo --overwrite_output_dir True
 

@@ -3,6 +3,9 @@
 import configparser
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 
 import jinja2
 import pytest
@@ -46,6 +49,25 @@ def test_the_conda_recipe_asks_for_what_setup_cfg_asks_for(recipe):
     assert run == asked
     (entry,) = recipe["build"]["entry_points"]
     assert entry == metadata()["options.entry_points"]["console_scripts"].strip()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_install_has_the_extras_of_users_and_trains_and_tests_nothing(tmp_path):
+    def commands(target):
+        words = ["make", "--dry-run", target, f"VENV={tmp_path}", f"PYTHON={sys.executable}"]
+        return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    extras = set(metadata()["options.extras_require"])
+    installed = {
+        target: [set(found.split(",")) for found in re.findall(r'"\.\[(.*)\]"', commands(target))]
+        for target in ("install", "demo", "test")
+    }
+    assert installed["install"] == installed["demo"] == [{"structures", "h5", "prot-t5"}]
+    assert installed["test"] == [{"structures", "h5", "prot-t5"}, {"test", "quality"}]
+    assert {extra for found in installed["test"] for extra in found} <= extras
+    assert "recipes/" not in commands("install")
+    assert "recipes/train_q8.py" in commands("demo")
 
 
 def test_the_conda_recipe_has_what_bioconda_asks_for(recipe):

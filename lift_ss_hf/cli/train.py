@@ -25,7 +25,7 @@ held out so that none has a relative in training (with mmseqs2; without it, so t
 --preset quick     a small head on the frozen backbone: minutes on a CPU
 --preset best      adapters in the upper blocks and a larger head
 --preset lift_ss   the paper's method
-Every argument of recipes/train_q8.py is accepted too, and wins over the preset (to list them: lift-ss train
+Every argument of recipes/train_q8.py is accepted too, and overrides the preset (to list them: lift-ss train
 --all_arguments).
 
 then:

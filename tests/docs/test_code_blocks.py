@@ -5,6 +5,7 @@ commands run in this process. A block after `<!-- not run: REASON -->` is only c
 """
 
 import doctest
+import importlib.util
 import re
 import runpy
 import sys
@@ -23,7 +24,7 @@ from lift_ss_hf.training.recipes import parse_recipe
 
 RECIPE = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
 RECIPES = {"recipes/train_q8.py": RECIPE, "recipes/estimate.py": (*RECIPE, EstimateArguments)}
-FOREIGN = {"apt-get", "kubectl", "pip", "sbatch", "source"}  # programs that are not ours
+FOREIGN = {"apt-get", "cd", "git", "kubectl", "pip", "sbatch", "source"}  # programs that are not ours
 FOLDERS = ("accelerate_configs", "dataset_scripts", "examples", "recipes", "tests")  # that commands name, as in a clone
 # Pages that train take more than ten seconds, and may hold chains out with mmseqs2.
 TRAINING = ("quick_start", "train_on_your_own_chains", "prefix_cache")
@@ -84,6 +85,7 @@ def test_a_wrong_flag_and_a_missing_file_are_found(clone):
         "accelerate launch --config_file accelerate_configs/missing.yaml recipes/train_q8.py",
         "python dataset_scripts/leakage.py a.txt --test b.txt --writes c",
         "make missing",
+        "python -m missing",
         "unknown-program",
     ):
         ((words, _),) = commands(Block("bash", line, None, "a test", "here"))
@@ -158,6 +160,9 @@ def check_script(path, arguments):
     """Parse the arguments of a script without running it."""
     if path == "-c":
         compile(arguments[0], path, "exec")
+        return
+    if path == "-m":
+        assert importlib.util.find_spec(arguments[0]) is not None, arguments[0]
         return
     assert (ROOT / path).is_file(), path
     if path in RECIPES:

@@ -53,6 +53,7 @@ def installed(tmp_path_factory):
 def test_the_first_command_prints_what_readme_shows(installed):
     (block,) = (block for block in blocks(README) if block.language == "console")
     for (_, *words), output in commands(block):
+        (installed.home / "proteins.fasta").write_text("\n".join([*output[:2], ""]))
         assert installed.python(installed.lift_ss, *words).stdout.splitlines() == output
 
 
@@ -83,6 +84,12 @@ def test_two_commands_lead_from_a_file_of_chains_to_predictions(installed, tmp_p
     installed.python(installed.lift_ss, *predict)
     name, sequence, states = (installed.home / "out" / "predictions.txt").read_text().splitlines()
     assert (name, len(states)) == (">one", len(sequence))
+
+
+def test_code_is_not_cut_off_at_the_right():
+    width = 96  # characters that GitHub shows of a line of code on its front page
+    lines = [line for block in blocks(README) for line in block.text.splitlines()]
+    assert [line for line in lines if len(line) > width] == []
 
 
 def test_pictures_exist():
