@@ -58,7 +58,7 @@ THEMES = (LIGHT, DARK)
 
 def figures() -> Iterator[tuple[Path, str]]:
     """Yield the path and the SVG of every figure, in both themes."""
-    draw: dict[str, Callable[[Theme], str]] = {"method": method, "chains": chains, "accuracy": accuracy}
+    draw: dict[str, Callable[[Theme], str]] = {"method": method, "chains": chains, "accuracy": accuracy, "ray": ray}
     for name, function in draw.items():
         for theme in THEMES:
             yield FOLDER / f"{name}{theme.suffix}.svg", recoloured(function(theme), theme)
@@ -190,6 +190,42 @@ def measured_q3(markdown: str) -> dict[tuple[str, str], tuple[float, float, floa
         numbers = [float(number) for number in re.findall(r"\d+\.\d+", row[column])]
         score, low, high = [*numbers, np.nan, np.nan][:3]
         found[row[0], row[1]] = (score, low, high)
+    return found
+
+
+def ray(theme: Theme) -> str:
+    """Draw how the time of Ray and the size of its checkpoint grow with the rows, from benchmarks/ray_data.md."""
+    found = measured_growth((DOCS.parent / "benchmarks" / "ray_data.md").read_text("utf-8"))
+    with matplotlib.rc_context(_settings(theme)):
+        figure = Figure(figsize=(PAGE_WIDTH, 2.9), layout="constrained")
+        times, sizes = figure.subplots(1, 2)
+        for (in_task, rows), marker in zip(found.items(), "so", strict=True):
+            for name, colour in (("run", BLUE), ("resume", VERMILION)):
+                label = f"{name}, {in_task:,} in a task"
+                times.semilogx(rows["rows"], rows[name], marker=marker, markersize=4, color=colour, label=label)
+            sizes.loglog(rows["rows"], rows["checkpoint"], marker=marker, markersize=4, color=BLUE)
+        times.set_ylim(bottom=0)
+        for axes, label in ((times, "CPU time [s]"), (sizes, "checkpoint [MB]")):
+            axes.set_xlabel("rows", fontsize=9)
+            axes.set_ylabel(label, fontsize=9)
+            axes.tick_params(labelsize=9)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(ncols=4, loc="outside upper center", frameon=False, fontsize=8)
+        return _as_svg(figure)
+
+
+def measured_growth(markdown: str) -> dict[int, dict[str, list[float]]]:
+    """Return rows, times and sizes by the number of rows in a task, from the table in benchmarks/ray_data.md."""
+    table = re.search(r"^\| rows .*\n\|.*\n((?:\|.*\n)+)", markdown, re.M)
+    assert table is not None
+    names = ("rows", "in_task", "tasks", "run", "seconds", "checkpoint", "resume", "peak")
+    found: dict[int, dict[str, list[float]]] = {}
+    for line in table[1].splitlines():
+        numbers = [float(cell.replace(",", "")) for cell in line.strip("|").split("|")]
+        row = dict(zip(names, numbers, strict=True))
+        columns = found.setdefault(int(row["in_task"]), {name: [] for name in names})
+        for name, number in row.items():
+            columns[name].append(number)
     return found
 
 

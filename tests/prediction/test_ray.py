@@ -10,6 +10,7 @@ import time
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,6 @@ def check_results(out, expected):
             np.testing.assert_allclose(found[name].to_numpy(), rows[name].to_numpy(), atol=1e-5)
         else:
             assert found[name].equals(rows[name]), name
-    assert_probabilities_are_plain(next((out / "predictions").iterdir()))
     assert (out / "rejected.tsv").read_text() == rejected
     assert not (out / "parts").exists()
 
@@ -276,7 +276,7 @@ def without_ray(rows):
         pq.write_table(rows, folder.predictions / "0.parquet")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(with_ray, "connected", contextlib.contextmanager(lambda options: iter([1])))
+        patch.setattr(with_ray, "connected", lambda options: contextlib.nullcontext(1))
         patch.setattr(with_ray, "predict_chains", write)
         yield
 
@@ -310,9 +310,12 @@ def test_results_that_are_not_complete_are_an_error(data, tmp_path, expected, no
 
 
 class ForkedDriver:
-    """The recipe in a fork of this process, which can be killed with all that it started."""
+    """The recipe in a fork of this process, which can be killed with all that it started.
 
-    def __init__(self, data, out, *more):
+    A task takes 0.2 s at least; there are two actors, and 95 chains.
+    """
+
+    def __init__(self, data, out, *more, chains_per_task=4):
         arguments = [
             data / "chains.fasta",
             out,
@@ -323,7 +326,7 @@ class ForkedDriver:
             "--skip-bad",
             "--quiet",
         ]
-        arguments = list(map(str, [*arguments, "--chains_per_task", "4", *more]))
+        arguments = list(map(str, [*arguments, "--chains_per_task", chains_per_task, *more]))
         log = out.with_name(f"{out.name}.log")
         self.pid_file, self.checkpoint = log / "pid", out / "parts" / "checkpoint"
         self.pid_file.unlink(missing_ok=True)
@@ -389,6 +392,24 @@ def descendants(pid):
     return found
 
 
+class TestErrors:
+    pytestmark = needs_ray
+
+    def test_what_stops_ray_is_told_in_one_line(self, data, tmp_path, monkeypatch):
+        import ray
+
+        error = ray.exceptions.RaySystemError("Traceback:\n  File ...\nValueError: no model here.")
+        dataset = mock.Mock(**{"repartition.return_value.map_batches.return_value.write_datasink.side_effect": error})
+        monkeypatch.setattr(ray.data, "read_parquet", lambda paths: dataset)
+        monkeypatch.setattr(with_ray, "check_ray", lambda: None)
+        monkeypatch.setattr(with_ray, "connected", lambda options: contextlib.nullcontext(1))
+        message = "^Ray stopped: ValueError: no model here. What is done is kept; start again with --resume.$"
+        with pytest.raises(OSError, match=message):
+            predict(data, tmp_path / "out")
+        with pytest.raises(OSError, match=message):
+            predict(data, tmp_path / "out", resume=True)
+
+
 @pytest.mark.slow
 class TestKills:
     pytestmark = needs_ray
@@ -401,13 +422,16 @@ class TestKills:
         done = driver.run.result()
         assert done.statuses == [0], done.stderr
         check_results(tmp_path / "out", expected)
+        assert_probabilities_are_plain(next((tmp_path / "out" / "predictions").iterdir()))
 
     def test_the_driver_is_killed_and_the_run_resumed(self, data, tmp_path, expected):
         rng, out = random.Random(KILLS), tmp_path / "out"
+        chains_per_task = max(1, 8 // KILLS)  # so that there are tasks left at the last kill
         for number in range(KILLS):
-            driver = ForkedDriver(data, out, *(["--resume"] if number else []))
+            driver = ForkedDriver(data, out, *(["--resume"] if number else []), chains_per_task=chains_per_task)
             driver.wait_for_commits(1)
-            time.sleep(rng.uniform(0, 2 / KILLS))  # all tasks take two actors 2.4 s
+            time.sleep(rng.uniform(0, 2 / KILLS))
+            assert not driver.run.done()
             writers = driver.started("ray::MapWorker", "ray::Write", "ray::IDLE")
             os.kill(driver.pid, signal.SIGKILL)
             assert driver.run.result().statuses == [-signal.SIGKILL]
