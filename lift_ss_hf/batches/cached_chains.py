@@ -315,7 +315,7 @@ class _Filler:
         with (
             evaluating(self.model),
             store.writing(keys) as add,
-            tqdm(total=len(keys), unit="chain", desc="prefix cache", disable=self.settings.quiet) as bar,
+            tqdm(total=len(keys), unit=" chains", desc="prefix cache", disable=self.settings.quiet) as bar,
         ):
             for batch in budget_batches(lengths, self.settings.max_tokens):
                 alone = limit is not None and lengths[batch[0]] > limit  # the first is the longest

@@ -47,13 +47,23 @@ def plot(args: argparse.Namespace) -> None:
     if len(args.names) > MAX_CHAINS:
         raise ValueError(f"{len(args.names)} chains, but a figure holds {MAX_CHAINS}. Draw several figures.")
     check_figure_name(args.output)
-    chains = _predicted_chains(args)
+    chains, num_others = _predicted_chains(args)
     save_figure(plot_chains(chains), args.output)
-    print(f"{args.output}: {', '.join(chain.name for chain in chains)}")
+    print(f"{args.output}: {', '.join(chain.name for chain in chains)}{_left_out(num_others)}")
 
 
-def _predicted_chains(args: argparse.Namespace) -> Sequence[PredictedChain]:
-    """Read the chains from predictions, or predict them."""
+def _left_out(num_others: int) -> str:
+    """Return how many chains of the input are not in the figure, and how to draw them."""
+    from ..prediction.reading import MOST_COUNTED
+
+    if not num_others:
+        return ""
+    total = f"more than {MOST_COUNTED:,}" if num_others >= MOST_COUNTED else f"{1 + num_others:,}"
+    return f" (1 of {total} chains; --names draws others)"
+
+
+def _predicted_chains(args: argparse.Namespace) -> tuple[Sequence[PredictedChain], int]:
+    """Read the chains from predictions, or predict them; and count the others, as `choose_chains` does."""
     from ..prediction.inputs import Inputs
     from ..prediction.reading import PredictedChain, choose_chains, read_predictions, read_run_predictions
 
@@ -63,9 +73,10 @@ def _predicted_chains(args: argparse.Namespace) -> Sequence[PredictedChain]:
     if path.suffix == ".jsonl":
         return read_predictions(path, args.names)
 
-    chosen = choose_chains(Inputs([args.source]), args.names, args.source[:80], lambda record: record.name)
+    records = Inputs([args.source])
+    chosen, num_others = choose_chains(records, args.names, args.source[:80], lambda record: record.name)
     from ..prediction.loading import load_predictor
     from ..prediction.running import predict_records
 
     predictions = predict_records(load_predictor(args.model, args.backbone), chosen, args.states)
-    return list(map(PredictedChain.of, predictions))
+    return list(map(PredictedChain.of, predictions)), num_others

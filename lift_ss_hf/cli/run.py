@@ -66,12 +66,22 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
+class MessageHandler(logging.StreamHandler):
+    """Write messages to standard error, on lines of their own even where tqdm shows a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message; a bar is taken off the screen before, and shown again after."""
+        tqdm = sys.modules.get("tqdm")  # imported by whoever shows a bar; importing it here would delay every command
+        with tqdm.tqdm.external_write_mode(self.stream) if tqdm else contextlib.nullcontext():
+            super().emit(record)
+
+
 def message_handler() -> logging.Handler:
     """Return a handler that shows messages on standard error, except those that their library shows itself.
 
     huggingface_hub writes its own messages and passes them on, so each of its retries would be shown twice.
     """
-    handler = logging.StreamHandler()
+    handler = MessageHandler()
     handler.addFilter(lambda record: not _is_shown(logging.getLogger(record.name)))
     return handler
 

@@ -6,8 +6,9 @@ The recipe's parser needs torch, so `--help` has a parser of its own, with the a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 HELP = """\
 CHAINS: one or several of
@@ -40,7 +41,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = HELP
     parser.add_argument("chains", nargs="*", metavar="CHAINS", help="chains with states; see below")
-    _add_own_arguments(parser)
+    _add_output(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, from its last checkpoint")
     parser.add_argument("--preset", default="quick", help="quick, best or lift_ss (default: quick); see below")
     parser.add_argument("--minutes", type=float, metavar="N", help="train for at most this long (default: no bound)")
     for name in ("validation", "tests"):
@@ -51,12 +53,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(ALL_ARGUMENTS, action="store_true", help="list all arguments, with their defaults")
 
 
-def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that the recipe has under other names."""
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that the recipe has under another name."""
     parser.add_argument(
         "-o", "--output", metavar="RUN", help="directory of the run: model, scores, figures, checkpoints"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, from its last checkpoint")
 
 
 def train(argv: Sequence[str]) -> None:
@@ -69,7 +70,7 @@ def train(argv: Sequence[str]) -> None:
         ValueError: if an argument or the chains are invalid.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    _add_own_arguments(own)
+    _add_output(own)
     args, rest = own.parse_known_args(argv)
     num_chains = next((number for number, word in enumerate(rest) if word.startswith("-")), len(rest))
     chains, flags = rest[:num_chains], rest[num_chains:]
@@ -81,8 +82,6 @@ def train(argv: Sequence[str]) -> None:
         raise ValueError("no directory for the run. Give it with -o RUN.")
     if args.output is not None:
         flags += ["--output_dir", args.output]
-    if args.resume:
-        flags += ["--resume_from_checkpoint", "last"]
     from ..training.presets import DEFAULT_PRESET
     from ..training.recipes import parse_training
 
@@ -103,10 +102,30 @@ def _run_and_report(arguments: tuple) -> None:
     from ..training.job import run_training
 
     training = arguments[-1]
-    run_training(*arguments)
+    results = run_training(*arguments)
     if PartialState().is_main_process:
         out = Path(training.output_dir)
-        print(f"\n{(out / 'results.md').read_text('utf-8')}\n{next_steps(out)}")
+        print(f"\n{(out / 'results.md').read_text('utf-8')}\n{headline(results['corpora'], out)}{next_steps(out)}")
+
+
+def headline(corpora: Mapping[str, Any], out: Path) -> str:
+    r"""Return the accuracy on each of the tests, at the coarsest alphabet, in a line; nothing without tests.
+
+    Example:
+        >>> scores = {"q8": {"q8": 0.41}, "q3": {"q3": 0.566, "q3_low": 0.533, "q3_high": 0.601}}
+        >>> headline({"held_out": {"scores": scores}}, Path("run"))
+        'Q3 of the test chains: 56.6 [53.3, 60.1] (held_out); details in run/results.md.\n'
+    """
+    from ..reports.tables import percent_with_interval
+
+    if not corpora:
+        return ""
+    scores = {name: result["scores"] for name, result in corpora.items()}
+    alphabet = next(
+        name for name in ("q3", "q3_lift_ss", "q8", "q9") if all(name in found for found in scores.values())
+    )
+    parts = [f"{percent_with_interval(found[alphabet], alphabet)} ({name})" for name, found in scores.items()]
+    return f"{alphabet.upper()[:2]} of the test chains: {', '.join(parts)}; details in {out / 'results.md'}.\n"
 
 
 def next_steps(out: Path) -> str:
@@ -118,7 +137,7 @@ def next_steps(out: Path) -> str:
             f"predict:   lift-ss predict proteins.fasta --model {model}",
             f"evaluate:  lift-ss evaluate {model} --tests CHAINS",
             f"share:     lift-ss push {model} ORG/NAME",
-            "continue:  the same command with --resume_from_checkpoint last; a finished run trains on if more epochs "
-            "are asked for, without --minutes",
+            "continue:  the same command with --resume; a finished run trains on if more epochs are asked for, without "
+            "--minutes",
         ]
     )

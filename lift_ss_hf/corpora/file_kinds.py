@@ -11,12 +11,20 @@ GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"  # first bytes
 ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878
 START_BYTES = 512  # as many as the patterns need
 
+STRUCTURE = "not sequences. Compare its states with predicted ones: lift-ss compare FILE."
+PICTURE = "a picture, not text. Give the file of the sequences."
+
 # What a file is, and what to do, by a regular expression for its first bytes.
 OTHER_KINDS = {
     rb"PK\x03\x04.*(xl/workbook|\[Content_Types\])": "a workbook (Excel), not text. Save the table as CSV.",
     rb"PK\x03\x04": "a ZIP archive, not text. Unpack it, and give the file inside.",
     rb"\xd0\xcf\x11\xe0": "a document of Microsoft Office, not text. Save the table as CSV.",
     rb".{257}ustar": "a tar archive, not text. Unpack it, and give the file inside.",
+    rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|BM.{4}\0{4}|RIFF.{4}WEBP": PICTURE,
+    rb"(\xef\xbb\xbf)?(HEADER|TITLE |COMPND|REMARK|CRYST1|MODEL |ATOM  |HETATM) {1,8}\S": (
+        f"a PDB structure, {STRUCTURE}"
+    ),
+    rb"(\xef\xbb\xbf)?(#[^\n]*\n|\s)*data_\S*\s+(#[^\n]*\n|\s)*(_|loop_)": f"an mmCIF structure, {STRUCTURE}",
     rb"%PDF-": "a PDF document. Save what is in it as text.",
     rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]": "UTF-16 text. Save it as UTF-8.",
     rb"PAR1": "a parquet table, but its name does not say so. Rename it, with .parquet at the end.",

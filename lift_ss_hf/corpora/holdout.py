@@ -122,7 +122,8 @@ MIN_IDENTITY, MIN_COVERAGE = 0.25, 0.3  # of the alignment; of the shorter chain
 CONNECTED_COMPONENTS = 1  # mmseqs's --cluster-mode in which relatives of relatives are in one cluster
 OF_THE_TARGET = 1  # its --cov-mode; targets are the shorter chains, since clusters start with the longest one
 IDENTITY_METHOD = (
-    f"by identity (mmseqs2: less than {100 * MIN_IDENTITY:g} % over {100 * MIN_COVERAGE:g} % of the shorter chain)"
+    f"by identity (mmseqs2: no pair with {100 * MIN_IDENTITY:g} % identity or more over {100 * MIN_COVERAGE:g} % "
+    "of the shorter chain)"
 )
 EXACT_METHOD = "by exact sequence (mmseqs2 is not installed)"
 

@@ -101,7 +101,7 @@ def homologues(
         targets = [(f"{n}_{k}", s) for n, name in enumerate(names) for k, s in enumerate(tests[name])]
         database = Path(folder, "tests")
         run_mmseqs("createdb", write_fasta(targets, Path(folder, "tests.fasta")), database)
-        with tqdm(total=len(train), unit="chain", disable=not progress) as bar:
+        with tqdm(total=len(train), unit=" chains", disable=not progress) as bar:
             for start in range(0, len(train), CHUNK):
                 chunk = list(enumerate(train[start : start + CHUNK], start=start))
                 for query, target, identity in _search(chunk, database, len(targets), settings, Path(folder)):

@@ -89,7 +89,9 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str,
         if not chain_id:
             raise CorpusError(f"{path}: line {number}: chain without an id. Write one after '>'.")
         body = [next(lines, None), next(lines, None)]
-        if any(line and line[1].startswith(">") for line in body) or (body[1] and _are_residues(body[1][1])):
+        if any(line and line[1].startswith(">") for line in body) or (
+            body[0] and body[1] and _are_residues(body[1][1], len(body[0][1].strip()))
+        ):
             raise CorpusError(f"{path}: line {number}: {chain_id}: {IS_FASTA} {path}.")
         if None in body:
             raise CorpusError(
@@ -106,11 +108,16 @@ def _three_line_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str,
         yield f"line {number}", Chain(chain_id, sequence, states, pdb_origin(chain_id))
 
 
-def _are_residues(line: str) -> bool:
-    """Return True if a line of states is really one of residues: most of its letters could not be states."""
+def _are_residues(line: str, num_residues: int) -> bool:
+    """Return True if a line of states is really one of residues.
+
+    Then more than a third of its letters could not be states; or one, if it is not as long as the line of residues
+    above it, which a broken line is not.
+    """
     letters = line.strip().upper()
     others = sum(letter not in NINE_STATES + COIL_SPELLINGS + UNRESOLVED for letter in letters)
-    return 3 * others > len(letters) and all(letter in RESIDUES for letter in letters)
+    are_other_letters = 3 * others > len(letters) or (others > 0 and len(letters) != num_residues)
+    return are_other_letters and all(letter in RESIDUES for letter in letters)
 
 
 def _open_csv(path: Path, separator: str = ",") -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:

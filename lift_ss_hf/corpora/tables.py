@@ -18,7 +18,10 @@ from .chains import Chain, CorpusError, check_chain
 # Names of columns, the preferred ones first; upper and lower case are the same.
 NAME_COLUMNS = ("id", "name", "accession", "entry", "header", "chain_id")
 SEQUENCE_COLUMNS = ("sequence", "seq", "residues", "protein", "input")
-STATES_COLUMNS = ("states", "dssp8", "sst8", "ss8", "dssp", "expected", "labels", "target", "dssp3", "sst3", "ss3")
+STATES_COLUMNS = (
+    *("states", "dssp8", "sst8", "ss8", "dssp", "expected", "labels", "target", "dssp3", "sst3", "ss3"),
+    *("secondary_structure", "structure"),
+)
 SPLIT_COLUMNS = ("split", "set")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of columns, by the suffix of a file
 # NetSurfP-2.0's columns of 0 and 1, one per residue: has coordinates, and is scored. Elsewhere `disorder` may mean the
@@ -76,8 +79,8 @@ class TableColumns:
         for part, column, names in (("sequences", sequence, SEQUENCE_COLUMNS), ("states", states, STATES_COLUMNS)):
             if column is None:
                 raise CorpusError(
-                    f"{where}: no column of {part}; found {', '.join(columns)[:200] or 'nothing'}. Name it {names[0]} "
-                    f"(also read: {', '.join(names[1:])})."
+                    f"{where}: no column of {part}; found {', '.join(columns)[:200] or 'nothing'}. "
+                    f"Rename a column to {names[0]} (also read: {', '.join(names[1:])})."
                 )
         assert sequence is not None and states is not None
         has_masks = states.strip().lower() in NETSURFP_STATES

@@ -68,7 +68,7 @@ def predict(
     found: list[tuple[int, np.ndarray]] = []
     residues = sum(map(len, sequences))
     disable = quiet or not process.is_main_process
-    with evaluating(model), tqdm(total=residues, unit="residue", unit_scale=True, disable=disable) as bar:
+    with evaluating(model), tqdm(total=residues, unit=" residues", unit_scale=True, disable=disable) as bar:
         predictor = Predictor(model, tokenizer, max_tokens)
         for place, probabilities in predictor.predict([sequences[index] for index in own]):
             found.append((own[place], probabilities))

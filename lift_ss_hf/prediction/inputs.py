@@ -202,7 +202,7 @@ def _columns(header: Sequence[str], where: str) -> tuple[int, int | None]:
     if sequence is None:
         raise ValueError(
             f"{where}: no column of sequences; found {', '.join(header)[:200] or 'no columns'}. "
-            f"Name it one of: {', '.join(SEQUENCE_COLUMNS)}."
+            f"Rename a column to {SEQUENCE_COLUMNS[0]} (also read: {', '.join(SEQUENCE_COLUMNS[1:])})."
         )
     return sequence, next((lower.index(column) for column in NAME_COLUMNS if column in lower), None)
 

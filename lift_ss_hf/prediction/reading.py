@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from .result import Prediction
 from .stored import read_stored
 
 MOST_LISTED = 10  # names in a message
+MOST_COUNTED = 1000  # chains; of a larger input it is enough to know that there are more
 Item = TypeVar("Item")
 
 
@@ -38,8 +40,8 @@ class PredictedChain(NamedTuple):
 
 def choose_chains(
     chains: Iterable[Item], names: Sequence[str], where: str, name_of: Callable[[Item], str]
-) -> list[Item]:
-    """Return the chains with these names, in this order; without names, the first chain.
+) -> tuple[list[Item], int]:
+    """Return the chains with these names, in this order; without names, the first chain. Count the others seen.
 
     Args:
         chains: read only as far as needed.
@@ -48,18 +50,25 @@ def choose_chains(
         where: source of the chains, for messages.
         name_of: returns a chain's name.
 
+    Returns:
+        The chains; and without names, how many others there are, or `MOST_COUNTED` if there are as many or more. With
+        names that is 0, as they were chosen.
+
     Raises:
         ValueError: if there are no chains, or a name is not among them; the message lists those that are.
 
     Example:
         >>> choose_chains(["sp|P69905|HBA_HUMAN", "sp|P42212|GFP_AEQVI"], ["P42212"], "a.fasta", str)
-        ['sp|P42212|GFP_AEQVI']
+        (['sp|P42212|GFP_AEQVI'], 0)
+        >>> choose_chains(["one", "two", "three"], [], "a.fasta", str)
+        (['one'], 2)
     """
+    chains = iter(chains)
     found: dict[str, Item] = {}
     seen: list[str] = []
     for chain in chains:
         if not names:
-            return [chain]
+            return [chain], sum(1 for _ in itertools.islice(chains, MOST_COUNTED))
         seen.append(name_of(chain))
         for name in {seen[-1], *seen[-1].split("|")} & set(names):
             found.setdefault(name, chain)
@@ -73,15 +82,18 @@ def choose_chains(
             f"{where}: no chain {missing[0]!r}.{did_you_mean(missing[0], seen)} Its chains are: "
             f"{', '.join(seen[:MOST_LISTED])}{more}."
         )
-    return [found[name] for name in names]
+    return [found[name] for name in names], 0
 
 
-def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[PredictedChain]:
+def read_predictions(path: str | Path, names: Sequence[str] = ()) -> tuple[list[PredictedChain], int]:
     """Read chains from a `predictions.jsonl`, written by `lift-ss predict --format jsonl`.
 
     Args:
         path: of the file.
         names: of the chains to read, as for `choose_chains`.
+
+    Returns:
+        The chains, and how many others there are, as for `choose_chains`.
 
     Raises:
         ValueError: if the file is missing or is not a `predictions.jsonl`, or a chain is not in it.
@@ -91,12 +103,15 @@ def read_predictions(path: str | Path, names: Sequence[str] = ()) -> list[Predic
     return choose_chains(_chains(Path(path)), names, str(path), lambda chain: chain.name)
 
 
-def read_run_predictions(folder: str | Path, names: Sequence[str] = ()) -> list[PredictedChain]:
+def read_run_predictions(folder: str | Path, names: Sequence[str] = ()) -> tuple[list[PredictedChain], int]:
     """Read chains from the directory of a run of `lift-ss predict`.
 
     Args:
         folder: of a run that wrote confidences: as Parquet, JSON lines, TSV or CSV.
         names: of the chains to read, as for `choose_chains`.
+
+    Returns:
+        The chains, and how many others there are, as for `choose_chains`.
 
     Raises:
         ValueError: if the directory holds no such run, the run is not finished, or a chain is not in it.
@@ -108,8 +123,9 @@ def read_run_predictions(folder: str | Path, names: Sequence[str] = ()) -> list[
             f"{folder}: holds the formats {', '.join(settings['formats'])}, which have no confidences. "
             "Predict again with --format jsonl, to another directory."
         )
-    chosen = choose_chains(read_stored(path, settings["states"]), names, str(folder), lambda chain: chain.name)
-    return list(map(PredictedChain.of, chosen))
+    chains = read_stored(path, settings["states"])
+    chosen, num_others = choose_chains(chains, names, str(folder), lambda chain: chain.name)
+    return list(map(PredictedChain.of, chosen)), num_others
 
 
 def _chains(path: Path) -> Iterator[PredictedChain]:

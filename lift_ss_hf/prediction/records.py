@@ -179,7 +179,7 @@ def _make_part(number: int, records: list[Record], skip_bad: bool) -> Part:
         elif skip_bad:
             rejected.append(cleaned)
         else:
-            raise RecordError(f"{cleaned} Fix it, or add --skip-bad to leave out invalid records.")
+            raise RecordError(f"{cleaned} To leave out invalid records, add --skip-bad.")
     part = Part(number, records[0].number, queries, rejected, digest.hexdigest())
     if doubt := part.doubt:
         logger.warning("%s", doubt)

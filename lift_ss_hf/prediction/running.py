@@ -341,8 +341,9 @@ class Progress(tqdm):
 
 @contextmanager
 def progress_bar(inputs: Inputs, quiet: bool) -> Iterator[Progress]:
-    """Show a progress bar over an input, unless `quiet`."""
-    with Progress(unit="residue", unit_scale=True, disable=quiet) as bar:
+    """Show a progress bar over an input from its first result on, unless `quiet`."""
+    # The delay keeps an empty bar off the screen, also where the input is refused before there is a result.
+    with Progress(unit=" residues", unit_scale=True, disable=quiet, delay=1e-3) as bar:
         bar.inputs = inputs
         yield bar
 

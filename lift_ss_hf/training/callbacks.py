@@ -134,7 +134,7 @@ class StopOnSigterm(TrainerCallback):
         if not self.resumable:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
-        print("stopped by SIGTERM, with a checkpoint. Resume with --resume_from_checkpoint last.", file=sys.stderr)
+        print("stopped by SIGTERM, with a checkpoint. Resume with --resume.", file=sys.stderr)
         raise SystemExit(EXIT_RESUMABLE)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

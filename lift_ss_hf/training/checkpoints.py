@@ -45,8 +45,8 @@ def starting_checkpoint(training: LaunchedArguments) -> str | None:
     if wanted.lower() in ("", "none", "false"):
         if out.is_dir() and any(out.iterdir()) and not training.overwrite_output_dir:
             raise RecipeError(
-                f"{out}: holds another run. Resume it (--resume_from_checkpoint last), choose another --output_dir, "
-                "or replace it (--overwrite_output_dir)."
+                f"{out}: holds another run. Resume it (--resume), choose another directory, or replace it "
+                "(--overwrite_output_dir)."
             )
         return None
     if wanted.lower() in LAST:
@@ -58,7 +58,7 @@ def starting_checkpoint(training: LaunchedArguments) -> str | None:
     if checkpoint is None or not checkpoint.is_dir():
         raise RecipeError(
             f"{out}: no checkpoint to resume from (looked for {wanted}). "
-            "Start a new run without --resume_from_checkpoint."
+            f"Start a new run without {'--resume' if wanted.lower() in LAST else '--resume_from_checkpoint'}."
         )
     _check_world_size(checkpoint, training.world_size)
     if training.load_best_model_at_end:
@@ -192,7 +192,7 @@ def reporting_full_disk(out: str | Path) -> Iterator[None]:
             raise
         last = last_checkpoint(out)
         remedy = (
-            f"{last.name} is complete: free space, then resume with --resume_from_checkpoint last."
+            f"{last.name} is complete: free space, then resume with --resume."
             if last
             else "There is no earlier checkpoint: free space, then start again with --overwrite_output_dir."
         )

@@ -171,8 +171,9 @@ def _hold_out(
     """Return the parts that are held out, how, and the chains that are left."""
     if not fractions and fold is None:
         return {}, "", train
-    folds = [] if fold is None else [f"test (fold {fold[0]} of {fold[1]})"]
-    logger.info("holding out %s of %d chains", " and ".join([*folds, *fractions]), len(train))
+    purposes = [] if fold is None else [f"testing (fold {fold[0]} of {fold[1]})"]
+    purposes += [{"test": "testing"}.get(part, part) for part in fractions]
+    logger.info("holding out chains for %s (%d in all)", " and ".join(purposes), len(train))
     process = PartialState()
     # once: another process might not have mmseqs2
     found = hold_out(train["sequence"][:], fractions, seed, fold) if process.is_main_process else None

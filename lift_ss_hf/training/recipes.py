@@ -20,6 +20,7 @@ from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .precision import AUTO
 from .presets import read_preset
 
+RESUME = "resume_from_checkpoint"  # the Trainer's argument; `--resume`, as lift-ss predict has it, means its last one
 USAGE = "%(prog)s [CONFIG.yaml] [--argument value ...]   (flags win over the file)"
 
 
@@ -136,12 +137,16 @@ def parse_settings(
     for key in settings:
         if key not in known:
             raise RecipeError(where + _unknown(key, known))
+    options = [*known, "help"]
+    if RESUME in known:
+        parser.add_argument("--resume", dest=RESUME, action="store_const", const="last", help=f"--{RESUME} last")
+        options.append("resume")
     # Values go through argparse as flags do; the user's flags come later and win.
     flags = [*_as_flags(settings), *flags]
     parser.set_defaults(**{key: value for key, value in settings.items() if value is None or value == []})
     for flag in flags:
         name = flag.split("=")[0].lstrip("-").replace("-", "_")
-        if flag.startswith("--") and name not in (*known, "help"):
+        if flag.startswith("--") and name not in options:
             raise RecipeError(_unknown(name, known))
     try:
         return parser.parse_args_into_dataclasses(args=flags)

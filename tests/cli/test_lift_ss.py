@@ -145,8 +145,8 @@ def test_text_of_a_file_does_not_command_the_terminal(tmp_path):
     status, _, err = run_lift_ss("predict", path)
     assert (status, err.splitlines()[-1]) == (
         2,
-        f"error: {path}: no column of sequences; found na?[2Jme, ?x. Name it one of: sequence, seq, residues, protein, "
-        "input.",
+        f"error: {path}: no column of sequences; found na?[2Jme, ?x. Rename a column to sequence "
+        "(also read: seq, residues, protein, input).",
     )
 
 

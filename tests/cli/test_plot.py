@@ -9,6 +9,8 @@ from matplotlib.image import imread
 from scripts import run_lift_ss
 from tiny_models import save_tiny_model
 
+from lift_ss_hf.prediction import reading
+
 FASTA = ">sp|P42212|GFP_AEQVI green\nMKTAYIAKQRQISFVKSHFSRQ\n>two\nACDEFG\n>two\nMMM\n"
 
 
@@ -37,6 +39,21 @@ def test_predictions_their_directory_and_their_sequences_give_the_same_figure(da
         figures.append(imread(figure))
     assert figures[0].std() > 0
     assert all((figure == figures[0]).all() for figure in figures[1:])
+
+
+@pytest.mark.parametrize(
+    ("num_chains", "said"), [(1, ""), (2, " (1 of 2 chains; "), (7, " (1 of more than 5 chains; ")]
+)
+def test_a_figure_of_the_first_of_several_chains_says_so(data, tmp_path, monkeypatch, num_chains, said):
+    monkeypatch.setattr(reading, "MOST_COUNTED", 5)
+    path, figure, out = tmp_path / "chains.fasta", tmp_path / "a.svg", tmp_path / "out"
+    path.write_text("".join(f">chain{number}\nMKTAYIAKQR\n" for number in range(num_chains)))
+    model = ("--model", data / "model")
+    run_lift_ss("predict", path, "-o", out, "--format", "jsonl,tsv", "--quiet", *model)
+    said += "--names draws others)" if said else ""
+    for source in ((path, *model), (out,), (out / "predictions.jsonl",)):
+        assert run_lift_ss("plot", *source, "-o", figure)[:2] == (0, f"{figure}: chain0{said}\n")
+    assert run_lift_ss("plot", path, *model, "-o", figure, "--names", "chain0")[1] == f"{figure}: chain0\n"
 
 
 def test_figures_are_svg_png_or_pdf(data, tmp_path):

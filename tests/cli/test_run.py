@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from forked_runs import run_forked
 from small_runs import ROOT, flags, write_data
+from tqdm.auto import tqdm
 
 from lift_ss_hf.cli.run import message_handler
 
@@ -57,6 +58,17 @@ def test_errors_keep_their_status_whatever_is_closed():
 def test_closed_input_is_empty():
     done = call("print(repr(sys.stdin.read()))", "<&-")
     assert (done.returncode, done.stdout) == (0, "''\n")
+
+
+def test_a_message_is_on_a_line_of_its_own_where_a_bar_is_shown(capsys):
+    handler = message_handler()
+    with tqdm(total=2, file=sys.stderr, desc="bar") as bar:
+        bar.update()
+        handler.emit(logging.makeLogRecord({"msg": "training takes about 5 s"}))
+    screen = capsys.readouterr().err
+    before, after = screen.split("training takes about 5 s\n")
+    assert before.rsplit("bar:", 1)[1].endswith("\r")  # the bar's line was wiped
+    assert "bar:" in after
 
 
 def test_messages_that_a_library_shows_itself_are_shown_once():

@@ -12,7 +12,7 @@ from small_runs import make_chains, write_data
 
 from lift_ss_hf.cli.evaluate import COLUMNS
 from lift_ss_hf.corpora.chains import Chain
-from lift_ss_hf.reports.tables import SCORE_TABLES
+from lift_ss_hf.reports.tables import SCORE_TABLES, percent_with_interval
 from lift_ss_hf.training.checkpoints import last_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,9 @@ def test_one_file_of_chains_gives_a_model_scores_and_what_to_do_next(run, data, 
     assert sum("eval_loss" in entry for entry in history) >= 6
     assert f"lift-ss predict proteins.fasta --model {out / 'model'}" in printed
     assert f"lift-ss push {out / 'model'} ORG/NAME" in printed
-    assert "--resume" in printed.splitlines()[-1]
+    assert "the same command with --resume;" in printed.splitlines()[-1]
+    scores = percent_with_interval(results["corpora"]["held_out"]["scores"]["q3"], "q3")
+    assert f"\nQ3 of the test chains: {scores} (held_out); details in {out / 'results.md'}.\n" in printed
     (row,) = [line for line in printed.split("What was learnt")[1].splitlines() if line.startswith("| Q9 ")]
     assert "–" not in row  # the baselines are beside the result
 
@@ -85,6 +87,7 @@ def test_three_states_without_validation_and_tests(data, tmp_path):
     status, printed, _ = run_lift_ss("train", path, "-o", tmp_path / "run", *flags, *fast(data))
     assert status == 0
     assert "No tests were given." in printed
+    assert "of the test chains" not in printed
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["states"] == "q3"
     results = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (results["corpora"], results["calibration"], results["learnt"]) == ({}, None, {})
@@ -120,7 +123,7 @@ def test_the_recipe_and_the_command_are_one(data, tmp_path, monkeypatch):
         (["{data}/train.txt", "-o", "{out}", "--hed", "linear"], "unknown argument 'hed'. Did you mean 'head'?"),
         (["{data}/nothing.txt", "-o", "{out}"], "nothing.txt"),
         (["{data}/train.txt", "-o", "{out}", "--tests", "casp99"], "unknown corpus 'casp99'"),
-        (["{data}/train.txt", "-o", "{out}", "--resume"], "no checkpoint to resume from"),
+        (["{data}/train.txt", "-o", "{out}", "--resume"], "no checkpoint to resume from (looked for last). Start a"),
     ],
 )
 def test_errors_are_one_line(arguments, message, data, tmp_path):

@@ -28,6 +28,10 @@ def csv_of_other_names(folder):
     return csv(folder, header="Name,Seq,DSSP8")
 
 
+def csv_with_a_column_structure(folder):
+    return csv(folder, header="name,sequence,structure")
+
+
 def tsv(folder):
     return csv(folder, "\t", "chains.tsv")
 
@@ -68,7 +72,7 @@ def fasta_with_targets(folder):
 
 
 FORMATS = [
-    three_line, csv, csv_of_other_names, tsv, parquet, saved, fasta_pair, fasta_folder, fasta_with_targets,
+    three_line, csv, csv_of_other_names, csv_with_a_column_structure, tsv, parquet, saved, fasta_pair, fasta_folder, fasta_with_targets,
 ]  # fmt: skip
 
 
@@ -154,8 +158,16 @@ HEADER = "id,sequence,states\n"
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "id,sequence\na,MK\n", r"a\.csv: line 1: no column of states; found id, sequence\. Name it states"),
-        ("a.csv", "id,states\na,HH\n", r"no column of sequences; found id, states\. Name it sequence \(also read: seq"),
+        (
+            "a.csv",
+            "id,sequence\na,MK\n",
+            r"a\.csv: line 1: no column of states; found id, sequence\. Rename a column to states",
+        ),
+        (
+            "a.csv",
+            "id,states\na,HH\n",
+            r"no column of sequences; found id, states\. Rename a column to sequence \(also read: seq",
+        ),
         ("a.csv", HEADER + "a,MKV,HH\n", r"a\.csv: line 2: a: 3 residues but 2 states"),
         ("a.csv", HEADER + "a,MKV,HQH\n", r"a\.csv: line 2: a: .*'Q' at position 2"),
         ("a.csv", HEADER + "a,MK,HH\na,MK,HH\n", r"a\.csv: line 3: a: the chain at line 2 has the same id"),

@@ -83,6 +83,7 @@ def test_homologues_stay_together():
     sequences = [*families, *(related(family, 1) for family in families), *(family[20:70] for family in families), "MK"]
     held_out = hold_out(sequences, {"test": 0.3})
     assert held_out.method == IDENTITY_METHOD
+    assert "no pair with 25 % identity or more over 30 % of the shorter chain" in IDENTITY_METHOD
     part_of = {index: name for name, part in held_out.parts.items() for index in part}
     assert len(part_of) == 61
     assert all(part_of[k] == part_of[20 + k] == part_of[40 + k] for k in range(20))

@@ -103,6 +103,8 @@ def test_trailing_blank_states_are_coil_not_padding(tmp_path):
         (">a\nMKV\n>b\nAC\n", r"line 1: a: this is FASTA with sequences only.* lift-ss predict \S+corpus\.txt\."),
         (">a\nMKVA\nKDR\n>b\nAC\n", r"line 1: a: this is FASTA"),  # wrapped
         (">a\nMKVA\nKDRM\nWW\n", r"line 1: a: this is FASTA"),
+        (">a\nMKVAWDEQ\nSSTLGK\n", r"line 1: a: this is FASTA"),  # few letters that are no states, but broken
+        (">a\nMKVA\nHHKH\n", r"line 3: a: unknown state 'K'"),  # as long as the residues
         (GOOD.encode("utf-16"), r"this is UTF-16 text\. Save it as UTF-8"),
         (GOOD.encode("utf-16-le"), r"this is UTF-16 text"),
         (GOOD.encode("utf-16-be"), r"this is UTF-16 text"),
@@ -110,6 +112,10 @@ def test_trailing_blank_states_are_coil_not_padding(tmp_path):
         (zipped("[Content_Types].xml", "xl/workbook.xml"), r"this is a workbook \(Excel\).* Save the table as CSV"),
         (gzip.compress(GOOD.encode()), r"compressed with gzip, but its name does not say so\. Rename it"),
         (bz2.compress(GOOD.encode()), r"this is a compressed file\. Unpack it"),
+        (
+            b"HEADER    HYDROLASE   01-JAN-90   1ABC\nATOM      1  N\n",
+            r"this is a PDB structure.*: lift-ss compare FILE\.",
+        ),
         (b"PAR1" + bytes(20), r"this is a parquet table, but its name"),
     ],
 )

@@ -139,7 +139,7 @@ def test_unknown_sources_are_refused(source, message):
         (
             "a.csv",
             b"name,length\nx,3\n",
-            r"a\.csv: no column of sequences; found name, length\. Name it one of: sequence",
+            r"a\.csv: no column of sequences; found name, length\. Rename a column to sequence \(also read: seq, ",
         ),
         ("a.csv", b"name,sequence\nx\n", r"a\.csv: line 2: 1 fields, but the header has 2"),
         ("a.csv", b"", r"a\.csv: no column of sequences; found no columns"),
@@ -147,6 +147,17 @@ def test_unknown_sources_are_refused(source, message):
         ("a.fasta", ">a\nMKV\n".encode("utf-16"), r"a\.fasta: this is UTF-16 text\. Save it as UTF-8"),
         ("a.csv", ">a\nMKV\n".encode("utf-16"), r"a\.csv: this is UTF-16 text"),
         ("a.zip", b"PK\x03\x04" + bytes(40), r"a\.zip: this is a ZIP archive, not text\. Unpack it"),
+        ("a.pdb", b"ATOM      1  N   MET A   1", r"this is a PDB structure, not sequences.*: lift-ss compare FILE"),
+        ("a.pdb", b"MODEL        1\nATOM      1  N", r"this is a PDB structure"),
+        ("a.pdb", b"REMARK   4 1ABC COMPLIES", r"this is a PDB structure"),
+        (
+            "a.cif",
+            b"data_1ABC\n# \n_entry.id 1ABC",
+            r"this is an mmCIF structure, not sequences.*: lift-ss compare FILE",
+        ),
+        ("a.cif", b"# made by hand\ndata_x\nloop_\n", r"this is an mmCIF structure"),
+        ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(8), r"this is a picture, not text"),
+        ("a.jpg", b"\xff\xd8\xff\xe0" + bytes(8), r"this is a picture, not text"),
         ("a.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", r"a workbook \(Excel\), not text\. Save"),
         ("a.tar.gz", gzip.compress(bytes(257) + b"ustar" + bytes(250)), r"a\.tar\.gz: this is a tar archive"),
         ("a.fasta", b"PAR1", r"this is a parquet table, but its name does not say so"),
@@ -299,7 +310,9 @@ def test_parts_are_the_same_however_the_records_come():
 
 def test_invalid_records_raise_or_are_kept_apart():
     records = [Record(1, "good", "MKV"), Record(2, "bad", "M1V"), Record(3, "good", "MKV")]
-    with pytest.raises(RecordError, match=r"^record 2 \(bad\): '1' at position 2 .* add --skip-bad"):
+    with pytest.raises(
+        RecordError, match=r"^record 2 \(bad\): '1' at position 2 .*\. To leave out .*, add --skip-bad\.$"
+    ):
         list(split_into_parts(records, 100, 100, skip_bad=False))
     (part,) = split_into_parts(records, 100, 100, skip_bad=True)
     assert [query.number for query in part.queries] == [1, 3]

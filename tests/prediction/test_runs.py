@@ -294,6 +294,19 @@ def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
     assert tree(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+def test_the_bar_starts_with_the_first_result(data, tmp_path, capsys):
+    """An empty bar, twice, used to come before the error of an input that is refused."""
+    (tmp_path / "bad.fasta").write_text(">a\nMK1V\n")
+    with pytest.raises(ValueError, match=r"^record 1 \(a\)"):
+        run(data, tmp_path / "bad", source=tmp_path / "bad.fasta", skip_bad=False, quiet=False)
+    assert "residue" not in capsys.readouterr().err
+    with running.progress_bar(Inputs(["MKV"]), quiet=False) as bar:
+        bar.mininterval = 0
+        time.sleep(0.01)
+        bar.update(1930)
+    assert "1.93k residues " in capsys.readouterr().err
+
+
 def test_without_skip_bad_the_first_bad_record_stops_the_run_and_its_parts_are_kept(data, tmp_path, small_parts):
     with pytest.raises(ValueError, match=r"^record 20 \(bad19\): .*position 3.*--skip-bad"):
         run(data, tmp_path / "run", skip_bad=False)

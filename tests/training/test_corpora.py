@@ -32,6 +32,7 @@ def test_what_is_not_named_is_held_out_and_said(chains, caplog):
     assert {name: len(part) for name, part in parts.items()} == {"train": 32, "validation": 4, "held_out": 4}
     assert len(set.union(*parts.values())) == 40
     assert set(corpora.held_out) == {"validation", "test"}
+    assert "holding out chains for testing and validation (40 in all)" in caplog.text
     assert "train: 32 chains" in caplog.text
     assert "validation: 4 chains" in caplog.text
     assert "test held_out: 4 chains" in caplog.text

@@ -81,7 +81,7 @@ def test_sigterm_to_one_process_stops_all_with_one_checkpoint_and_says_how_to_re
     out = tmp_path / "run"
     done = train_forked(data, out, *SHORT, num_processes=num_processes, patch=at_first_save(signal.SIGTERM))
     assert done.statuses == [STOPPED] * num_processes
-    said = "stopped by SIGTERM, with a checkpoint. Resume with --resume_from_checkpoint last."
+    said = "stopped by SIGTERM, with a checkpoint. Resume with --resume."
     assert done.stderr.splitlines().count(said) == num_processes
     assert len(list(out.glob("checkpoint-*"))) == 2  # that of the first epoch, and one a step after it
     assert not (out / "metrics.json").exists()

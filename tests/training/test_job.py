@@ -358,7 +358,7 @@ def test_a_test_that_is_the_training_file_is_refused(data, tmp_path):
 
 def test_another_run_is_overwritten_on_request_only(run, data, tmp_path):
     out, _ = run
-    with pytest.raises(RecipeError, match=r"holds another run\. Resume it \(--resume_from_checkpoint last\)"):
+    with pytest.raises(RecipeError, match=r"holds another run\. Resume it \(--resume\), choose another directory"):
         train(data, out)
     with pytest.raises(RecipeError, match="no checkpoint to resume from"):
         train(data, tmp_path / "new", "--resume_from_checkpoint", "last")

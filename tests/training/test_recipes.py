@@ -63,6 +63,16 @@ def test_invalid_flags_are_reported_in_one_line(tmp_path):
         parse_recipe(CLASSES, "Train.", [str(tmp_path / "pices.yaml")])
 
 
+def test_resume_alone_means_the_last_checkpoint(tmp_path):
+    where = ["--output_dir", str(tmp_path)]
+    (training,) = parse_recipe([RecipeTrainingArguments], "", [*where, "--resume"])
+    assert training.resume_from_checkpoint == "last"
+    (training,) = parse_recipe([RecipeTrainingArguments], "", where)
+    assert training.resume_from_checkpoint is None
+    with pytest.raises(RecipeError, match="unknown argument 'resume'"):
+        parse_recipe([CorpusArguments], "", ["--resume"])
+
+
 def test_help_groups_the_arguments_and_gives_units(capsys):
     with pytest.raises(SystemExit):
         parse_recipe(CLASSES, "Train.", ["--help"])
