@@ -72,7 +72,8 @@ def fasta_with_targets(folder):
 
 
 FORMATS = [
-    three_line, csv, csv_of_other_names, csv_with_a_column_structure, tsv, parquet, saved, fasta_pair, fasta_folder, fasta_with_targets,
+    three_line, csv, csv_of_other_names, csv_with_a_column_structure, tsv, parquet, saved,
+    fasta_pair, fasta_folder, fasta_with_targets,
 ]  # fmt: skip
 
 
