@@ -1,6 +1,7 @@
 """The page in headless Chromium: type, run, see it drawn, download; errors, a phone, the keyboard, two visitors.
 
-Screenshots are written if LIFT_SS_SCREENSHOTS names a folder, as in CI.
+And `predictions.html`, which is drawn in the same way, with a thousand chains. Screenshots are written if
+LIFT_SS_SCREENSHOTS names a folder, as in CI: look at them when you change a page.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -17,6 +19,8 @@ from tools import needs_browser
 
 from lift_ss_hf.page.chains import Limits
 from lift_ss_hf.page.serving import load_models, open_page
+from lift_ss_hf.prediction.html_page import draw_chain, page_end, page_start
+from lift_ss_hf.prediction.result import Prediction
 
 pytestmark = needs_browser
 SCREENSHOTS = os.environ.get("LIFT_SS_SCREENSHOTS")
@@ -222,3 +226,41 @@ def test_two_visitors_at_once_see_their_own_answers(visit, tmp_path):
         rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
         assert {row[1] for row in rows} == {name}
         assert "".join(row[3] for row in rows) == chains[name]
+
+
+def drawn_chains(page):
+    """The names of the chains whose rows the browser has drawn, rather than passed over as out of view."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("section")]
+            .filter(chain => chain.querySelector("svg").checkVisibility({contentVisibilityAuto: true}))
+            .map(chain => chain.firstElementChild.textContent)"""
+    )
+
+
+def test_predictions_of_a_thousand_chains_are_searched_and_drawn_only_in_view(browser, tmp_path):
+    path, sequence = tmp_path / "predictions.html", 10 * PEPTIDE
+    probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], len(sequence))
+    chains = (
+        draw_chain(Prediction(number, f"chain_{number}", sequence, "q3", probabilities, "q3"))
+        for number in range(1, 1001)
+    )
+    path.write_text("".join([page_start("Predictions"), *chains, page_end()]), "utf-8")
+    with browser.new_context(viewport=DESKTOP) as context:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(path.as_uri())
+        assert page.locator("section").count() == 1000
+        first = drawn_chains(page)
+        assert first[0] == "chain_1"
+        assert len(first) < 20
+
+        page.locator("input").fill("CHAIN_77")
+        assert page.locator("output").inner_text() == "11 of 1000"
+        shown = page.locator("section:visible h2").all_text_contents()
+        assert shown == ["chain_77", *(f"chain_{number}" for number in range(770, 780))]
+        last = page.locator("section:visible h2").last
+        last.scroll_into_view_if_needed()
+        drawn = "chain => chain.parentElement.querySelector('svg').checkVisibility({contentVisibilityAuto: true})"
+        page.wait_for_function(drawn, arg=last.element_handle())
+        if SCREENSHOTS:
+            page.screenshot(path=Path(SCREENSHOTS, "predictions_searched.png"))
