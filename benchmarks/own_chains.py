@@ -41,7 +41,7 @@ OURS = {  # name of the way to arguments of `lift-ss train`
     "quick": ["--preset", "quick"],
     "quick, bottleneck in the top 2": ["--preset", "quick", "--adapter", "bottleneck", "--top_blocks", "2"],
     "best": ["--preset", "best"],
-    "best, frozen": ["--preset", "best", "--adapter", "none"],
+    "best, bottleneck in the top 4": ["--preset", "best", "--adapter", "output_bottleneck", "--top_blocks", "4"],
 }
 PROGRAMS = {  # name of the way to a program beside this one, and its method; ESM-2 backbones only
     "peft LoRA, stock Trainer": ("own_chains_stock.py", "lora"),

@@ -24,7 +24,7 @@ Unless they are named, validation and test chains are those that CHAINS marks, o
 held out so that none has a relative in training (with mmseqs2; without it, so that none is in training itself).
 
 --preset quick     a small head on the frozen backbone: minutes on a CPU
---preset best      adapters in the upper blocks and a larger head
+--preset best      a head that sees all blocks and far along the chain: half as long again, and more accurate
 --preset lift_ss   the paper's method
 Every argument of recipes/train_q8.py is accepted too, and overrides the preset (to list them: lift-ss train
 --all_arguments).
