@@ -25,7 +25,12 @@ def read_finished(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise ValueError(f"{folder}: no {SETTINGS}. Expected the directory of a run of `lift-ss predict -o`.")
-    content = read_run_json(path, ["formats", "states"])
+    content = read_run_json(path, ["states"])
+    if "formats" not in content:
+        raise ValueError(
+            f"{folder}: a run with Ray, whose results are the Parquet files in it. Expected the directory of a run of "
+            "`lift-ss predict -o`; or give the sequences to look at."
+        )
     if "digests" not in content:
         raise ValueError(f"{folder}: the run is not finished. Resume it with --resume.")
     return content

@@ -108,6 +108,7 @@ def test_errors_are_one_line(data, tmp_path):
     ("settings", "message"),
     [
         ({"formats": ["three-line"], "states": "q9", "digests": []}, "three-line, which have no confidences"),
+        ({"states": "q9", "counts": {}}, "a run with Ray, whose results are the Parquet files in it"),
         ({"formats": ["jsonl"], "states": "q9"}, "the run is not finished. Resume it with --resume"),
         ({"formats": ["jsonl"]}, "run.json is damaged"),
         ({"formats": ["parquet"], "states": "q9", "digests": []}, "predictions.parquet is damaged"),
