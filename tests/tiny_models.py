@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -159,3 +160,22 @@ def batch_of_chains(family: str, lengths: list[int], seed: int = 0) -> dict[str,
         states[::7] = -100
         labels[row, len(leading) : len(leading) + length] = states
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def write_models_and_chains(folder: Path, num_records: int) -> Path:
+    """Write two models over one backbone, `model` and `other`, and `chains.fasta`; return the folder.
+
+    Every twentieth record is invalid, and the last ten share the names of the first.
+    """
+    save_tiny_backbone(folder / "backbone", "esm")
+    for seed, name in enumerate(("model", "other")):
+        torch.manual_seed(seed)
+        model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
+        model.save_pretrained(folder / name)
+    rng = random.Random(0)
+    with (folder / "chains.fasta").open("w") as file:
+        for index in range(num_records):
+            sequence = "".join(rng.choices(STANDARD_RESIDUES, k=rng.randint(5, 150)))
+            name = f"chain{index % (num_records - 10)}"
+            file.write(f">bad{index}\nMK{index}V\n" if index % 20 == 19 else f">{name}\n{sequence}\n")
+    return folder

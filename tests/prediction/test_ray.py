@@ -16,11 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from forked_runs import run_forked
 from parquet_files import assert_probabilities_are_plain
 from scripts import run_lift_ss, run_script
-from tiny_models import save_tiny_backbone
+from tiny_models import write_models_and_chains
 from tools import needs_ray
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
@@ -38,18 +37,7 @@ DEADLINE = 300  # for what a test waits for [s]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ray")
-    save_tiny_backbone(folder / "backbone", "esm")
-    for seed, name in enumerate(("model", "other")):
-        torch.manual_seed(seed)
-        model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
-        model.save_pretrained(folder / name)
-    rng = random.Random(0)
-    with (folder / "chains.fasta").open("w") as file:
-        for index in range(100):
-            sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(5, 150)))
-            file.write(f">chain{index % 90}\n{sequence}\n" if index % 20 != 19 else f">bad{index}\nMK{index}V\n")
-    return folder
+    return write_models_and_chains(tmp_path_factory.mktemp("ray"), 100)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import time
@@ -11,10 +10,9 @@ import weakref
 from pathlib import Path
 
 import pytest
-import torch
 from forked_runs import run_forked, signal_at
 from stopped_at import tree
-from tiny_models import save_tiny_backbone
+from tiny_models import write_models_and_chains
 
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
@@ -33,18 +31,7 @@ FORMATS = tuple(ALL_FORMATS)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prediction")
-    save_tiny_backbone(folder / "backbone", "esm")
-    for seed, name in enumerate(("model", "other")):
-        torch.manual_seed(seed)
-        model = SecondaryStructureModel.from_backbone(folder / "backbone", top_blocks=2, head_channels=16)
-        model.save_pretrained(folder / name)
-    rng = random.Random(0)
-    with (folder / "chains.fasta").open("w") as file:
-        for index in range(60):
-            sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=rng.randint(5, 150)))
-            file.write(f">chain{index % 50}\n{sequence}\n" if index % 20 != 19 else f">bad{index}\nMK{index}V\n")
-    return folder
+    return write_models_and_chains(tmp_path_factory.mktemp("prediction"), 60)
 
 
 @pytest.fixture
