@@ -33,7 +33,7 @@ from lift_ss_hf.prediction import ray as with_ray
 from lift_ss_hf.prediction.formats import ParquetTable
 from lift_ss_hf.prediction.inputs import Inputs
 from lift_ss_hf.prediction.ray import RayOptions, ResiduePredictor, connected, predict_chains
-from lift_ss_hf.prediction.ray_folder import CHAINS_SCHEMA
+from lift_ss_hf.prediction.ray_folder import CHAINS_SCHEMA, chains_table
 from lift_ss_hf.prediction.ray_sink import ResidueSink
 from lift_ss_hf.prediction.records import split_into_parts
 from lift_ss_hf.prediction.running import PART_RECORDS, PART_RESIDUES, predict_part
@@ -85,8 +85,7 @@ def measure_work(parsed: argparse.Namespace, folder: Path) -> None:
     inputs = Inputs([str(folder / "chains.fasta")])
     parts = list(split_into_parts(inputs, PART_RESIDUES, PART_RECORDS, skip_bad=True))
     queries = [query for part in parts for query in part.queries]
-    rows = [[query.number for query in queries], [query.name for query in queries], [str(q.sequence) for q in queries]]
-    chains = pa.Table.from_arrays([pa.array(column) for column in rows], schema=CHAINS_SCHEMA)
+    chains = chains_table(queries)
     actor = ResiduePredictor(parsed.model, device="cpu")
     states, form = actor.alphabet, ParquetTable(actor.alphabet)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..models.wording import counted
 from ..version import __version__
 from .inputs import Inputs
 from .predictor import Predictor
-from .records import Part, split_into_parts
+from .records import Part, Query, split_into_parts
 from .run_folder import PART, PARTS, REJECTED, Counts, RejectedRecords, RunFolder, num_entries, read_run_json
 from .running import PART_RECORDS, PART_RESIDUES, count, progress_bar
 
@@ -56,7 +56,7 @@ class RayFolder(RunFolder):
         settings: dict[str, Any] = {"version": __version__, "model": predictor.digest, "states": states}
         settings |= {"precision": predictor.precision, "max_tokens": predictor.max_tokens, "inputs": inputs.sources}
         super().__init__(Path(folder).resolve(), settings, formats={})
-        self.inputs, self.states = inputs, states
+        self.inputs = inputs
 
     @property
     def chains(self) -> Path:
@@ -160,6 +160,12 @@ class RayFolder(RunFolder):
         return None if is_whole else PREDICTIONS
 
 
+def chains_table(queries: Iterable[Query]) -> pa.Table:
+    """Return valid records as a table with the columns of `CHAINS_SCHEMA`."""
+    rows = [{ID_COLUMN: query.number, "name": query.name, "sequence": str(query.sequence)} for query in queries]
+    return pa.Table.from_pylist(rows, schema=CHAINS_SCHEMA)
+
+
 class _ChainsWriter:
     """Writes parts to Parquet files, one row group each; closes them at the end of the context."""
 
@@ -180,10 +186,7 @@ class _ChainsWriter:
             path = self.folder / f"{self._num_files:06d}.parquet"
             self._file = pq.ParquetWriter(path, CHAINS_SCHEMA, compression="zstd")
             self._num_files, self._num_residues = self._num_files + 1, 0
-        rows = [[query.number for query in part.queries], [query.name for query in part.queries]]
-        rows.append([str(query.sequence) for query in part.queries])
-        columns = [pa.array(column, field.type) for column, field in zip(rows, CHAINS_SCHEMA, strict=True)]
-        self._file.write_table(pa.Table.from_arrays(columns, schema=CHAINS_SCHEMA))
+        self._file.write_table(chains_table(part.queries))
         self._num_residues += part.num_residues
         if self._num_residues > FILE_RESIDUES:
             self._close()
