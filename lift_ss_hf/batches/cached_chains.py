@@ -67,7 +67,7 @@ class PrefixCacheSettings:
 
 
 class CannotCacheError(Exception):
-    """Hidden states cannot be cached. The message says why; training continues without the cache."""
+    """Hidden states cannot be cached. The message says why; the run goes on without the cache."""
 
 
 class CachedChains(Dataset):
@@ -117,7 +117,7 @@ def with_cached_states(
     try:
         return _cached(model, datasets, pad_token_id, settings)
     except CannotCacheError as reason:
-        logger.warning("prefix cache: training continues without it: %s.", reason)
+        logger.warning("prefix cache: going on without it: %s.", reason)
         return list(datasets)
 
 

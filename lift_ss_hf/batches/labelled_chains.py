@@ -1,4 +1,4 @@
-"""A corpus as tokens and labels, encoded once."""
+"""Chains as tokens, and a corpus as tokens and labels, encoded once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,31 @@ from torch.utils.data import Dataset
 
 from ..models.states import IGNORE_INDEX
 from ..models.tokenization import ResidueTokenizer
+from .collator import Features
 
 
-class LabelledChains(Dataset):
+class EncodedChains(Dataset):
+    """Chains as tokens, ready for `ChainCollator`.
+
+    Args:
+        items: `Features` of each chain.
+
+    Attributes:
+        lengths: number of tokens of each chain.
+    """
+
+    def __init__(self, items: Sequence[Features]):
+        self.items = items
+        self.lengths = [len(item["input_ids"]) for item in items]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Features:
+        return self.items[index]
+
+
+class LabelledChains(EncodedChains):
     """Tokens and labels of every chain of a corpus, ready for `ChainCollator`.
 
     Args:
@@ -36,17 +58,8 @@ class LabelledChains(Dataset):
     """
 
     def __init__(self, corpus: Mapping[str, Sequence[str]] | Any, tokenizer: ResidueTokenizer, states: str):
-        self.items = [
-            tokenizer.encode_chain(sequence, letters, states, name)
-            for name, sequence, letters in zip(corpus["id"], corpus["sequence"], corpus["states"], strict=True)
-        ]
-        self.lengths = [len(item["input_ids"]) for item in self.items]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self.items[index]
+        rows = zip(corpus["id"], corpus["sequence"], corpus["states"], strict=True)
+        super().__init__([tokenizer.encode_chain(sequence, letters, states, name) for name, sequence, letters in rows])
 
     def class_counts(self, num_states: int) -> list[int]:
         """Return the number of residues labelled with each state."""

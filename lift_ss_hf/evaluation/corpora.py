@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 from accelerate import PartialState
 
+from ..batches.cached_chains import PrefixCacheSettings
 from ..corpora import load_corpus
 from ..corpora.catalogue import find_corpus
 from ..corpora.loading import require_labels
@@ -30,7 +31,7 @@ from ..reports import figures as plots
 from ..reports.provenance import count_duplicates, environment, load_training_chains, write_json
 from ..reports.tables import ALPHABET_TITLES, SCORE_TABLES, STANDARD_COLUMNS, results_markdown
 from .baselines import ResidueBaseline
-from .predictions import Predictions, majority_accuracy, predict, score_predictions
+from .predictions import Predictions, majority_accuracy, predict_corpora, score_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class EvaluationSettings:
         max_tokens: size of a batch [tokens].
         columns: layout of the scores in `results.md`: `standard`, or `lift_ss` for the reference's columns and order.
         keep_states: write the predicted states of each corpus, too: `predicted/CORPUS.txt`, three lines per chain.
+        figures: draw the figures of each corpus.
+        cache: take the frozen blocks' hidden states from this prefix cache; see `predictions.predict`.
 
     Raises:
         ValueError: if there is no such layout.
@@ -55,6 +58,8 @@ class EvaluationSettings:
     max_tokens: int = MAX_TOKENS
     columns: str = STANDARD_COLUMNS
     keep_states: bool = False
+    figures: bool = True
+    cache: PrefixCacheSettings | None = None
 
     def __post_init__(self):
         if self.columns not in SCORE_TABLES:
@@ -128,11 +133,13 @@ def evaluate_corpora(
 ) -> dict[str, Any]:
     """Evaluate a model on corpora and write `metrics.json`, `results.md` and `figures/`.
 
+    A chain that is in several corpora is predicted once.
+
     Args:
         model: a secondary structure model or an ensemble.
         tokenizer: its `ResidueTokenizer`.
         corpora: loaded corpora by name; see `load_corpora`.
-        settings: split, bootstrap, batch size and layout.
+        settings: split, bootstrap, batch size, layout, and what to write.
         out: folder to write to, on the main process; None writes nothing.
         training_chains: hashes of the training sequences, to count exact duplicates; None if unknown.
         model_name: for the heading.
@@ -145,10 +152,13 @@ def evaluate_corpora(
     results: dict[str, Any] = {"model": model_name, "states": model.config.states, "environment": environment()}
     folder = Path(out) if out is not None and PartialState().is_main_process else None
     results["corpora"] = {}
+    logger.info(
+        "evaluating on %s", ", ".join(f"{name} ({counted(len(corpus), 'chain')})" for name, corpus in corpora.items())
+    )
+    sequences_of = {name: corpus["sequence"][:] for name, corpus in corpora.items()}
+    predicted = predict_corpora(model, tokenizer, sequences_of, settings.max_tokens, settings.cache)
     for name, corpus in corpora.items():
-        logger.info("evaluating on %s: %s", name, counted(len(corpus), "chain"))
-        sequences, references = corpus["sequence"][:], encode_references(corpus["states"])
-        predictions = predict(model, tokenizer, sequences, settings.max_tokens)
+        sequences, references, predictions = sequences_of[name], encode_references(corpus["states"]), predicted[name]
         scores = score_predictions(references, predictions, num_states_of(name, corpus["states"]), settings.bootstrap)
         result: dict[str, Any] = {
             "split": settings.split,
@@ -161,7 +171,8 @@ def evaluate_corpora(
         }
         results["corpora"][name] = result
         if folder is not None:
-            _draw(name, references, predictions, scores, folder / "figures")
+            if settings.figures:
+                _draw(name, references, predictions, scores, folder / "figures")
             if settings.keep_states:
                 _write_states(states_file(folder, name), corpus, predictions)
     if folder is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from ..batches.cached_chains import evaluating
+from ..batches.cached_chains import PrefixCacheSettings, evaluating, with_cached_states
 from ..metrics.labels import REFERENCE_ALPHABET, fold_labels, most_probable
 from ..metrics.scored_chains import COMPATIBLE
 from ..metrics.scoring import score
 from ..models.states import IGNORE_INDEX, reduce_probabilities, reportable_alphabets, temper_probabilities
-from ..prediction.predictor import MAX_TOKENS, Predictor
+from ..prediction.predictor import MAX_TOKENS, Predictor, is_windowed
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Predictions:
     Attributes:
         probabilities: one (residues, states) float32 array per chain, before calibration.
         states: name of the alphabet of the last axis.
-        seconds: wall time, for all processes together.
+        seconds: wall time, for all processes together; a share of it where more chains were predicted.
         windowed: number of chains that were too long to be run whole.
         temperature: the model's temperature, which calibrates the probabilities of any alphabet.
     """
@@ -49,7 +50,12 @@ class Predictions:
 
 
 def predict(
-    model: Any, tokenizer: Any, sequences: Sequence[str], max_tokens: int = MAX_TOKENS, quiet: bool = False
+    model: Any,
+    tokenizer: Any,
+    sequences: Sequence[str],
+    max_tokens: int = MAX_TOKENS,
+    quiet: bool = False,
+    cache: PrefixCacheSettings | None = None,
 ) -> Predictions:
     """Predict the states of chains with `prediction.predictor`; processes share the chains.
 
@@ -59,6 +65,8 @@ def predict(
         sequences: residues of each chain.
         max_tokens: size of a batch [tokens].
         quiet: show no progress bar.
+        cache: take the frozen blocks' hidden states from this cache, rounded to 16 bits, and add those that it lacks;
+            not for an ensemble. None computes them.
     """
     process = PartialState()
     # Longest first, so that processes and batches get chains of similar length.
@@ -70,8 +78,11 @@ def predict(
     disable = quiet or not process.is_main_process
     with evaluating(model), tqdm(total=residues, unit=" residues", unit_scale=True, disable=disable) as bar:
         predictor = Predictor(model, tokenizer, max_tokens)
-        for place, probabilities in predictor.predict([sequences[index] for index in own]):
-            found.append((own[place], probabilities))
+        chains: Any = predictor.encode(sequences)
+        if cache is not None:
+            [chains] = with_cached_states(model, [chains], tokenizer.pad_token_id, cache)
+        for index, probabilities in predictor.predict_chains(chains, own):
+            found.append((index, probabilities))
             bar.update(len(probabilities) * process.num_processes)
     if process.num_processes > 1:
         found = gather_object(found)
@@ -79,9 +90,45 @@ def predict(
         probabilities=[chain for _, chain in sorted(found, key=lambda item: item[0])],
         states=model.config.states,
         seconds=time.perf_counter() - started,
-        windowed=sum(map(predictor.is_windowed, sequences)),
+        windowed=sum(is_windowed(model, sequence) for sequence in sequences),
         temperature=predictor.temperature,
     )
+
+
+def predict_corpora(
+    model: Any,
+    tokenizer: Any,
+    sequences: Mapping[str, Sequence[str]],
+    max_tokens: int = MAX_TOKENS,
+    cache: PrefixCacheSettings | None = None,
+) -> dict[str, Predictions]:
+    """Predict the chains of several corpora; a chain that is in several is computed once.
+
+    Args:
+        model: as for `predict`.
+        tokenizer: as for `predict`.
+        sequences: residues of each chain, by corpus.
+        max_tokens: as for `predict`.
+        cache: as for `predict`.
+
+    Returns:
+        The predictions of each corpus.
+    """
+    distinct = list(dict.fromkeys(itertools.chain.from_iterable(sequences.values())))
+    if not distinct:
+        return {}
+    together = predict(model, tokenizer, distinct, max_tokens, cache=cache)
+    by_sequence = dict(zip(distinct, together.probabilities, strict=True))
+    seconds_a_residue = together.seconds / sum(map(len, distinct))
+    return {
+        name: replace(
+            together,
+            probabilities=[by_sequence[sequence] for sequence in chains],
+            seconds=seconds_a_residue * sum(map(len, chains)),
+            windowed=sum(is_windowed(model, sequence) for sequence in chains),
+        )
+        for name, chains in sequences.items()
+    }
 
 
 # The states that a corpus must distinguish to be scored at an alphabet; in three states, P is neither helix nor coil.

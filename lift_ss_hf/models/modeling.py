@@ -454,7 +454,7 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
         with self.autocast(), self.adapter_context(row_mask):
             with AdapterSetup(None):
                 frozen = self._run_blocks(frozen, row_mask, num_blocks, num_plain, trace)
-            outputs = self._run_first_adapter(frozen)
+            outputs = self.run_first_adapter(frozen, num_plain)
             outputs = self._run_blocks(outputs, row_mask, num_plain, self.config.num_blocks, trace)
             outputs[-1] = self.family.finish(self.backbone, outputs[-1])
         return outputs
@@ -465,9 +465,14 @@ class SecondaryStructureModel(PretrainedSecondaryStructureModel):
             hidden = outputs[-1] if self.block_mix is None else self.block_mix(outputs)
         return hidden if windows is None else windows.stitch(hidden)
 
-    def _run_first_adapter(self, frozen: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Run the adapter of the last frozen block, if it has one."""
-        if not self._starts_with_adapter:
+    def run_first_adapter(self, frozen: list[torch.Tensor], num_blocks: int) -> list[torch.Tensor]:
+        """Run the adapter of the last frozen block, if it has one.
+
+        Args:
+            frozen: what `run_frozen_blocks` returned, or the same for chains in one row.
+            num_blocks: how many blocks were run; the adapter belongs to the last of those that it can run without.
+        """
+        if not self._starts_with_adapter or num_blocks < self._num_plain_blocks:
             return frozen
         lowest = self.family.blocks(self.backbone)[self._lowest_planned_block]
         adapter = self.family.block_end(lowest).adapters[ADAPTER_NAME]

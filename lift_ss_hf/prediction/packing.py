@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +40,19 @@ def shifted_prefix(config: Any) -> int:
     return prefix_length(config.adapter, config.adapter_options) if config.prefix_shift else 0
 
 
+@dataclass(frozen=True)
+class FrozenStates:
+    """What the frozen lower blocks computed for the chains of a row, so that they need not run again.
+
+    Attributes:
+        chains: (outputs, windows, tokens, hidden) of each chain; see `batches.cached_chains.CachedChains`.
+        num_blocks: how many blocks they have gone through.
+    """
+
+    chains: Sequence[torch.Tensor]
+    num_blocks: int
+
+
 class PackedModel:
     """A model that runs on packed rows.
 
@@ -49,16 +63,18 @@ class PackedModel:
     def __init__(self, model: Any):
         self.model = model
 
-    def logits(self, chains: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def logits(self, chains: Sequence[torch.Tensor], frozen: FrozenStates | None = None) -> list[torch.Tensor]:
         """Run chains in one row; chains too long for the model run in overlapping windows, joined before the head.
 
         Args:
             chains: tokens of each chain, special tokens included, (tokens,) int64 on the model's device.
+            frozen: of these chains, if the frozen blocks were run before.
 
         Returns:
             Logits of each chain's residues, (residues, states) fp32.
         """
-        return self._classify(self._residues(chains).to(self.model.head_dtype), self._num_residues(chains))
+        residues = self._residues(chains, frozen=frozen).to(self.model.head_dtype)
+        return self._classify(residues, self._num_residues(chains))
 
     def hidden_states(self, chains: Sequence[torch.Tensor], num_blocks: int | None = None) -> list[torch.Tensor]:
         """Run chains in one row as for `logits`, without the head.
@@ -76,11 +92,13 @@ class PackedModel:
         special = self.model.num_leading + self.model.family.num_trailing
         return [len(chain) - special for chain in chains]
 
-    def _residues(self, chains: Sequence[torch.Tensor], num_blocks: int | None = None) -> torch.Tensor:
+    def _residues(
+        self, chains: Sequence[torch.Tensor], num_blocks: int | None = None, frozen: FrozenStates | None = None
+    ) -> torch.Tensor:
         """Return (residues of all chains, hidden); of a chain in windows, each residue from one of them."""
         pieces, kept = self._cut(chains)
         lengths = [len(piece) for piece in pieces]
-        hidden = self._hidden_states(pieces, num_blocks)[0, : sum(lengths)]  # (tokens, hidden)
+        hidden = self._hidden_states(pieces, num_blocks, frozen)[0, : sum(lengths)]  # (tokens, hidden)
         return torch.cat([piece[keep] for piece, keep in zip(hidden.split(lengths), kept, strict=True)])
 
     def _cut(self, chains: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[slice]]:
@@ -95,26 +113,45 @@ class PackedModel:
                 kept.append(slice(window.keep_start + offset, window.keep_stop + offset))
         return pieces, kept
 
-    def _hidden_states(self, chains: Sequence[torch.Tensor], num_blocks: int | None) -> torch.Tensor:
+    def _hidden_states(
+        self, chains: Sequence[torch.Tensor], num_blocks: int | None, frozen: FrozenStates | None
+    ) -> torch.Tensor:
         """Run chains that fit the model; return (1, tokens, hidden) for all, end to end, with padding at the end."""
         model, backbone = self.model, self.model.backbone
-        lengths = [len(chain) for chain in chains]
-        if padding := -sum(lengths) % BLOCK_STEP:
-            lengths.append(padding)
+        own = [len(chain) for chain in chains]
+        padding = -sum(own) % BLOCK_STEP
+        lengths = [*own, padding] if padding else own
         mask = torch.ones(len(lengths), 1, dtype=torch.long, device=model.device)
         with model.autocast(), model.adapter_context(mask, lengths):
-            embedded = [model.family.embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains]
-            hidden = F.pad(torch.cat(embedded, dim=1), (0, 0, 0, padding))
+            outputs, start = self._embedded(chains) if frozen is None else self._continued(frozen, own)
+            outputs = [F.pad(hidden, (0, 0, 0, padding)) for hidden in outputs]
             row = model.family.make_row(backbone, lengths, shifted_prefix(model.config))
             mix = model.block_mix if num_blocks is None else None
             blocks = model.family.blocks(backbone)
-            outputs = [hidden]
-            for block in blocks[:num_blocks]:
-                hidden = row.run_block(block, hidden)
+            for block in blocks[start:num_blocks]:
+                hidden = row.run_block(block, outputs[-1])
                 outputs = [*outputs, hidden] if mix is not None else [hidden]
             if num_blocks in (None, len(blocks)):
-                outputs[-1] = model.family.finish(backbone, hidden)
+                outputs[-1] = model.family.finish(backbone, outputs[-1])
             return outputs[-1] if mix is None else mix(outputs)
+
+    def _embedded(self, chains: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], int]:
+        """Return the embeddings of chains, (1, tokens, hidden), and the number of blocks they have gone through."""
+        embed, backbone = self.model.family.embed, self.model.backbone
+        embedded = [embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains]
+        return [torch.cat(embedded, dim=1)], 0
+
+    def _continued(self, frozen: FrozenStates, lengths: Sequence[int]) -> tuple[list[torch.Tensor], int]:
+        """Return cached outputs of frozen blocks, (1, tokens, hidden) each, and how many blocks were run.
+
+        Args:
+            frozen: of the chains of the row.
+            lengths: of their windows, in which the cached states may be padded [tokens].
+        """
+        windows = [window for chain in frozen.chains for window in chain.unbind(1)]  # (outputs, tokens, hidden)
+        kept = [window[:, :length] for window, length in zip(windows, lengths, strict=True)]
+        outputs = [output[None] for output in torch.cat(kept, dim=1).to(self.model.device)]
+        return self.model.run_first_adapter(outputs, frozen.num_blocks), frozen.num_blocks
 
     def _classify(self, residues: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """Run the head on the residues of chains laid end to end, (residues, hidden); return each chain's logits."""

@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 
 from ..batches.collator import ChainCollator, budget_batches
+from ..batches.labelled_chains import EncodedChains
 from ..models.backbones import fingerprint
 from ..models.safety import check_finite
 from ..models.sequences import CleanSequence
 from .allocator import return_free_memory
-from .packing import PackedModel, can_be_packed
+from .packing import FrozenStates, PackedModel, can_be_packed
 
 MAX_TOKENS = 2048  # per row or batch: fastest on a CPU, whose caches hold it
 TRIM_TOKENS = 2 * MAX_TOKENS  # between two returns of free memory
@@ -77,11 +79,6 @@ class Predictor:
         """`model_digest` of the model."""
         return self._digest or model_digest(self.model)
 
-    def is_windowed(self, sequence: str | CleanSequence) -> bool:
-        """Return True if a chain is too long for the model and runs in windows."""
-        limit = self.model.max_residues
-        return limit is not None and len(sequence) > limit
-
     def predict(self, sequences: Sequence[str | CleanSequence]) -> Iterator[tuple[int, np.ndarray]]:
         """Predict sequences; results come in the order of computation, not in that of the input.
 
@@ -92,12 +89,42 @@ class Predictor:
             ResidueError: if a character is not a residue.
             ValueError: if the model computes something other than probabilities, because its weights are damaged.
         """
-        chains = [self.tokenizer.encode_sequence(sequence) for sequence in sequences]
+        return self.predict_chains(self.encode(sequences))
+
+    def predict_chains(self, chains: Any, indices: Sequence[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Predict encoded chains as `predict` does.
+
+        Args:
+            chains: `EncodedChains`, or the `CachedChains` that have the hidden states of the frozen blocks.
+            indices: of the chains to predict, in this order (default: all).
+
+        Raises:
+            ValueError: as for `predict`.
+        """
         if self.packed is not None:
-            computed = self._run_rows(chains, self.packed.logits)
+            computed = self._run_rows(chains, self._row_logits, indices)
         else:
-            computed = self._run_batches(chains, lambda batch: self.model(**batch, return_dict=True).logits)
+            computed = self._run_batches(chains, lambda batch: self.model(**batch, return_dict=True).logits, indices)
         return ((index, check_finite(logits.float().softmax(-1).cpu().numpy())) for index, logits in computed)
+
+    def encode(self, sequences: Sequence[str | CleanSequence]) -> EncodedChains:
+        """Return sequences as tokens, special tokens included.
+
+        Raises:
+            ResidueError: if a character is not a residue.
+        """
+        return EncodedChains([{"input_ids": self.tokenizer.encode_sequence(sequence)} for sequence in sequences])
+
+    def _row_logits(self, chains: Sequence[Any]) -> list[torch.Tensor]:
+        packed: Any = self.packed
+        frozen = None
+        if "cached_states" in chains[0]:
+            states = [chain["cached_states"] for chain in chains]
+            frozen = FrozenStates(states, chains[0]["num_cached_blocks"])
+        return packed.logits(self._tokens(chains), frozen)
+
+    def _tokens(self, chains: Sequence[Any]) -> list[torch.Tensor]:
+        return [torch.from_numpy(chain["input_ids"]).to(self.model.device) for chain in chains]
 
     def hidden_states(
         self, sequences: Sequence[str | CleanSequence], num_blocks: int | None = None
@@ -115,9 +142,9 @@ class Predictor:
         Raises:
             ResidueError: if a character is not a residue.
         """
-        chains = [self.tokenizer.encode_sequence(sequence) for sequence in sequences]
-        if self.packed is not None:
-            computed = self._run_rows(chains, partial(self.packed.hidden_states, num_blocks=num_blocks))
+        chains = self.encode(sequences)
+        if (packed := self.packed) is not None:
+            computed = self._run_rows(chains, lambda row: packed.hidden_states(self._tokens(row), num_blocks))
         else:
             run = partial(self.model.hidden_states, num_blocks=num_blocks)
             computed = self._run_batches(chains, lambda batch: run(**batch))
@@ -125,27 +152,38 @@ class Predictor:
 
     @torch.inference_mode()
     def _run_rows(
-        self, chains: Sequence[np.ndarray], run: Callable[[list[torch.Tensor]], list[torch.Tensor]]
+        self, chains: Any, run: Callable[[list[Any]], list[torch.Tensor]], indices: Sequence[int] | None = None
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Run chains in packed rows; yield index and output, (residues, size), of each."""
-        lengths = [len(chain) for chain in chains]
-        for indices in returning_free_memory(plan_rows(lengths, self.max_tokens), lengths):
-            row = [torch.from_numpy(chains[i]).to(self.model.device) for i in indices]
-            yield from zip(indices, run(row), strict=True)
+        for members in _planned(chains, indices, self.max_tokens, plan_rows):
+            yield from zip(members, run([chains[i] for i in members]), strict=True)
 
     @torch.inference_mode()
     def _run_batches(
-        self, chains: Sequence[np.ndarray], run: Callable[[dict[str, torch.Tensor]], torch.Tensor]
+        self, chains: Any, run: Callable[[dict[str, Any]], torch.Tensor], indices: Sequence[int] | None = None
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Run chains in batches of similar length; yield index and output, (residues, size), of each."""
         collate = ChainCollator(self.tokenizer.pad_token_id)
-        lengths = [len(chain) for chain in chains]
-        for indices in returning_free_memory(budget_batches(lengths, self.max_tokens), lengths):
-            batch = collate([{"input_ids": chains[i]} for i in indices])
-            batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        for members in _planned(chains, indices, self.max_tokens, budget_batches):
+            batch = send_to_device(collate([chains[i] for i in members]), self.model.device)
             outputs, mask = run(batch), self.model.residue_mask(batch["attention_mask"])
-            for row, index in enumerate(indices):
-                yield int(index), outputs[row][mask[row]]
+            for row, index in enumerate(members):
+                yield index, outputs[row][mask[row]]
+
+
+def _planned(
+    chains: Any, indices: Sequence[int] | None, max_tokens: int, plan: Callable[..., Iterable[Any]]
+) -> Iterator[list[int]]:
+    """Yield the chains of each row or batch; return free memory to the system before some of them."""
+    indices = range(len(chains)) if indices is None else indices
+    lengths = [chains.lengths[index] for index in indices]
+    for places in returning_free_memory(plan(lengths, max_tokens), lengths):
+        yield [indices[place] for place in places]
+
+
+def is_windowed(model: Any, sequence: str | CleanSequence) -> bool:
+    """Return True if a chain is too long for a model and runs in windows."""
+    return model.max_residues is not None and len(sequence) > model.max_residues
 
 
 def model_digest(model: Any) -> str:

@@ -24,7 +24,7 @@ from ..version import __version__
 from .formats import Format
 from .inputs import Inputs
 from .prediction_folder import PredictionFolder
-from .predictor import Predictor
+from .predictor import Predictor, is_windowed
 from .records import Part, Record, split_into_parts
 from .result import Prediction
 from .run_folder import Counts, RunFolder
@@ -128,7 +128,7 @@ def count(predictor: Predictor, part: Part) -> Counts:
     return Counts(
         chains=len(part.queries),
         residues=part.num_residues,
-        windowed=sum(predictor.is_windowed(query.sequence) for query in part.queries),
+        windowed=sum(is_windowed(predictor.model, query.sequence) for query in part.queries),
         rejected=len(part.rejected),
         gaps=sum(query.sequence.num_gaps for query in part.queries),
         lower_case=sum(query.sequence.num_lower_case for query in part.queries),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -225,6 +226,7 @@ class CorpusArguments:
         default=False,
         metadata={"help": "write the predicted states of the test chains to predicted/TEST.txt in the run's directory"},
     )
+    test_figures: bool = field(default=True, metadata={"help": "draw the figures of each test"})
 
 
 # Why our defaults differ from those of transformers.TrainingArguments; --help shows the values.
@@ -300,6 +302,14 @@ class RecipeTrainingArguments(LaunchedArguments):
         metadata={
             "help": "cache the output of at most this many of the lowest blocks, so that models that train different "
             "numbers of blocks can share it; set by sweeps. Unset: all frozen blocks"
+        },
+    )
+    prefix_cache_tests: bool = field(
+        default=False,
+        metadata={
+            "help": "cache the output of the frozen blocks for the test chains, too, and for scoring the validation "
+            "chains: worth it for many runs that are scored on the same chains. Scores are then those of hidden states "
+            "rounded to 16 bits"
         },
     )
     minutes: float | None = field(
@@ -386,6 +396,12 @@ class RecipeTrainingArguments(LaunchedArguments):
         training.metric_for_best_model = self.metric_for_best_model or f"eval_{states}"
         training.push_to_hub, training.hub_token, training.save_total_limit = False, None, None
         return training
+
+    @property
+    def scoring_cache(self) -> PrefixCacheSettings | None:
+        """Settings of the prefix cache for scoring, without autocast as all scoring; None computes every block."""
+        settings = self.prefix_cache_settings if self.prefix_cache_tests else None
+        return None if settings is None else dataclasses.replace(settings, autocast_dtype=None)
 
     @property
     def prefix_cache_settings(self) -> PrefixCacheSettings | None:

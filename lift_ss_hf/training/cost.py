@@ -70,8 +70,8 @@ def run_operations(
 ) -> float:
     """Return the operations of a run: training, validation after each epoch, and the tests.
 
-    Cached states save the frozen blocks in training and in the validation of its epochs; filling the cache is not
-    counted, since runs share it.
+    Cached states save the frozen blocks in training and in the validation of its epochs, and in scoring if the tests
+    are cached; filling the cache is not counted, since runs share it.
 
     Args:
         operations: of the run's model.
@@ -83,10 +83,12 @@ def run_operations(
     cached = operations.frozen if training.prefix_cache_settings is not None else 0.0
     train = sum(corpora.train["num_residues"]) * corpus.train_fraction
     validation = sum(corpora.validation["num_residues"])
-    tests = sum(sum(part["num_residues"]) for part in corpora.tests.values())
+    distinct = {sequence for part in corpora.tests.values() for sequence in part["sequence"]}
+    tests = sum(map(len, distinct))  # a chain that is in several tests is predicted once
     trained = train * epochs * (operations.step - cached)
-    validated = validation * (epochs * (operations.forward - cached) + SCORINGS * operations.forward)
-    return trained + validated + tests * operations.forward
+    validated = validation * epochs * (operations.forward - cached)
+    scoring = operations.forward - (cached if training.scoring_cache is not None else 0.0)
+    return trained + validated + (SCORINGS * validation + tests) * scoring
 
 
 def measure_speed(arguments: ModelArguments, training: RecipeTrainingArguments, operations: Operations) -> float:

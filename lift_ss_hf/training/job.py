@@ -192,6 +192,8 @@ def _score(
             max_tokens=training.max_tokens_per_batch,
             columns=corpus_arguments.columns,
             keep_states=corpus_arguments.keep_states,
+            figures=corpus_arguments.test_figures,
+            cache=training.scoring_cache,
         ),
         out=out,
         training_chains=sequence_hashes(corpora.train["sequence"]),

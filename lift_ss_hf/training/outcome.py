@@ -52,7 +52,7 @@ def predict_validation(
 ) -> Predictions:
     """Predict the validation chains."""
     sequences = corpora.validation["sequence"][:]
-    return predict(model, tokenizer, sequences, training.max_tokens_per_batch, quiet=True)
+    return predict(model, tokenizer, sequences, training.max_tokens_per_batch, quiet=True, cache=training.scoring_cache)
 
 
 def calibrate_model(

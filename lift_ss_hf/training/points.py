@@ -288,16 +288,27 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
         depth = planned.num_frozen_blocks
         if depth == 0:
             continue
-        chains = _digest(corpora, SAME_CHAINS)
+        chains = f"{_digest(corpora, SAME_CHAINS)} {training.prefix_cache_tests}"
         if chains not in lengths:
-            loaded = load_training_corpora(corpora)
-            parts = [loaded.train, loaded.validation]
-            parts += [loaded.held_out["test"]] if corpora.fold else []  # the runs of the other folds train on it
-            lengths[chains] = [length for part in parts for length in part["num_residues"]]
+            lengths[chains] = _cached_lengths(corpora, training)
         origin = f"{cache.folder} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {chains}"
         depths[-1] = origin, depth
         sizes.setdefault(origin, {})[depth] = cached_states_bytes(planned, depth, lengths[chains])
     return depths, sizes
+
+
+def _cached_lengths(corpora: CorpusArguments, training: RecipeTrainingArguments) -> list[int]:
+    """Return the lengths of all chains whose hidden states are cached [residues]."""
+    loaded = load_training_corpora(corpora)
+    parts = [loaded.train, loaded.validation]
+    parts += [loaded.held_out["test"]] if corpora.fold else []  # the runs of the other folds train on it
+    lengths = [length for part in parts for length in part["num_residues"]]
+    if training.scoring_cache is not None:
+        distinct = {sequence for part in loaded.tests.values() for sequence in part["sequence"]}
+        lengths += map(len, distinct)
+        if training.bf16 or training.fp16:  # scored without autocast, so a second time
+            lengths += loaded.validation["num_residues"]
+    return lengths
 
 
 def _digest(arguments: Any, names: Sequence[str]) -> str:

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 STUDY_FILE = "study.json"
 COMPARED_AT = "q3"  # accuracy at which the tests are compared, and by which learning rates are chosen on validation
-ALWAYS = {"keep_states": True}  # of all runs, so that any two of them can be compared later
+# Of all runs: states, so that any two of them can be compared later; and not a study's hundreds of figures
+ALWAYS = {"keep_states": True, "test_figures": False}
 
 
 @dataclass(frozen=True)

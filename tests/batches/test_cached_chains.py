@@ -145,7 +145,7 @@ def falls_back(tmp_path, caplog, *, options=None, **changes):
     chains = Chains("esm")
     with caplog.at_level(logging.WARNING):
         assert with_cached_states(model, [chains], 1, settings(tmp_path, **changes)) == [chains]
-    (line,) = [record.getMessage() for record in caplog.records if "continues without" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "going on without" in record.getMessage()]
     caplog.clear()
     assert "\n" not in line
     return line
@@ -214,7 +214,7 @@ def _cache_on_a_small_disk(folder):
 def test_training_continues_if_the_disk_gets_full(tmp_path):
     save_tiny_backbone(tmp_path / "backbone", "esm")
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert "training continues without it" in pool.apply(_cache_on_a_small_disk, (tmp_path,))
+        assert "going on without it" in pool.apply(_cache_on_a_small_disk, (tmp_path,))
     assert not list(tmp_path.glob("prefixes/*/*/*"))
 
 

@@ -5,10 +5,12 @@ import pytest
 import torch
 from tiny_models import save_tiny_backbone
 
+from lift_ss_hf.batches.cached_chains import PrefixCacheSettings
 from lift_ss_hf.evaluation.predictions import (
     Predictions,
     majority_accuracy,
     predict,
+    predict_corpora,
     scorable_alphabets,
     score_predictions,
 )
@@ -34,6 +36,62 @@ def test_a_chain_is_predicted_as_if_alone_and_in_its_place(tmp_path):
         assert probabilities.shape == (len(sequence), 9)
         assert np.allclose(probabilities, alone, atol=1e-5)
         assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("esm", {"adapter": None, "block_mix": "mean"}),
+        ("esm", {"adapter": "lora", "top_blocks": 2}),
+        ("esm", {"adapter": "output_bottleneck", "top_blocks": 2}),  # acts on a frozen block's output
+        ("esm", {"adapter": "prefix_tuning", "top_blocks": 1, "block_mix": "concat"}),
+        ("esm", {"adapter": "noreft", "top_blocks": 1}),  # in batches
+        ("t5", {"adapter": "bottleneck", "top_blocks": 2}),
+        ("bert", {"adapter": None}),
+    ],
+)
+def test_predictions_from_the_prefix_cache_are_those_without(tmp_path, monkeypatch, family, options):
+    save_tiny_backbone(tmp_path / "backbone", family)
+    torch.manual_seed(0)
+    model = SecondaryStructureModel.from_backbone(tmp_path / "backbone", head_channels=16, max_residues=16, **options)
+    tokenizer = ResidueTokenizer.from_pretrained(tmp_path / "backbone")
+    expected = predict(model, tokenizer, SEQUENCES, quiet=True)
+    cache = PrefixCacheSettings(tmp_path / "cache", quiet=True)
+    predict(model, tokenizer, SEQUENCES, quiet=True, cache=cache)
+    row, ran = type(model.family.make_row(model.backbone, [1])), []
+    run_block = row.run_block
+    monkeypatch.setattr(
+        row, "run_block", lambda self, block, hidden: ran.append(block) or run_block(self, block, hidden)
+    )
+    found = predict(model, tokenizer, SEQUENCES, max_tokens=40, quiet=True, cache=cache)
+    cached = [*model.family.blocks(model.backbone)][: model.num_frozen_blocks]
+    assert cached and not any(block in cached for block in ran)
+    assert found.windowed == expected.windowed == 2
+    for chain, other in zip(found.probabilities, expected.probabilities, strict=True):
+        assert np.allclose(chain, other, atol=2e-3)
+
+
+def test_a_chain_of_several_corpora_is_predicted_once(tmp_path, monkeypatch):
+    model, tokenizer = (
+        SecondaryStructureModel.from_backbone(
+            save_tiny_backbone(tmp_path, "esm"), top_blocks=2, head_channels=16, max_residues=16
+        ),
+        ResidueTokenizer.from_pretrained(tmp_path),
+    )
+    corpora = {"a": SEQUENCES[:3], "b": [SEQUENCES[3], SEQUENCES[0], SEQUENCES[0]]}
+    encoded = []
+    encode = ResidueTokenizer.encode_sequence
+    monkeypatch.setattr(
+        ResidueTokenizer, "encode_sequence", lambda self, sequence: encoded.append(sequence) or encode(self, sequence)
+    )
+    found = predict_corpora(model, tokenizer, corpora)
+    assert encoded == SEQUENCES
+    assert {name: predictions.windowed for name, predictions in found.items()} == {"a": 2, "b": 2}
+    for name, sequences in corpora.items():
+        expected = predict(model, tokenizer, sequences, quiet=True)
+        for chain, other in zip(found[name].probabilities, expected.probabilities, strict=True):
+            assert np.allclose(chain, other, atol=1e-5)
+    assert predict_corpora(model, tokenizer, {}) == {}
 
 
 @pytest.mark.parametrize(
