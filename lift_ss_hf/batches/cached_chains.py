@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import shlex
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from .prefix_store import BYTES_PER_VALUE, ORIGIN_FILE, PrefixStore, chain_key
 
 logger = logging.getLogger(__name__)
 
+MEASURED_SECONDS = 3.0  # before it is said how long filling takes: the first batches allocate memory
 ChainLocation = tuple[Any, int]  # a dataset, and the index of a chain in it
 
 # Entries of a backbone's configuration that say where it came from and how it is stored, not what it computes
@@ -55,6 +57,7 @@ class PrefixCacheSettings:
         autocast_dtype: dtype of autocast, as in training; None for no autocast.
         max_tokens: size of a batch [tokens].
         quiet: show no progress bar.
+        seconds: give up if filling takes longer than this, as soon as the first batches show it; None waits [s].
     """
 
     folder: str | Path
@@ -64,6 +67,7 @@ class PrefixCacheSettings:
     autocast_dtype: torch.dtype | None = None
     max_tokens: int = 2048
     quiet: bool = False
+    seconds: float | None = None
 
 
 class CannotCacheError(Exception):
@@ -312,6 +316,7 @@ class _Filler:
         items = [dataset[index] for dataset, index in chains.values()]
         lengths = [len(item["input_ids"]) for item in items]
         limit = self.model.max_residues
+        started, num_done = time.monotonic(), 0
         with (
             evaluating(self.model),
             store.writing(keys) as add,
@@ -323,3 +328,11 @@ class _Filler:
                     for i, hidden in zip(members, self.hidden_states([items[i] for i in members]), strict=True):
                         add(keys[i], hidden)
                 bar.update(len(batch))
+                num_done += sum(lengths[i] for i in batch)
+                self._check_time(time.monotonic() - started, num_done / sum(lengths))
+
+    def _check_time(self, seconds: float, part: float) -> None:
+        """Raise CannotCacheError if filling will take too long, from what a part of it took."""
+        limit = self.settings.seconds
+        if limit is not None and seconds > min(limit, MEASURED_SECONDS) and seconds / part > limit:
+            raise CannotCacheError(f"filling it would take about {seconds / part:.0f} s, of {limit:.0f} s at most")

@@ -21,6 +21,7 @@ BATCHINGS = ("length", "random")
 LOSS_WEIGHTINGS = ("residue", "micro_batch")
 PREFIX_CACHE_OFF, PREFIX_CACHE_IN_RUN = "off", "run"
 CACHE_FOLDER = "prefix_cache"  # of a cache in the directory of the run
+CACHE_SHARE = 0.5  # of --minutes, which the filling of the prefix cache may take; training goes without it otherwise
 HELD_OUT = "split"  # stands for chains that are held out of the training chains
 DEFAULT_STATES = "q9"
 
@@ -315,8 +316,9 @@ class RecipeTrainingArguments(LaunchedArguments):
     minutes: float | None = field(
         default=None,
         metadata={
-            "help": "train for at most this long, evaluations and the filling of the prefix cache included; a decaying "
-            "schedule ends there. Scoring the tests comes after it [min]"
+            "help": "train for at most this long, evaluations and the filling of the prefix cache included; a cache "
+            "that would take more than half of it is not used. A decaying schedule ends there. Scoring the tests comes "
+            "after it [min]"
         },
     )
     early_stopping_patience: int = field(
@@ -401,7 +403,7 @@ class RecipeTrainingArguments(LaunchedArguments):
     def scoring_cache(self) -> PrefixCacheSettings | None:
         """Settings of the prefix cache for scoring, without autocast as all scoring; None computes every block."""
         settings = self.prefix_cache_settings if self.prefix_cache_tests else None
-        return None if settings is None else dataclasses.replace(settings, autocast_dtype=None)
+        return None if settings is None else dataclasses.replace(settings, autocast_dtype=None, seconds=None)
 
     @property
     def prefix_cache_settings(self) -> PrefixCacheSettings | None:
@@ -417,4 +419,5 @@ class RecipeTrainingArguments(LaunchedArguments):
             autocast_dtype=torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None,
             max_tokens=self.max_tokens_per_batch,
             quiet=bool(self.disable_tqdm),
+            seconds=None if self.minutes is None else CACHE_SHARE * 60 * self.minutes,
         )

@@ -5,6 +5,7 @@ import logging.handlers
 import multiprocessing
 import pickle
 import queue
+import re
 import resource
 import shutil
 
@@ -158,6 +159,14 @@ def test_nothing_is_cached_if_the_lowest_block_is_trained(tmp_path, caplog, opti
 
 def test_the_size_is_bounded(tmp_path, caplog):
     assert "--prefix_cache_gb" in falls_back(tmp_path, caplog, limit_gb=1e-6)
+
+
+def test_filling_that_would_take_too_long_is_given_up(tmp_path, caplog, monkeypatch):
+    times = iter(range(100))
+    monkeypatch.setattr(cached_chains.time, "monotonic", lambda: 2.0 * next(times))  # a batch takes two seconds
+    message = falls_back(tmp_path, caplog, max_tokens=40, seconds=4)
+    assert re.search(r"filling it would take about \d+ s, of 4 s at most", message)
+    assert not [*tmp_path.rglob(DATA_FILE)]  # nothing half filled is left
 
 
 def test_the_message_says_how_to_remove_the_stores_of_other_backbones(tmp_path, caplog):
