@@ -1,6 +1,7 @@
-"""Measure prediction with Ray: what a task costs beside `lift-ss predict`, and how Ray and its checkpoint grow.
+"""Measure prediction with Ray: beside `lift-ss predict`, and how Ray and its checkpoint grow.
 
 `python benchmarks/ray_data.py work` does what one task does, in both ways, in this process and without Ray.
+`python benchmarks/ray_data.py whole` runs both programs over the same chains in two processes each.
 `python benchmarks/ray_data.py growth` runs the same pipeline over rows of one residue with a model that does nothing,
 and resumes the finished run. CPU times are those of all processes that a run starts; other programs share the machine.
 """
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from embedding import file_records
@@ -113,6 +115,59 @@ def measure_work(parsed: argparse.Namespace, folder: Path) -> None:
     print(f"\n{len(queries)} chains, {num_residues:,} residues, {parsed.rounds} rounds in turn")
 
 
+# ---- whole runs ------------------------------------------------------------------------------------------------------
+
+
+def run_program(*arguments: str) -> Used:
+    """Run a program of this package in a process of its own, and return what it used.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    command = [sys.executable, *arguments]
+    process = multiprocessing.get_context("fork").Process(target=os.execv, args=(sys.executable, command))
+    process.start()
+    used = watch(process)
+    if process.exitcode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.exitcode}")
+    return used
+
+
+def measure_whole(parsed: argparse.Namespace, folder: Path) -> None:
+    """Print what whole runs take in both ways, and check that they give the same rows."""
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so; as the other program's processes
+    root = Path(__file__).parent.parent
+    launch = ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", str(PROCESSES)]
+    launch += ["--config_file", str(root / "accelerate_configs" / "cpu_ddp.yaml"), str(root / "recipes" / "predict.py")]
+    print("| chains | residues | way | run [s] | CPU time [s] | residues per second |")
+    print("| ---: | ---: | --- | ---: | ---: | ---: |", flush=True)
+    for chains in parsed.chains:
+        path = folder / f"{chains}.fasta"
+        path.write_text("".join(itertools.islice(file_records(parsed.sequences), chains)))
+        tables = []
+        for way in ("lift-ss predict", "predict_ray.py"):
+            out = folder / f"{chains} {way}"
+            options = ["--model", parsed.model, "--quiet"]
+            if way == "lift-ss predict":
+                used = run_program(*launch, str(path), "-o", str(out), "--format", "parquet", *options)
+                found = out / "predictions.parquet"
+            else:
+                recipe = str(root / "recipes" / "predict_ray.py")
+                used = run_program(recipe, str(path), str(out), "--num_actors", str(PROCESSES), *options)
+                found = out / "predictions"
+            table = pq.read_table(found, columns=["record", "name", "position", "residue", "state"])
+            tables.append(table.sort_by([("record", "ascending"), ("position", "ascending")]))
+            residues = len(table)
+            row = (
+                f"{chains:,} | {residues:,} | {way} | {used.wall:,.0f} | {used.cpu:,.0f} | {residues / used.wall:,.0f}"
+            )
+            print(f"| {row} |", flush=True)
+        first, second = (table.drop_columns("state") for table in tables)
+        assert first.equals(second), "the residues differ"
+        differ = len(first) - pc.sum(pc.equal(*(table["state"] for table in tables))).as_py()
+        print(f"\n{len(first):,} residues in both, {differ} with another state\n", flush=True)
+
+
 # ---- growth ----------------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +246,11 @@ def main() -> None:
     work.add_argument("--rounds", type=int, default=3, help="of each way, in turn (default: 3)")
     work.add_argument("--model", default="bundled", help="Hub id or folder (default: the bundled model)")
     work.set_defaults(measure=measure_work)
+    whole = commands.add_parser("whole", help="run both programs")
+    whole.add_argument("--sequences", required=True, metavar="FILE", help="FASTA, plain or .gz; its first chains")
+    whole.add_argument("--chains", type=int, nargs="+", default=[500, 3000], help="number of chains")
+    whole.add_argument("--model", default="bundled", help="Hub id or folder (default: the bundled model)")
+    whole.set_defaults(measure=measure_whole)
     growth = commands.add_parser("growth", help="run a model that does nothing")
     growth.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6], help="numbers of rows")
     growth.add_argument("--rows_per_task", type=int, default=256, help="rows of a task (default: 256)")

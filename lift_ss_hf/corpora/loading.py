@@ -14,6 +14,7 @@ import datasets
 from ..assets import sample_corpus
 from ..models.atomic import restore
 from ..models.states import UNRESOLVED
+from ..models.wording import no_such_file
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
 from .custom import ChainsBySplit, fasta_pair, is_data_set, read_custom
@@ -82,6 +83,8 @@ def resolve_corpus(name: str) -> Corpus:
             return Path(name)
         if fasta_pair(name) or is_data_set(name):
             return name
+        if Path(name).name != name or Path(name).suffix:
+            raise ValueError(f"{no_such_file(name)} Give chains with their states, or a corpus of the catalogue.")
     try:
         return get_corpus(name)
     except ValueError as error:

@@ -42,7 +42,7 @@ class EvaluationSettings:
 
     Attributes:
         split: the split of each corpus; a file with one split serves as any.
-        bootstrap: resamples of the chains for 95 % intervals; 0 for none.
+        bootstrap: resamples of the chains for 95 % intervals; 0 for none. A corpus of one chain has none.
         max_tokens: size of a batch [tokens].
         columns: layout of the scores in `results.md`: `standard`, or `lift_ss` for the reference's columns and order.
         keep_states: write the predicted states of each corpus, too: `predicted/CORPUS.txt`, three lines per chain.
@@ -159,7 +159,11 @@ def evaluate_corpora(
     predicted = predict_corpora(model, tokenizer, sequences_of, settings.max_tokens, settings.cache)
     for name, corpus in corpora.items():
         sequences, references, predictions = sequences_of[name], encode_references(corpus["states"]), predicted[name]
-        scores = score_predictions(references, predictions, num_states_of(name, corpus["states"]), settings.bootstrap)
+        num_labelled = sum((labels != IGNORE_INDEX).any() for labels in references)
+        resamples = settings.bootstrap if num_labelled > 1 else 0
+        if resamples < settings.bootstrap:
+            logger.warning("%s: no intervals, which need two chains with labels or more", name)
+        scores = score_predictions(references, predictions, num_states_of(name, corpus["states"]), resamples)
         result: dict[str, Any] = {
             "split": settings.split,
             **_circumstances(sequences, predictions, training_chains),

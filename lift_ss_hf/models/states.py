@@ -257,7 +257,10 @@ def fold_index(source: str | Alphabet, alphabet: str | Alphabet) -> np.ndarray:
     """
     source, alphabet = get_alphabet(source), get_alphabet(alphabet)
     if not _reduces_to(source, alphabet):
-        raise ValueError(f"{source.name} ({source.letters}) cannot be reduced to {alphabet.name} ({alphabet.letters}).")
+        raise ValueError(
+            f"{source.name} ({source.letters}) cannot be reduced to {alphabet.name} ({alphabet.letters}). "
+            f"Choose one of: {', '.join(reportable_alphabets(source))}."
+        )
     if source.name == alphabet.name:  # whose letters need not be among the nine
         return np.arange(len(source), dtype=np.int64)
     return np.array([alphabet.letters.index(alphabet.folding[letter]) for letter in source.letters], dtype=np.int64)

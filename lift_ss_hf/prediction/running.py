@@ -316,9 +316,7 @@ def check_alphabets(predictor: Predictor, formats: Iterable[Format]) -> None:
         try:
             fold_index(predictor.alphabet, form.alphabet)
         except ValueError as error:
-            raise ValueError(
-                f"{error} Give other --states, another --format, or a model that has these states."
-            ) from None
+            raise ValueError(f"{error} Or give another --format, or a model that has these states.") from None
 
 
 class Progress(tqdm):

@@ -213,7 +213,7 @@ class CorpusArguments:
         default=None, metadata={"help": "drop longer training chains; their number is logged [residues]"}
     )
     bootstrap: int = field(
-        default=1000, metadata={"help": "number of bootstrap resamples of the chains for 95 percent intervals"}
+        default=1000, metadata={"help": "number of bootstrap resamples of the chains for 95 percent intervals; 0: none"}
     )
     columns: str = field(
         default=STANDARD_COLUMNS,

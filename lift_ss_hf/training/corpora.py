@@ -109,20 +109,21 @@ def load_training_corpora(arguments: CorpusArguments) -> TrainingCorpora:
     for name in arguments.train:
         warn_if_crossed(name, named["test"])
     train, trained_states = _load(arguments.train, "train", arguments.source)
+    tests = load_corpora(named["test"], "test", arguments.source)
+    tests = {name: corpus.select_columns(COLUMNS) for name, corpus in tests.items()}
+    loaded = _load(named["validation"], "validation", arguments.source) if named["validation"] else None
     fractions = {"test": arguments.test_fraction, "validation": arguments.validation_fraction}
     wanted = {part: fraction for part, fraction in fractions.items() if HELD_OUT in sources[part]}
     if fold is not None:
         wanted.pop("test", None)
     held_out, method, train = _hold_out(train, wanted, arguments.split_seed, fold)
     origin = f"{method}, from {', '.join(arguments.train)}"
-    tests = load_corpora(named["test"], "test", arguments.source)
-    tests = {name: corpus.select_columns(COLUMNS) for name, corpus in tests.items()}
     origins = dict.fromkeys(tests, "named" if arguments.tests else "its own split") | {
         "train": ", ".join(arguments.train)
     }
     if "test" in held_out:
         tests[HELD_OUT_TEST], origins[HELD_OUT_TEST] = held_out["test"], origin
-    validation, num_states = _validation(named["validation"], held_out.get("validation"), trained_states, arguments)
+    validation, num_states = _validation(loaded, held_out.get("validation"), trained_states)
     named_origin = [", ".join(named["validation"])] if named["validation"] else []
     origins["validation"] = "; ".join(named_origin + [origin] * ("validation" in held_out))
     train = _shorten(train, arguments)
@@ -187,18 +188,20 @@ def _hold_out(
 
 
 def _validation(
-    names: Sequence[str], held_out: datasets.Dataset | None, trained_states: int, arguments: CorpusArguments
+    named: tuple[datasets.Dataset, int] | None, held_out: datasets.Dataset | None, trained_states: int
 ) -> tuple[datasets.Dataset, int]:
-    """Return the validation chains, and the number of states that all of them distinguish."""
-    parts, num_states = ([] if held_out is None else [held_out]), trained_states
-    if names:
-        loaded, num_states = _load(names, "validation", arguments.source)
-        parts.append(loaded)
-    if held_out is not None:
-        num_states = min(num_states, trained_states)
+    """Return the validation chains, and the number of states that all of them distinguish.
+
+    Args:
+        named: chains of the named corpora, and the number of their states.
+        held_out: chains that were held out of the training chains.
+        trained_states: number of states of the training chains.
+    """
+    parts = [] if held_out is None else [(held_out, trained_states)]
+    parts += [] if named is None else [named]
     if not parts:
         return datasets.Dataset.from_dict({name: [] for name in COLUMNS}), trained_states
-    return datasets.concatenate_datasets(parts), num_states
+    return datasets.concatenate_datasets([chains for chains, _ in parts]), min(number for _, number in parts)
 
 
 def _load(names: Sequence[str], split: str, source: str | None) -> tuple[datasets.Dataset, int]:

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..models.modeling import SecondaryStructureModel
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .corpora import TrainingCorpora
-from .memory import fake_weights, planned_model, planned_options
+from .job import planned_options
+from .memory import fake_weights, planned_model
 
 CHAIN_LENGTH = 256  # of the chains that operations are counted and timed for, about the corpora's mean [tokens]
 TIMED_STEPS = 3  # after one that allocates memory

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Steps to measure before the first estimate: so many, or fewer if they take long.
 MEASURED_STEPS, FEWEST_STEPS, ENOUGH_SECONDS = 10, 3, 5.0
+SHORT_PART = 0.25  # or this part of the steps: a run of few steps is over before
 RECENT_STEPS = 50  # that count: the machine may have become busier
 FORWARD_SHARE = 0.5  # of a step's time, at most; the rest is the backward pass and the optimizer's
 RESERVE = 0.03  # of the time, for what is not measured: saving, and steps that take longer
@@ -49,7 +50,8 @@ class DurationEstimate(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Count the time since the last step, and say how long the run will take when that is known."""
         self.steps.append(self._lap())
-        if not self.is_told and self.is_measured(self.step_seconds):
+        is_short = len(self.steps) >= max(2, SHORT_PART * state.max_steps)
+        if not self.is_told and (is_short or self.is_measured(self.step_seconds)):
             self.is_told = True
             left = self._seconds_to(state.max_steps, self.step_seconds, self.evaluation_seconds, args, state)
             logger.info(

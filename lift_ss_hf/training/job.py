@@ -119,8 +119,13 @@ def _run(
     PartialState().wait_for_everyone()  # until all have looked, none may write to the directory
     repository = prepare_push(training, model_arguments.backbone)
     _prepare_backbone(model_arguments, training)
+    SecondaryStructureModel.plan(model_arguments.backbone, **planned_options(model_arguments))  # wrong names end here
     set_seed(training.seed)
     corpora = load_training_corpora(corpus_arguments)
+    if model_arguments.states not in (None, "q3") and corpora.trained_states == 3:
+        raise RecipeError(
+            f"states is {model_arguments.states}, but the training chains have three states only. Leave out --states."
+        )
     if not len(corpora.validation):
         training = training.without_validation()
     recorded = (model_arguments, corpus_arguments, training)
@@ -268,6 +273,14 @@ def model_options(arguments: ModelArguments) -> dict[str, Any]:
         "states": arguments.states or DEFAULT_STATES,
         "max_residues": arguments.max_residues,
     }
+
+
+def planned_options(arguments: ModelArguments) -> dict[str, Any]:
+    """Return the options of a recipe's model before there are chains: states are counted once each."""
+    options = model_options(arguments)
+    if arguments.loss == "ldam" or arguments.balance:
+        options["class_counts"] = [1] * len(get_alphabet(options["states"]))  # their values do not change shapes
+    return options
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:

@@ -25,9 +25,8 @@ from torch.utils._pytree import tree_map_only
 from ..batches.cached_chains import cached_states_bytes
 from ..models.adapters_library import IA3, LoRA, bottleneck_maths
 from ..models.modeling import SecondaryStructureModel
-from ..models.states import get_alphabet
 from .arguments import ModelArguments, RecipeTrainingArguments
-from .job import model_options
+from .job import planned_options
 
 ADAM_STATES = 2  # mean and variance of each gradient, fp32
 # What a process that trains on a CPU takes besides a step's tensors: Python, the libraries, a corpus of some hundred
@@ -146,14 +145,6 @@ def planned_model(arguments: ModelArguments) -> SecondaryStructureModel:
     """
     plan = SecondaryStructureModel.plan(arguments.backbone, **planned_options(arguments))
     return SecondaryStructureModel.untrained(plan, arguments.backbone_dtype)
-
-
-def planned_options(arguments: ModelArguments) -> dict[str, Any]:
-    """Return the options of a recipe's model before there are chains: states are counted once each."""
-    options = model_options(arguments)
-    if arguments.loss == "ldam" or arguments.balance:
-        options["class_counts"] = [1] * len(get_alphabet(options["states"]))  # their values do not change shapes
-    return options
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ def test_several_formats(data, tmp_path):
         (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "cannot be reduced to q8"),
         (
             ["predict", "{data}/two.fasta", "--model", "{data}/three", "--format", "netsurfp"],
-            "cannot be reduced to q8 (LBEGIHST). Give other --states, another --format, or a model that has",
+            "cannot be reduced to q8 (LBEGIHST). Choose one of: q3. Or give another --format, or a model that has",
         ),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_tokens", "0"], "max_tokens is 0"),
         (["predict", "{data}/two.fasta", "--model", "{data}/model", "--max_residues", "3"], "more than 3 residues"),

@@ -84,6 +84,9 @@ def test_three_states_without_validation_and_tests(data, tmp_path):
     chains = [Chain(c.id, c.sequence, c.states.replace("P", "C").replace("L", "C")) for c in make_chains(48, 0)]
     path = write_three_line(chains, tmp_path / "three.txt")
     flags = ("--validation", "none", "--tests", "none", "--num_train_epochs", "1")
+    status, _, err = run_lift_ss("train", path, "-o", tmp_path / "run", *flags, *fast(data), "--states", "q8")
+    assert status == 2
+    assert "states is q8, but the training chains have three states only. Leave out --states." in err
     status, printed, _ = run_lift_ss("train", path, "-o", tmp_path / "run", *flags, *fast(data))
     assert status == 0
     assert "No tests were given." in printed
@@ -117,11 +120,17 @@ def test_the_recipe_and_the_command_are_one(data, tmp_path, monkeypatch):
         (["--head", "linear", "chains.txt"], "error: no chains to train on. Give them first"),
         (["{data}/train.txt"], "error: no directory for the run. Give it with -o RUN."),
         (
-            ["{data}/train.txt", "-o", "{out}", "--preset", "fast"],
-            "unknown preset 'fast'. Choose one of: best, lift_ss",
+            ["{data}/train.txt", "-o", "{out}", "--preset", "no such"],
+            "unknown preset 'no such'. Choose one of: ",
         ),
         (["{data}/train.txt", "-o", "{out}", "--hed", "linear"], "unknown argument 'hed'. Did you mean 'head'?"),
-        (["{data}/nothing.txt", "-o", "{out}"], "nothing.txt"),
+        (["{data}/trian.txt", "-o", "{out}"], "{data}/trian.txt: no such file. Did you mean '{data}/train.txt'"),
+        (
+            ["{data}/train.txt", "-o", "{out}", "--tests", "{data}/tests/"],
+            "{data}/tests/: no such file. Did you mean '{data}/test.txt'",
+        ),
+        (["{data}/train.txt", "-o", "{out}", "--states", "q4"], "error: unknown alphabet 'q4'. Choose one of: q3,"),
+        (["{data}/train.txt", "-o", "{out}", "--adapter", "bottlneck"], "error: unknown adapter 'bottlneck'"),
         (["{data}/train.txt", "-o", "{out}", "--tests", "casp99"], "unknown corpus 'casp99'"),
         (["{data}/train.txt", "-o", "{out}", "--resume"], "no checkpoint to resume from (looked for last). Start a"),
     ],
@@ -130,7 +139,7 @@ def test_errors_are_one_line(arguments, message, data, tmp_path):
     words = [word.format(data=data, out=tmp_path / "run") for word in arguments]
     status, out, err = run_lift_ss("train", *words)
     assert (status, out) == (2, "")
-    assert message in err.splitlines()[-1]
+    assert message.format(data=data) in err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 

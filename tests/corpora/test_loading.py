@@ -1,6 +1,7 @@
 """load_corpus: from the source file the first time, from the cache afterwards; and custom corpora."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -113,7 +114,16 @@ def test_a_name_of_the_catalogue_is_not_a_path(name):
     assert str(resolve_corpus(name)) == name
 
 
-@pytest.mark.parametrize("name", ["mine.txt", "promod3:lt99id"])
+@pytest.mark.parametrize("name", ["mien.txt", "./mien.txt", "folder/"])
+def test_a_missing_file_is_told_as_one(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").touch()
+    hint = "" if name == "folder/" else r" Did you mean 'mine\.txt'\?"
+    with pytest.raises(ValueError, match=rf"^{name}: no such file\.{hint} Give chains with their states"):
+        load_corpus(name)
+
+
+@pytest.mark.parametrize("name", ["mine", "promod3:lt99id"])
 def test_an_unknown_name_lists_all_that_can_be_loaded(name):
     with pytest.raises(ValueError, match=r"Choose one of: .*\. Or give sample, or the path of an existing file or fo"):
         load_corpus(name)

@@ -80,6 +80,24 @@ def test_a_saved_model_is_evaluated_to_table_json_and_figures(folder, tmp_path):
     assert (tmp_path / "results.md").read_text() == table
 
 
+def test_a_corpus_of_one_chain_has_no_intervals(folder, tmp_path, caplog):
+    lines = (folder / "test.txt").read_text().splitlines()
+    (tmp_path / "one.txt").write_text("\n".join(lines[:3]) + "\n")
+    names = [str(tmp_path / "one.txt"), str(folder / "test.txt")]
+    evaluate_saved([str(folder / "model")], names, EvaluationSettings(bootstrap=10), out=str(tmp_path / "out"))
+    one, several = json.loads((tmp_path / "out" / "metrics.json").read_text())["corpora"].values()
+    assert "q3_low" not in one["scores"]["q3"]
+    assert "q3_low" in several["scores"]["q3"]
+    assert f"{names[0]}: no intervals, which need two chains with labels or more" in caplog.messages
+
+
+def test_no_figures_are_drawn_if_they_are_not_asked_for(folder, tmp_path):
+    settings = EvaluationSettings(bootstrap=0, figures=False)
+    evaluate_saved([str(folder / "model")], [str(folder / "test.txt")], settings, out=str(tmp_path))
+    assert (tmp_path / "results.md").is_file()
+    assert not (tmp_path / "figures").exists()
+
+
 def test_predicted_states_are_kept_if_asked_for(folder, tmp_path):
     name, model = str(folder / "test.txt"), str(folder / "model")
     evaluate_saved([model], [name], EvaluationSettings(bootstrap=0), out=str(tmp_path / "without"))

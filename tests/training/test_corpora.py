@@ -5,6 +5,7 @@ from corpus_files import write_three_line
 from small_runs import make_chains
 
 from lift_ss_hf.corpora.chains import Chain
+from lift_ss_hf.training import corpora as training_corpora
 from lift_ss_hf.training.arguments import CorpusArguments
 from lift_ss_hf.training.corpora import load_training_corpora
 from lift_ss_hf.training.recipes import RecipeError
@@ -124,6 +125,13 @@ def test_the_states_to_train_on_are_those_of_the_chains(letters, alphabet, tmp_p
 def test_too_few_chains_are_an_error(arguments, message, chains):
     with pytest.raises(ValueError, match=message):
         load_training_corpora(CorpusArguments(train=[chains], **arguments))
+
+
+@pytest.mark.parametrize("part", ["validation", "tests"])
+def test_a_wrong_name_is_told_before_chains_are_held_out(part, chains, monkeypatch):
+    monkeypatch.setattr(training_corpora, "hold_out", None)
+    with pytest.raises(ValueError, match="unknown corpus 'casp99'"):
+        load_training_corpora(CorpusArguments(train=[chains], **{part: ["casp99"]}))
 
 
 def test_a_training_file_is_no_test(chains):

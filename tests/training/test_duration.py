@@ -69,6 +69,13 @@ def test_the_duration_is_said_after_the_first_steps(data, tmp_path, clock, caplo
     assert clock.now == 40 + 10 * 3
 
 
+def test_the_duration_of_a_run_of_few_steps_is_said_too(data, tmp_path, clock, caplog):
+    caplog.set_level("INFO")
+    train(data, tmp_path / "run", *TENTHS, "--max_steps", "4", "--early_stopping_patience", "0")
+    (said,) = [message for message in caplog.messages if message.startswith("training takes about")]
+    assert "2 steps of 1.00 s" in said
+
+
 def test_a_bound_is_kept_and_the_schedule_and_the_evaluations_end_with_it(data, tmp_path, clock, caplog):
     caplog.set_level("INFO")
     out = tmp_path / "run"
