@@ -18,10 +18,18 @@ from transformers.hf_argparser import string_to_bool
 from ..models.wording import did_you_mean, first_line, no_such_file
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .precision import AUTO
-from .presets import read_preset
+from .presets import preset_names, read_preset
 
 RESUME = "resume_from_checkpoint"  # the Trainer's argument; `--resume`, as lift-ss predict has it, means its last one
 USAGE = "%(prog)s [CONFIG.yaml] [--argument value ...]   (flags win over the file)"
+PRESET_USAGE = (
+    "%(prog)s {front} [--preset NAME] [--argument value ...]   (flags win over the file, the file over the preset)\n"
+    "presets: {presets}"
+)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and leaves the lines of the description as they are."""
 
 
 class RecipeError(ValueError):
@@ -62,7 +70,11 @@ def parse_recipe(
 
 
 def parse_training(
-    argv: Sequence[str], description: str, train: Sequence[str] = (), preset: str | None = None
+    argv: Sequence[str],
+    description: str,
+    train: Sequence[str] = (),
+    preset: str | None = None,
+    also: Sequence[Any] = (),
 ) -> tuple[Any, ...]:
     """Parse the arguments of a training run: `[CONFIG.yaml] [--preset NAME] [--argument value ...]`.
 
@@ -73,9 +85,10 @@ def parse_training(
         description: as in `parse_recipe`.
         train: training corpora; then there can be no file.
         preset: the preset if the command line names none; None for the arguments' own defaults.
+        also: further classes of arguments.
 
     Returns:
-        Instances of ModelArguments, CorpusArguments and RecipeTrainingArguments.
+        Instances of ModelArguments, CorpusArguments and RecipeTrainingArguments, and of the further classes.
 
     Raises:
         RecipeError: as in `parse_recipe`.
@@ -96,8 +109,9 @@ def parse_training(
         settings |= read_recipe(flags.pop(0))
     if train:
         settings["train"] = list(train)
-    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
-    usage = "%(prog)s train CHAINS [--argument value ...]" if train else USAGE
+    classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments, *also)
+    front_usage = "train CHAINS" if train else "[CONFIG.yaml]"
+    usage = PRESET_USAGE.format(front=front_usage, presets=", ".join(preset_names()))
     return parse_settings(classes, settings, flags, description, where, usage)
 
 
@@ -125,7 +139,13 @@ def parse_settings(
         >>> model.adapter, model.head
         (None, 'dilated')
     """
-    parser = HfArgumentParser(list(argument_classes), description=description, usage=usage, exit_on_error=False)
+    parser = HfArgumentParser(
+        list(argument_classes),
+        description=description,
+        usage=usage,
+        exit_on_error=False,
+        formatter_class=_HelpFormatter,
+    )
     for action in parser._actions:
         if action.type is string_to_bool:  # `--bf16` alone means true, although its default is unset
             action.nargs, action.const = "?", True

@@ -10,6 +10,7 @@ from lift_ss_hf.cli import train as command
 from lift_ss_hf.training import job
 from lift_ss_hf.training.arguments import ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import model_options
+from lift_ss_hf.training.memory import EstimateArguments
 from lift_ss_hf.training.presets import DEFAULT_PRESET, preset_names, preset_text
 from lift_ss_hf.training.recipes import RecipeError, parse_training
 
@@ -53,6 +54,21 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
         parse_training(["--preset", "quick", "--adaptor", "none"], "")
     with pytest.raises(ValueError, match=rf"unknown preset 'no such'\. Choose one of: {', '.join(preset_names())}"):
         parse_training(["--preset", "no such"], "")
+
+
+def test_the_help_of_a_recipe_names_them_and_keeps_its_lines(capsys):
+    with pytest.raises(SystemExit):
+        parse_training(["--help"], "One line.\nAnother line.")
+    shown = capsys.readouterr().out
+    assert "[--preset NAME]" in shown
+    assert f"presets: {', '.join(preset_names())}\n" in shown
+    assert "One line.\nAnother line.\n" in shown
+
+
+def test_the_memory_of_a_preset_is_estimated(tmp_path):
+    flags = ["--preset", "best", "--num_processes", "2", "--output_dir", str(tmp_path)]
+    model, _, _, devices = parse_training(flags, "", also=[EstimateArguments])
+    assert (model.head, devices.num_processes) == ("dilated", 2)
 
 
 def test_the_help_of_the_command_names_them():
