@@ -19,6 +19,7 @@ from small_runs import flags, launch, make_chains, state_of, train, write_data
 
 from lift_ss_hf.batches.collator import ChainCollator, TokenBudgetBatches
 from lift_ss_hf.batches.labelled_chains import LabelledChains
+from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.corpora.chains import Chain, CorpusError
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
@@ -54,6 +55,19 @@ def test_it_learns_more_than_the_most_frequent_state_and_the_untrained_model(run
     learnt = results["learnt"]["q9"]
     assert learnt["trained"] > learnt["majority"] + 0.05
     assert learnt["trained"] > learnt["untrained"]
+
+
+def test_scores_from_the_prefix_cache_are_those_without(data, tmp_path):
+    short = ("--num_train_epochs", "2", "--prefix_cache", str(tmp_path / "cache"))
+    without = train(data, tmp_path / "without", *short)
+    cached = train(data, tmp_path / "with", *short, "--prefix_cache_tests", "--test_figures", "False")
+    # one store, for training and scoring alike, with all chains of the run
+    chains = [chain for number, seed in ((48, 0), (10, 1), (10, 2)) for chain in make_chains(number, seed)]
+    written = sum(path.stat().st_size for path in tmp_path.glob(f"cache/*/*/{DATA_FILE}"))
+    assert written == 2 * 32 * sum(len(chain.sequence) + 2 for chain in chains)
+    assert scores(cached) == pytest.approx(scores(without), abs=0.005)  # of 1,100 residues a few may differ
+    assert (tmp_path / "without" / "figures").is_dir()
+    assert not [*(tmp_path / "with" / "figures").glob("*confusion*")]
 
 
 def test_fp16_is_refused_over_a_backbone_that_overflows_in_it(tmp_path):

@@ -77,6 +77,16 @@ def test_each_depth_of_a_sweep_has_its_own_cache_if_all_fit(grid, tmp_path, capl
     assert f"3 depths would take {3 * SIZE / 1e9:.3f} GB" in caplog.text
 
 
+def test_the_cache_of_the_tests_counts_too(grid, tmp_path):
+    scored = {"tests": [f"{grid}/validation.txt", f"{grid}/test.txt"], "prefix_cache_tests": True}
+    tests = 2 * 32 * sum(len(chain.sequence) + 2 for seed in (1, 2) for chain in make_chains(8, seed))
+    points = [{**point, **scored} for point in DEPTHS]
+    enough = points_of(grid, tmp_path, *points, prefix_cache_gb=3.01 * (SIZE + tests) / 1e9)
+    assert shared_blocks(enough) == [None] * 3
+    too_little = points_of(grid, tmp_path, *points, prefix_cache_gb=2.99 * (SIZE + tests) / 1e9)
+    assert shared_blocks(too_little) == [2] * 3
+
+
 def test_points_of_one_depth_or_without_a_cache_need_no_shared_depth(grid, tmp_path):
     same = points_of(grid, tmp_path, {"top_blocks": 2}, {"top_blocks": 2, "seed": 1}, prefix_cache_gb=1e-9)
     assert shared_blocks(same) == [None, None]
