@@ -60,8 +60,21 @@ class Used(NamedTuple):
     peak: float
 
 
-def watch(process: multiprocessing.process.BaseProcess) -> Used:
-    """Return what a process and its descendants used, once it has ended."""
+def run(target: Any, *args: Any) -> Used:
+    """Run a function in a process of its own, and return what that and its descendants used.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    used = _watch(process)
+    if process.exitcode:
+        raise RuntimeError(f"the process ended with {process.exitcode}")
+    return used
+
+
+def _watch(process: multiprocessing.process.BaseProcess) -> Used:
     started, cpu, peak, known = time.monotonic(), {}, 0.0, {process.pid}
     while process.is_alive():
         for folder in Path("/proc").glob("[0-9]*"):
@@ -119,18 +132,8 @@ def measure_work(parsed: argparse.Namespace, folder: Path) -> None:
 
 
 def run_program(*arguments: str) -> Used:
-    """Run a program of this package in a process of its own, and return what it used.
-
-    Raises:
-        RuntimeError: if it fails.
-    """
-    command = [sys.executable, *arguments]
-    process = multiprocessing.get_context("fork").Process(target=os.execv, args=(sys.executable, command))
-    process.start()
-    used = watch(process)
-    if process.exitcode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.exitcode}")
-    return used
+    """Run a Python program, and return what it used."""
+    return run(os.execv, sys.executable, [sys.executable, *arguments])
 
 
 def measure_whole(parsed: argparse.Namespace, folder: Path) -> None:
@@ -206,12 +209,7 @@ def run_nothing(folder: SimpleNamespace, rows_per_task: int) -> Used:
         with connected(options) as num_actors:
             predict_chains(folder, {"states": "q9"}, options, num_actors)
 
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    used = watch(process)
-    if process.exitcode:
-        raise RuntimeError(f"the run ended with {process.exitcode}")
-    return used
+    return run(work)
 
 
 def measure_growth(parsed: argparse.Namespace, folder: Path) -> None:
