@@ -29,7 +29,8 @@ from lift_ss_hf.models.sequences import STANDARD_RESIDUES
 
 TRANSFORMERS_4 = transformers.__version__.startswith("4.")
 FAMILIES = ("esm", "t5", "bert") if TRANSFORMERS_4 else ("esm", "t5", "bert", "esmc")
-BACKBONES = (*FAMILIES, "prostt5", "ankh3")
+T5_BACKBONES = ("t5", "prostt5", "ankh3")
+BACKBONES = (*FAMILIES, *T5_BACKBONES[1:])
 PROSTT5_LEADING = 49  # <AA2fold>, the last token of `prostt5_tokenizer`
 RESIDUES = STANDARD_RESIDUES + "XBOUZ"
 T5_SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -37,6 +38,15 @@ PROT_T5_PIECES = (*T5_SPECIAL, *(f"▁{residue}" for residue in RESIDUES))  # ea
 # a sequence is written without blanks; Ankh 3's own file could not be read, so that only what is known of it is so
 ANKH3_PIECES = (*T5_SPECIAL, "[S2S]", "[NLU]", *RESIDUES)
 DROPOUT = {"t5": "dropout_rate", "esmc": "attention_dropout"} | dict.fromkeys(("esm", "bert"), "hidden_dropout_prob")
+# of each backbone: padding, and the tokens before and after the residues
+AROUND = {
+    "esm": (1, [0], [2]),
+    "t5": (0, [], [1]),
+    "bert": (0, [2], [3]),
+    "esmc": (1, [0], [2]),
+    "prostt5": (0, [PROSTT5_LEADING], [1]),
+    "ankh3": (0, [ANKH3_PIECES.index("[NLU]")], [1]),
+}
 ESM_TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 
 
@@ -67,6 +77,8 @@ def _untrained_backbone(family: str, **changes: object) -> PreTrainedModel:
         settings = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
         settings |= {"intermediate_size": 48, "initializer_range": 0.2}
         return transformers.EsmcModel(transformers.EsmcConfig(**{**settings, **changes}))
+    if family not in T5_BACKBONES:
+        raise ValueError(f"no tiny backbone of {family!r}: add one")
     settings = {"d_model": 32, "num_layers": 4, "num_heads": 4, "d_kv": 8, "d_ff": 48}
     settings["vocab_size"] = 52 if family == "prostt5" else 30
     if family == "ankh3":
@@ -130,6 +142,8 @@ def stock_tokenizer(family: str, folder: Path) -> PreTrainedTokenizerBase:
     if family == "ankh3":
         write_spiece(folder / "spiece.model", ANKH3_PIECES)
         return T5TokenizerFast.from_pretrained(folder, extra_ids=0)
+    if family not in T5_BACKBONES:
+        raise ValueError(f"no tokenizer of {family!r}: add one")
     return prostt5_tokenizer() if family == "prostt5" else prot_t5_tokenizer()
 
 
@@ -145,9 +159,7 @@ def save_tiny_model(folder: Path, **options: object) -> Path:
 def batch_of_chains(family: str, lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:
     """Random residues with the family's special tokens, padded on the right, and labels (some unresolved)."""
     generator = torch.Generator().manual_seed(seed)
-    around = {"esm": (1, [0], [2]), "t5": (0, [], [1]), "bert": (0, [2], [3]), "esmc": (1, [0], [2])}
-    around |= {"prostt5": (0, [PROSTT5_LEADING], [1]), "ankh3": (0, [ANKH3_PIECES.index("[NLU]")], [1])}
-    pad, leading, trailing = around[family]
+    pad, leading, trailing = AROUND[family]
     width = max(lengths) + len(leading) + len(trailing)
     input_ids = torch.full((len(lengths), width), pad)
     attention_mask = torch.zeros(len(lengths), width, dtype=torch.long)

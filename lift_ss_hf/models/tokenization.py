@@ -447,7 +447,7 @@ def _check_special_tokens(
 ) -> None:
     expected = family.num_leading + (leading_token is not None)
     if (num_leading, num_trailing) != (expected, family.num_trailing):
-        backbone = f"{family.model_type} backbone"
+        backbone = f"backbone of type {family.model_type}"
         backbone += "" if leading_token is None else f" with {shortened(leading_token)}"
         raise ValueError(
             f"the tokenizer puts {num_leading + num_trailing} special tokens around a sequence, but a {backbone} has "

@@ -14,7 +14,7 @@ import torch
 from corpus_files import write_three_line
 from forked_runs import train_forked
 from small_runs import make_chains, train
-from tiny_models import BACKBONES, batch_of_chains, save_tiny_backbone
+from tiny_models import AROUND, BACKBONES, batch_of_chains, save_tiny_backbone
 from torch.utils.data import DataLoader
 
 from lift_ss_hf.batches import cached_chains
@@ -28,7 +28,7 @@ from lift_ss_hf.batches.collator import ChainCollator
 from lift_ss_hf.batches.prefix_store import DATA_FILE
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 
-PAD = {"esm": 1, "t5": 0, "bert": 0, "esmc": 1, "prostt5": 0, "ankh3": 0}
+PAD = {name: pad for name, (pad, _, _) in AROUND.items()}
 TOLERANCE = 2e-3  # of a loss of about 1; rounding to fp16 changes hidden states by a relative 5e-4 at most
 
 

@@ -128,7 +128,7 @@ def test_it_is_found_with_the_model_or_with_its_backbone(tmp_path):
 
 def test_tokenizers_that_do_not_fit_are_refused(stock):
     with pytest.raises(
-        ValueError, match="puts 2 special tokens around a sequence, but a t5 backbone has 0 before and 1"
+        ValueError, match="puts 2 special tokens around a sequence, but a backbone of type t5 has 0 before and 1"
     ):
         ResidueTokenizer.from_stock(stock["esm"], get_family("t5"))
     backend = Tokenizer(models.WordLevel({"the": 0, "<pad>": 1}))
@@ -224,7 +224,10 @@ def test_model_and_tokenizer_take_the_same_options_of_a_download(tmp_path, monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"post_processor": None}, "puts 0 special tokens around a sequence, but a esm backbone has 1 before and 1"),
+        (
+            {"post_processor": None},
+            "puts 0 special tokens around a sequence, but a backbone of type esm has 1",
+        ),
         ({"pre_tokenizer": None}, "does not give each residue its own token"),
         ({"normalizer": {"type": "Lowercase"}}, "gives A another token than its own"),
     ],
@@ -361,7 +364,7 @@ def test_the_leading_token_is_recorded_with_the_model(token, tmp_path):
     assert again("MKT")["input_ids"] == expected("MKT")["input_ids"]
     prot_t5 = ResidueTokenizer.from_stock(prot_t5_tokenizer(), get_family("t5"))
     prot_t5.save_pretrained(tmp_path / "model")
-    message = rf"puts 1 special tokens .* but a t5 backbone with '{re.escape(token)}' has 1 before and 1 after"
+    message = rf"puts 1 special tokens .* but a backbone of type t5 with '{re.escape(token)}' has 1 before and 1 after"
     with pytest.raises(ValueError, match=message):
         ResidueTokenizer.from_pretrained(tmp_path / "model")
 

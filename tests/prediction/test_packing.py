@@ -66,7 +66,7 @@ def assert_as_alone(model, tokenizer):
     return assert_predicts(expected, model, tokenizer)
 
 
-VARIANTS = {"esm": ("esm", "esm1b"), "t5": ("t5", "gated"), "bert": ("bert", "bert"), "esmc": ("esmc", "esmc")}
+VARIANTS = {family: (family, family) for family in FAMILIES} | {"esm": ("esm", "esm1b"), "t5": ("t5", "gated")}
 UNPACKABLE = {"noreft"}
 # Each adapter that can be packed in each family, in one of its variants in turn; the others, which are predicted in
 # batches by the model's own forward, in one family each.
