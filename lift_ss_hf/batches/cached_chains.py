@@ -39,6 +39,7 @@ from .prefix_store import BYTES_PER_VALUE, ORIGIN_FILE, PrefixStore, chain_key
 logger = logging.getLogger(__name__)
 
 MEASURED_SECONDS = 3.0  # before it is said how long filling takes: the first batches allocate memory
+LAST_CHECK = 0.5  # of the tokens
 ChainLocation = tuple[Any, int]  # a dataset, and the index of a chain in it
 
 # Entries of a backbone's configuration that say where it came from and how it is stored, not what it computes
@@ -57,7 +58,7 @@ class PrefixCacheSettings:
         autocast_dtype: dtype of autocast, as in training; None for no autocast.
         max_tokens: size of a batch [tokens].
         quiet: show no progress bar.
-        seconds: give up if filling takes longer than this, as soon as the first batches show it; None waits [s].
+        seconds: give up if the first half of the tokens shows that filling takes longer than this; None waits [s].
     """
 
     folder: str | Path
@@ -332,7 +333,12 @@ class _Filler:
                 self._check_time(time.monotonic() - started, num_done / sum(lengths))
 
     def _check_time(self, seconds: float, part: float) -> None:
-        """Raise CannotCacheError if filling will take too long, from what a part of it took."""
+        """Raise CannotCacheError if filling will take too long, from what a part of it took.
+
+        When half of it is done, it goes on: giving up would lose more than it saves.
+        """
         limit = self.settings.seconds
-        if limit is not None and seconds > min(limit, MEASURED_SECONDS) and seconds / part > limit:
+        if limit is None or part >= LAST_CHECK or seconds <= min(limit, MEASURED_SECONDS):
+            return
+        if seconds / part > limit:
             raise CannotCacheError(f"filling it would take about {seconds / part:.0f} s, of {limit:.0f} s at most")

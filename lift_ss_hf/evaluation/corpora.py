@@ -166,7 +166,7 @@ def evaluate_corpora(
         scores = score_predictions(references, predictions, num_states_of(name, corpus["states"]), resamples)
         result: dict[str, Any] = {
             "split": settings.split,
-            **_circumstances(sequences, predictions, training_chains),
+            **_circumstances(sequences, predictions, training_chains, is_timed=settings.cache is None),
             "majority": {alphabet: majority_accuracy(references, alphabet) for alphabet in scores},
             "residue": {alphabet: baseline.accuracy(sequences, references, alphabet) for alphabet in scores}
             if baseline
@@ -187,16 +187,19 @@ def evaluate_corpora(
 
 
 def _circumstances(
-    sequences: Sequence[str], predictions: Predictions, training_chains: np.ndarray | None
+    sequences: Sequence[str], predictions: Predictions, training_chains: np.ndarray | None, is_timed: bool
 ) -> dict[str, Any]:
-    """Return the size of a corpus, the number of its chains seen in training, and the speed."""
+    """Return the size of a corpus, the number of its chains seen in training, and the speed over all corpora.
+
+    There is no speed if blocks were read from the cache, or run to fill it.
+    """
     num_residues = sum(map(len, sequences))
     return {
         "num_chains": len(sequences),
         "num_residues": num_residues,
         "windowed_chains": predictions.windowed,
         "duplicates_in_training": count_duplicates(training_chains, sequences),
-        "residues_per_second": round(num_residues / predictions.seconds, 1),
+        "residues_per_second": round(num_residues / predictions.seconds, 1) if is_timed else None,
     }
 
 

@@ -123,8 +123,12 @@ class PackedModel:
         lengths = [*own, padding] if padding else own
         mask = torch.ones(len(lengths), 1, dtype=torch.long, device=model.device)
         with model.autocast(), model.adapter_context(mask, lengths):
-            outputs, start = self._embedded(chains) if frozen is None else self._continued(frozen, own)
+            outputs = [self._embedded(chains)] if frozen is None else self._cached(frozen, own)
             outputs = [F.pad(hidden, (0, 0, 0, padding)) for hidden in outputs]
+            start = 0
+            if frozen is not None:
+                start = frozen.num_blocks
+                outputs = model.run_first_adapter(outputs, start)
             row = model.family.make_row(backbone, lengths, shifted_prefix(model.config))
             mix = model.block_mix if num_blocks is None else None
             blocks = model.family.blocks(backbone)
@@ -135,14 +139,13 @@ class PackedModel:
                 outputs[-1] = model.family.finish(backbone, outputs[-1])
             return outputs[-1] if mix is None else mix(outputs)
 
-    def _embedded(self, chains: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], int]:
-        """Return the embeddings of chains, (1, tokens, hidden), and the number of blocks they have gone through."""
+    def _embedded(self, chains: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the embeddings of chains, (1, tokens, hidden)."""
         embed, backbone = self.model.family.embed, self.model.backbone
-        embedded = [embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains]
-        return [torch.cat(embedded, dim=1)], 0
+        return torch.cat([embed(backbone, chain[None], torch.ones_like(chain)[None]) for chain in chains], dim=1)
 
-    def _continued(self, frozen: FrozenStates, lengths: Sequence[int]) -> tuple[list[torch.Tensor], int]:
-        """Return cached outputs of frozen blocks, (1, tokens, hidden) each, and how many blocks were run.
+    def _cached(self, frozen: FrozenStates, lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Return the cached outputs of the frozen blocks, (1, tokens, hidden) each.
 
         Args:
             frozen: of the chains of the row.
@@ -150,8 +153,7 @@ class PackedModel:
         """
         windows = [window for chain in frozen.chains for window in chain.unbind(1)]  # (outputs, tokens, hidden)
         kept = [window[:, :length] for window, length in zip(windows, lengths, strict=True)]
-        outputs = [output[None] for output in torch.cat(kept, dim=1).to(self.model.device)]
-        return self.model.run_first_adapter(outputs, frozen.num_blocks), frozen.num_blocks
+        return [output[None] for output in torch.cat(kept, dim=1).to(self.model.device)]
 
     def _classify(self, residues: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """Run the head on the residues of chains laid end to end, (residues, hidden); return each chain's logits."""

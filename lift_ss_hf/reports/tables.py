@@ -113,7 +113,8 @@ def _corpora_table(corpora: Mapping[str, Mapping[str, Any]]) -> str:
         cells += [percent_with_interval(scores.get(alphabet, {}), "sov99") for alphabet in overlaps]
         cells += [percent(result.get(key, {}).get(coarsest)) for key in baselines]
         chains, residues = f"{result['num_chains']:,}", f"{result['num_residues']:,}"
-        rows.append([name, chains, residues, *cells, _duplicates(result), f"{result['residues_per_second']:,.0f}"])
+        speed = result["residues_per_second"]
+        rows.append([name, chains, residues, *cells, _duplicates(result), "–" if speed is None else f"{speed:,.0f}"])
     alignment = "lrr" + "l" * (len(alphabets) + len(overlaps)) + "r" * (len(baselines) + 2)
     return markdown_table([*header, *baselines.values(), "in training", "residues/s"], rows, alignment)
 

@@ -124,7 +124,8 @@ def _run(
     corpora = load_training_corpora(corpus_arguments)
     if model_arguments.states not in (None, "q3") and corpora.trained_states == 3:
         raise RecipeError(
-            f"states is {model_arguments.states}, but the training chains have three states only. Leave out --states."
+            f"states is {model_arguments.states}, but training chains have three states only, all or those of one "
+            "corpus. Leave out --states, or that corpus."
         )
     if not len(corpora.validation):
         training = training.without_validation()

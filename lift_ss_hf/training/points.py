@@ -298,17 +298,18 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
 
 
 def _cached_lengths(corpora: CorpusArguments, training: RecipeTrainingArguments) -> list[int]:
-    """Return the lengths of all chains whose hidden states are cached [residues]."""
+    """Return the lengths of all chains whose hidden states are cached, twice if they are so in two ways [residues]."""
     loaded = load_training_corpora(corpora)
-    parts = [loaded.train, loaded.validation]
-    parts += [loaded.held_out["test"]] if corpora.fold else []  # the runs of the other folds train on it
-    lengths = [length for part in parts for length in part["num_residues"]]
+    trained = {*loaded.train["sequence"], *loaded.validation["sequence"]}
+    if corpora.fold:
+        trained.update(loaded.held_out["test"]["sequence"])  # the runs of the other folds train on it
+    scored: set[str] = set()
     if training.scoring_cache is not None:
-        distinct = {sequence for part in loaded.tests.values() for sequence in part["sequence"]}
-        lengths += map(len, distinct)
-        if training.bf16 or training.fp16:  # scored without autocast, so a second time
-            lengths += loaded.validation["num_residues"]
-    return lengths
+        scored.update(loaded.validation["sequence"], *(part["sequence"] for part in loaded.tests.values()))
+        if corpora.fold:
+            scored |= trained  # each is in one fold's test
+    ways = [trained, scored] if training.bf16 or training.fp16 else [trained | scored]  # scored without autocast
+    return [len(sequence) for way in ways for sequence in way]
 
 
 def _digest(arguments: Any, names: Sequence[str]) -> str:

@@ -22,10 +22,7 @@ from .presets import preset_names, read_preset
 
 RESUME = "resume_from_checkpoint"  # the Trainer's argument; `--resume`, as lift-ss predict has it, means its last one
 USAGE = "%(prog)s [CONFIG.yaml] [--argument value ...]   (flags win over the file)"
-PRESET_USAGE = (
-    "%(prog)s {front} [--preset NAME] [--argument value ...]   (flags win over the file, the file over the preset)\n"
-    "presets: {presets}"
-)
+PRESET_USAGE = "%(prog)s {first} [--preset NAME] [--argument value ...]   (flags win over {others})\npresets: {presets}"
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -110,8 +107,8 @@ def parse_training(
     if train:
         settings["train"] = list(train)
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments, *also)
-    front_usage = "train CHAINS" if train else "[CONFIG.yaml]"
-    usage = PRESET_USAGE.format(front=front_usage, presets=", ".join(preset_names()))
+    first, others = ("train CHAINS", "the preset") if train else ("[CONFIG.yaml]", "the file, the file over the preset")
+    usage = PRESET_USAGE.format(first=first, others=others, presets=", ".join(preset_names()))
     return parse_settings(classes, settings, flags, description, where, usage)
 
 

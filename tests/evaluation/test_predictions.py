@@ -44,6 +44,7 @@ def test_a_chain_is_predicted_as_if_alone_and_in_its_place(tmp_path):
         ("esm", {"adapter": None, "block_mix": "mean"}),
         ("esm", {"adapter": "lora", "top_blocks": 2}),
         ("esm", {"adapter": "output_bottleneck", "top_blocks": 2}),  # acts on a frozen block's output
+        ("t5", {"adapter": "output_bottleneck", "top_blocks": 1, "adapter_options": {"use_gating": True}}),
         ("esm", {"adapter": "prefix_tuning", "top_blocks": 1, "block_mix": "concat"}),
         ("esm", {"adapter": "noreft", "top_blocks": 1}),  # in batches
         ("t5", {"adapter": "bottleneck", "top_blocks": 2}),
