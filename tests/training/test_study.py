@@ -75,7 +75,7 @@ def test_the_study_of_the_recipes_is_valid(data, monkeypatch):
     numbers = {part.name: len(part.points) for part in study.parts}
     assert numbers == {"1_regimes": 3, "2_depth": 7, "3_data": 10, "4_heads": 9, "5_methods": 19}
     assert len(study.seeds) == 3
-    assert all(len(rates) == 3 for rates in study.learning_rates.values())
+    assert all(len(rates) == 4 for rates in study.learning_rates.values())
     rates = {group: study.rates(group)[0] for group in study.groups()}
     settings = [folder.job(run).settings for run in folder.compared(rates)]
     assert all(settings["keep_states"] for settings in settings)
