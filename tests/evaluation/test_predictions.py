@@ -69,7 +69,7 @@ def test_predictions_from_the_prefix_cache_are_those_without(tmp_path, monkeypat
     assert cached and not any(block in cached for block in ran)
     assert found.windowed == expected.windowed == 2
     for chain, other in zip(found.probabilities, expected.probabilities, strict=True):
-        assert np.allclose(chain, other, atol=2e-3)
+        assert np.allclose(chain, other, atol=1e-2)  # rounding to 16 bits
 
 
 def test_a_chain_of_several_corpora_is_predicted_once(tmp_path, monkeypatch):
