@@ -44,7 +44,7 @@ class Guard:
                 refusal = PlainTextResponse("expected text", 400)
             else:
                 receive = _again(body, receive)
-        return await (refusal or self.app)(scope, receive, _with_headers(send))
+        await (refusal or self.app)(scope, receive, _with_headers(send))
 
     async def _body(self, receive: Any) -> bytes | None:
         """Read the body of a request; None if it is too large."""
