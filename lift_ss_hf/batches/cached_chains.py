@@ -58,7 +58,7 @@ class PrefixCacheSettings:
         autocast_dtype: dtype of autocast, as in training; None for no autocast.
         max_tokens: size of a batch [tokens].
         quiet: show no progress bar.
-        seconds: give up if the first half of the tokens shows that filling takes longer than this; None waits [s].
+        max_seconds: give up if the first half of the tokens shows that filling takes longer; None waits [s].
     """
 
     folder: str | Path
@@ -68,7 +68,7 @@ class PrefixCacheSettings:
     autocast_dtype: torch.dtype | None = None
     max_tokens: int = 2048
     quiet: bool = False
-    seconds: float | None = None
+    max_seconds: float | None = None
 
 
 class CannotCacheError(Exception):
@@ -317,7 +317,7 @@ class _Filler:
         items = [dataset[index] for dataset, index in chains.values()]
         lengths = [len(item["input_ids"]) for item in items]
         limit = self.model.max_residues
-        started, num_done = time.monotonic(), 0
+        started, num_done, num_tokens = time.monotonic(), 0, sum(lengths)
         with (
             evaluating(self.model),
             store.writing(keys) as add,
@@ -330,14 +330,14 @@ class _Filler:
                         add(keys[i], hidden)
                 bar.update(len(batch))
                 num_done += sum(lengths[i] for i in batch)
-                self._check_time(time.monotonic() - started, num_done / sum(lengths))
+                self._check_time(time.monotonic() - started, num_done / num_tokens)
 
     def _check_time(self, seconds: float, part: float) -> None:
         """Raise CannotCacheError if filling will take too long, from what a part of it took.
 
         When half of it is done, it goes on: giving up would lose more than it saves.
         """
-        limit = self.settings.seconds
+        limit = self.settings.max_seconds
         if limit is None or part >= LAST_CHECK or seconds <= min(limit, MEASURED_SECONDS):
             return
         if seconds / part > limit:

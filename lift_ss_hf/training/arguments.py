@@ -403,7 +403,7 @@ class RecipeTrainingArguments(LaunchedArguments):
     def scoring_cache(self) -> PrefixCacheSettings | None:
         """Settings of the prefix cache for scoring, without autocast as all scoring; None computes every block."""
         settings = self.prefix_cache_settings if self.prefix_cache_tests else None
-        return None if settings is None else dataclasses.replace(settings, autocast_dtype=None, seconds=None)
+        return None if settings is None else dataclasses.replace(settings, autocast_dtype=None, max_seconds=None)
 
     @property
     def prefix_cache_settings(self) -> PrefixCacheSettings | None:
@@ -419,5 +419,5 @@ class RecipeTrainingArguments(LaunchedArguments):
             autocast_dtype=torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None,
             max_tokens=self.max_tokens_per_batch,
             quiet=bool(self.disable_tqdm),
-            seconds=None if self.minutes is None else CACHE_SHARE * 60 * self.minutes,
+            max_seconds=None if self.minutes is None else CACHE_SHARE * 60 * self.minutes,
         )

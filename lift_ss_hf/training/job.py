@@ -119,7 +119,6 @@ def _run(
     PartialState().wait_for_everyone()  # until all have looked, none may write to the directory
     repository = prepare_push(training, model_arguments.backbone)
     _prepare_backbone(model_arguments, training)
-    SecondaryStructureModel.plan(model_arguments.backbone, **planned_options(model_arguments))  # wrong names end here
     set_seed(training.seed)
     corpora = load_training_corpora(corpus_arguments)
     if model_arguments.states not in (None, "q3") and corpora.trained_states == 3:
@@ -215,10 +214,10 @@ def _score(
 
 
 def _prepare_backbone(arguments: ModelArguments, training: RecipeTrainingArguments) -> None:
-    """Refuse a precision that the backbone cannot be computed in, and convert its pickles if that is asked for."""
-    config = read_backbone_config(arguments.backbone, revision=arguments.backbone_revision)
+    """Refuse a model that cannot be, or in a precision that it cannot have; convert pickles if that is asked for."""
+    plan = SecondaryStructureModel.plan(arguments.backbone, **planned_options(arguments))
     if training.fp16:
-        get_family(config.model_type).check_precision(torch.float16)
+        get_family(plan.backbone_config.model_type).check_precision(torch.float16)
     if arguments.convert_backbone:
         convert_backbone(arguments.backbone, arguments.backbone_revision)
 

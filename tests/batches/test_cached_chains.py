@@ -164,7 +164,7 @@ def test_the_size_is_bounded(tmp_path, caplog):
 def test_filling_that_would_take_too_long_is_given_up(tmp_path, caplog, monkeypatch):
     times = iter(range(100))
     monkeypatch.setattr(cached_chains.time, "monotonic", lambda: 4.0 * next(times))  # a batch takes four seconds
-    message = falls_back(tmp_path, caplog, max_tokens=20, seconds=4)
+    message = falls_back(tmp_path, caplog, max_tokens=20, max_seconds=4)
     assert re.search(r"filling it would take about \d+ s, of 4 s at most", message)
     assert not [*tmp_path.rglob(DATA_FILE)]  # nothing half filled is left
 
