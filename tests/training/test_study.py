@@ -73,7 +73,7 @@ def test_the_study_of_the_recipes_is_valid(data, monkeypatch):
     study = read_study(ROOT / "recipes" / "study", {"backbone": "bundled", "prefix_cache": "off"})
     folder = StudyFolder(study, "no_such_folder")
     numbers = {part.name: len(part.points) for part in study.parts}
-    assert numbers == {"1_regimes": 3, "2_depth": 7, "3_data": 10, "4_heads": 9, "5_methods": 19}
+    assert numbers == {"1_regimes": 3, "2_depth": 7, "3_data": 10, "4_heads": 6, "5_methods": 19, "6_full_heads": 6}
     assert len(study.seeds) == 3
     assert all(len(rates) == 4 for rates in study.learning_rates.values())
     rates = {group: study.rates(group)[0] for group in study.groups()}
