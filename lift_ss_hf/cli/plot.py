@@ -20,7 +20,7 @@ def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="INPUT",
-        help="directory or predictions.jsonl of `lift-ss predict`, or what it predicts: FASTA, -, a sequence, ...",
+        help="directory of `lift-ss predict`, predictions in it, or what it predicts: FASTA, -, a sequence, ...",
     )
     parser.add_argument(
         "--names",
@@ -68,10 +68,11 @@ def _predicted_chains(args: argparse.Namespace) -> tuple[Sequence[PredictedChain
     from ..prediction.reading import PredictedChain, choose_chains, read_predictions, read_run_predictions
 
     path = Path(args.source)
-    if (path / "run.json").is_file():
-        return read_run_predictions(path, args.names)
     if path.suffix == ".jsonl":
         return read_predictions(path, args.names)
+    folder = path.parent if path.stem == "predictions" else path
+    if (folder / "run.json").is_file():
+        return read_run_predictions(folder, args.names)
 
     records = Inputs([args.source])
     chosen, num_others = choose_chains(records, args.names, args.source[:80], lambda record: record.name)

@@ -10,11 +10,14 @@ from pathlib import Path, PurePath
 from typing import TypeGuard
 
 import datasets
+import yaml
+from huggingface_hub.repocard import metadata_load
 
 from ..assets import sample_corpus
 from ..models.atomic import restore
 from ..models.states import UNRESOLVED
 from ..models.wording import no_such_file
+from .cards import CARD
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
 from .custom import ChainsBySplit, fasta_pair, is_data_set, read_custom
@@ -124,7 +127,7 @@ def own_splits(corpus: Corpus) -> list[str]:
 
 def _is_built(corpus: Corpus) -> TypeGuard[Path]:
     """Return True for the folder of a built corpus."""
-    return isinstance(corpus, Path) and (corpus / "README.md").is_file() and (corpus / "data").is_dir()
+    return isinstance(corpus, Path) and (corpus / CARD).is_file() and (corpus / "data").is_dir()
 
 
 def _load_split(
@@ -218,9 +221,13 @@ def require_labels(name: str, corpus: datasets.Dataset) -> None:
 
 
 def warn_if_crossed(train: str, tests: Sequence[str]) -> None:
-    """Warn if a training corpus shares chains with test corpora; see `crossed_tests`."""
+    """Warn if a training corpus shares chains with test corpora; see `crossed_tests`.
+
+    A folder with the name of a catalogued corpus is taken for it, unless its card has another title, as that of the
+    chains which `dataset_scripts/leakage.py` left.
+    """
     corpus = find_corpus(PurePath(train).name)
-    crossed = corpus.crossed_tests(tests) if corpus else []
+    crossed = corpus.crossed_tests(tests) if corpus and _title(Path(train)) in (None, corpus.entry.title) else []
     if corpus and crossed:
         logger.warning(
             "%s is not a training set for %s: they share chains or homologues, so scores would be too high. "
@@ -229,3 +236,11 @@ def warn_if_crossed(train: str, tests: Sequence[str]) -> None:
             ", ".join(crossed),
             ", ".join(corpus.config.trains_for) or "no catalogued test set",
         )
+
+
+def _title(folder: Path) -> str | None:
+    """Return the title on the card of a built corpus, None if there is none that can be read."""
+    try:
+        return (metadata_load(folder / CARD) or {}).get("pretty_name")
+    except (OSError, ValueError, yaml.YAMLError):
+        return None

@@ -9,7 +9,7 @@ import datasets
 import pyarrow.parquet as pq
 
 from ..models.atomic import replacing_folder, require_folder, restore
-from .cards import CardFacts, dataset_card, file_name
+from .cards import CARD, CardFacts, dataset_card, file_name
 from .chains import CorpusError
 from .splits import Split
 
@@ -62,7 +62,7 @@ def write_corpus(
             pq.write_table(table.data.table, path)
             sizes[split.config, split.name] = (table.data.nbytes, path.stat().st_size)
         assert features is not None
-        (part / "README.md").write_text(dataset_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
+        (part / CARD).write_text(dataset_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
 
 
 def _is_replaceable(folder: Path) -> bool:
@@ -70,9 +70,9 @@ def _is_replaceable(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     if not names:
         return True
-    card = folder / "README.md"
+    card = folder / CARD
     return (
-        names == {"README.md", "data"}
+        names == {CARD, "data"}
         and "dataset_info:" in card.read_text("utf-8", errors="replace")
         and all(path.suffix == ".parquet" for path in (folder / "data").iterdir())
     )

@@ -24,6 +24,7 @@ from .html_page import draw_chain, page_end, page_start
 from .result import Prediction
 
 Item = TypeVar("Item")
+FORMULA_STARTS = ("=", "+", "-", "@")  # of cells that a spreadsheet computes
 LINE_WIDTH = 60  # residues per line, as in PSIPRED's .horiz and most FASTA files
 
 
@@ -129,10 +130,19 @@ class Table(Format):
         """Return the column names."""
         return self.separator.join(_columns(self.alphabet)) + "\n"
 
+    def shown_name(self, name: str) -> str:
+        """Return a name as the table has it."""
+        return name
+
+    @staticmethod
+    def own_name(shown: str) -> str:
+        """Return the name of which `shown_name` made this one."""
+        return shown
+
     def chain(self, prediction: Prediction) -> str:
         """Return the rows of a chain."""
         numbers = np.column_stack([prediction.confidence, prediction.probabilities])
-        name = table_field(prediction.name, self.separator).replace("%", "%%")
+        name = table_field(self.shown_name(prediction.name), self.separator).replace("%", "%%")
         columns = [str(prediction.number), name, "%d", "%s", "%s", *["%.4f"] * numbers.shape[1]]
         row = self.separator.join(columns) + "\n"
         residues = zip(prediction.sequence, prediction.states, numbers.tolist(), strict=True)
@@ -140,9 +150,23 @@ class Table(Format):
 
 
 class Csv(Table):
-    """The rows of `Table`, separated by commas, for spreadsheets."""
+    """The rows of `Table`, separated by commas, for spreadsheets.
+
+    Example:
+        >>> [Csv("q8").shown_name(name) for name in ("1abc_A", "=1+1")]
+        ['1abc_A', "'=1+1"]
+    """
 
     file_name, separator = "predictions.csv", ","
+
+    def shown_name(self, name: str) -> str:
+        """Return a name, with an apostrophe before it where a spreadsheet would take it for a formula."""
+        return f"'{name}" if name.lstrip("'").startswith(FORMULA_STARTS) else name
+
+    @staticmethod
+    def own_name(shown: str) -> str:
+        """Return the name of which `shown_name` made this one."""
+        return shown[1:] if shown[:1] == "'" and shown.lstrip("'").startswith(FORMULA_STARTS) else shown
 
 
 class JsonLines(Format):

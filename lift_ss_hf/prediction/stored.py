@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..models.states import get_alphabet
+from .formats import Csv, Table
 from .result import Prediction
 
 ROWS = 1 << 16  # of a Parquet file, read at a time
@@ -86,13 +87,14 @@ def _read_jsonl(path: Path, alphabet: str) -> Iterator[StoredPrediction]:
 
 def _read_table(path: Path, alphabet: str) -> Iterator[StoredPrediction]:
     names = [f"p_{letter}" for letter in get_alphabet(alphabet).letters]
+    kind = Csv if path.suffix == ".csv" else Table
     with path.open(encoding="utf-8", newline="") as lines:
-        table = csv.DictReader(lines, delimiter="," if path.suffix == ".csv" else "\t")
+        table = csv.DictReader(lines, delimiter=kind.separator)
         for number, group in itertools.groupby(table, key=lambda row: int(row["record"])):
             rows = list(group)
             columns = [[float(row[name]) for row in rows] for name in names]
             residues, states = ("".join(row[name] for row in rows) for name in ("residue", "state"))
-            yield _stored(number, rows[0]["name"], residues, states, columns, alphabet)
+            yield _stored(number, kind.own_name(rows[0]["name"]), residues, states, columns, alphabet)
 
 
 def _stored(number: int, name: str, sequence: str, states: str, columns: Any, alphabet: str) -> StoredPrediction:

@@ -27,9 +27,7 @@ def test_predictions_their_directory_and_their_sequences_give_the_same_figure(da
     out, model = tmp_path / "out", ("--model", data / "model")
     flags = ("-o", out, "--format", formats, "--quiet")
     assert run_lift_ss("predict", data / "chains.fasta", *flags, *model)[0] == 0
-    sources = [(out,), (data / "chains.fasta", *model), ("-", *model)]
-    if formats == "jsonl":
-        sources.append((out / "predictions.jsonl",))
+    sources = [(out,), (data / "chains.fasta", *model), ("-", *model), *((path,) for path in out.glob("predictions.*"))]
     figures = []
     for number, source in enumerate(sources):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FASTA.encode())))

@@ -6,6 +6,7 @@ import re
 import pytest
 from corpus_files import example_catalogue, write_example_sources
 
+from lift_ss_hf.corpora import CardFacts, Chain, Split, write_corpus
 from lift_ss_hf.corpora.building import build_corpus
 from lift_ss_hf.corpora.catalogue import crossed_tests, get_corpus, load_catalogue, parse_catalogue
 from lift_ss_hf.corpora.columns import FORM_FEATURES
@@ -77,6 +78,20 @@ def test_crossing_warns_in_one_line(caplog):
         "spot1d is not a training set for casp12: they share chains or homologues, so scores would be too high. "
         "It may be used for: test2016, test2018."
     ]
+
+
+def test_chains_that_were_filtered_are_not_taken_for_the_corpus_that_their_folder_is_named_after(tmp_path, caplog):
+    split = Split.of("train", [Chain("1abc_A", "MKV", "LHX")])
+    titles = {"full": get_corpus("promod3").entry.title, "filtered": "promod3 without chains of casp12"}
+    for folder, title in titles.items():
+        write_corpus(tmp_path / folder / "promod3", [split], CardFacts(title, "One chain.", "cc0-1.0"))
+        warn_if_crossed(str(tmp_path / folder / "promod3"), ["casp12"])
+    broken = tmp_path / "broken" / "promod3"
+    broken.mkdir(parents=True)
+    (broken / "README.md").write_text("---\n{\n---\n")
+    warn_if_crossed(str(broken), ["casp12"])
+    warned = [record.getMessage().split(" is not")[0] for record in caplog.records]
+    assert warned == [str(tmp_path / "full" / "promod3"), str(broken)]
 
 
 def test_an_unknown_name_is_reported_with_suggestions():

@@ -1,5 +1,6 @@
 """Output formats: each is read back by a program that is not ours."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -15,6 +16,7 @@ from parquet_files import assert_probabilities_are_plain
 from lift_ss_hf.models.states import get_alphabet
 from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.result import Prediction
+from lift_ss_hf.prediction.stored import read_stored
 from lift_ss_hf.prediction.terminal import TerminalText
 
 NAMES = ["sp|P1|A_B", "two", "two", "a<b>&c/../d"]
@@ -80,6 +82,16 @@ def test_what_would_end_a_field_is_quoted_in_a_name(tmp_path, name, separator):
     quoted = [dataclasses.replace(p, name=f'"{p.name},100%d') for p in make_predictions("q3")]
     table = pandas.read_csv(written(name, quoted, tmp_path, "q3"), sep=separator, keep_default_na=False)
     assert list(dict.fromkeys(table.name)) == list(dict.fromkeys(p.name for p in quoted))
+
+
+@pytest.mark.parametrize("name", ["=1+1", "-strand", "'=quoted", "'plain", "@a,b"])
+def test_no_name_is_a_formula_in_a_spreadsheet_and_each_is_read_back(tmp_path, name):
+    predictions = [dataclasses.replace(p, name=name) for p in make_predictions("q3")[:1]]
+    for kind in ("csv", "tsv"):
+        path = written(kind, predictions, tmp_path, "q3")
+        cell = next(iter(csv.DictReader(path.open(newline=""), delimiter="," if kind == "csv" else "\t")))["name"]
+        assert kind == "tsv" or cell[0] not in "=+-@"
+        assert [p.name for p in read_stored(path, "q3")] == [name]
 
 
 @pytest.fixture(autouse=True)
