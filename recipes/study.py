@@ -36,13 +36,13 @@ def main() -> None:
     changes = {"backbone": args.backbone, "source": args.source}
     study = read_study(args.study, {name: value for name, value in changes.items() if value is not None})
     folder = StudyFolder(study, args.out)
-    cost = estimate_study(folder, args.teraflops and args.teraflops * 1e12)
+    cost = estimate_study(folder, args.teraflops and args.teraflops * 1e12, args.processes)
     print(describe_cost(folder, cost, args.processes), flush=True)
     if args.dry_run:
         return
     rates = run_study(folder, args.processes, args.hours)
     if rates is None:
-        print("The time is over before all learning rates could be chosen; the same command goes on.")
+        print("Time limit reached before all learning rates were chosen. Run the same command again to resume.")
         return
     results = StudyResults(folder, rates, {levels: model.trained_parameters for levels, model in cost.models.items()})
     print(f"The report is {write_report(results, args.report or Path(args.out, 'report'))}.")

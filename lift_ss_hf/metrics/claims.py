@@ -34,28 +34,58 @@ class Difference:
     p_value: float
 
 
-def seeded_difference(
+def seed_deviations(settings: Sequence[np.ndarray], labelled: np.ndarray) -> np.ndarray:
+    """Return how far runs are from the mean of their setting, over several settings.
+
+    Two or three seeds say little of the spread between seeds, several settings together say more; this takes the spread
+    to be the same in all of them. Deviations from the mean of n runs are smaller than those from the mean of all seeds,
+    by a factor of (n - 1) / n in variance; they are enlarged by sqrt(n / (n - 1)) to make up for it.
+
+    Args:
+        settings: of each setting the (seeds, chains) correct residues of its runs; settings with one run are left out.
+        labelled: (chains,) scored residues.
+
+    Returns:
+        (runs,) deviations in accuracy [fraction].
+
+    Example:
+        >>> one, other = np.array([[70, 80], [74, 80]]), np.array([[60, 90], [60, 92]])
+        >>> seed_deviations([one, other], np.array([100, 100])).round(4).tolist()
+        [-0.0141, 0.0141, -0.0071, 0.0071]
+    """
+    deviations = [np.zeros(0)]
+    for correct in settings:
+        if (number := len(correct)) >= MIN_SEEDS:
+            accuracies = _accuracies(correct, labelled)
+            deviations.append(np.sqrt(number / (number - 1)) * (accuracies - accuracies.mean()))
+    return np.concatenate(deviations)
+
+
+def bootstrap_difference(
     correct_a: np.ndarray,
     correct_b: np.ndarray,
     labelled: np.ndarray,
     threshold: float = 0.0,
+    *,
+    deviations: np.ndarray | None = None,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Difference:
     """Compare two settings, each trained with several seeds, on the same chains.
 
-    Each draw takes as many chains as there are, with replacement and the same for all runs, and for each setting as
-    many seeds as it has, with replacement. The mean of n drawn seeds varies less than that of n new seeds, by a factor
-    of (n - 1) / n in variance; deviations from the mean of all seeds are enlarged by sqrt(n / (n - 1)) to make up for
-    it. The p-value is twice the smaller share of draws on either side of the threshold, with one added to both counts.
+    Each resample draws as many chains as there are, with replacement and the same for both settings, and for each
+    setting as many deviations between seeds as it has runs. The p-value is twice the smaller share of resamples on
+    either side of the threshold, with one added to both counts.
 
     Args:
         correct_a: (seeds, chains) correct residues of the first setting's runs.
         correct_b: (seeds, chains) those of the second setting's; the number of seeds may differ.
         labelled: (chains,) scored residues.
         threshold: the difference to test against [fraction].
-        resamples: number of draws.
-        seed: seed of the draws.
+        deviations: (runs,) of `seed_deviations`, of all settings that are studied together; by default of these two,
+            with which intervals of three seeds are too narrow.
+        resamples: number of resamples.
+        seed: seed of the resamples.
 
     Raises:
         ValueError: if the shapes do not fit, or a setting has fewer than two seeds.
@@ -64,7 +94,7 @@ def seeded_difference(
 
     Example:
         >>> correct = np.array([[80, 70, 90, 60], [82, 71, 88, 61]])
-        >>> found = seeded_difference(correct, correct + 5, np.full(4, 100), resamples=200)
+        >>> found = bootstrap_difference(correct, correct + 5, np.full(4, 100), resamples=200)
         >>> round(found.value, 4), found.low > 0, found.p_value < 0.05
         (0.05, True, True)
     """
@@ -76,13 +106,17 @@ def seeded_difference(
             )
         if len(correct) < MIN_SEEDS:
             raise ValueError(f"the {name} setting has {len(correct)} run. Train it with {MIN_SEEDS} seeds or more.")
-    value = float(_accuracies(correct_b, labelled).mean() - _accuracies(correct_a, labelled).mean())
+    if deviations is None:
+        deviations = seed_deviations([correct_a, correct_b], labelled)
+    gained = correct_b.mean(axis=0) - correct_a.mean(axis=0)  # (chains,) residues
     rng = np.random.default_rng(seed)
-    draws = np.concatenate(list(_draw(correct_a, correct_b, labelled, resamples, rng)))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    below, above = (draws <= threshold).sum(), (draws >= threshold).sum()
+    drawn = np.concatenate(list(_resample(gained, labelled, resamples, rng)))
+    for correct, sign in ((correct_a, -1), (correct_b, 1)):
+        drawn += sign * rng.choice(deviations, (resamples, len(correct))).mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    below, above = (drawn <= threshold).sum(), (drawn >= threshold).sum()
     p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + resamples))
-    return Difference(value, float(low), float(high), float(p_value))
+    return Difference(float(gained.sum() / labelled.sum()), float(low), float(high), float(p_value))
 
 
 def _accuracies(correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
@@ -90,26 +124,17 @@ def _accuracies(correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     return correct.sum(axis=1) / labelled.sum()
 
 
-def _draw(
-    correct_a: np.ndarray, correct_b: np.ndarray, labelled: np.ndarray, resamples: int, rng: np.random.Generator
+def _resample(
+    gained: np.ndarray, labelled: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield blocks of drawn differences, `resamples` in total."""
+    """Yield blocks of differences over drawn chains, `resamples` in total."""
     num_chains = len(labelled)
     for first in range(0, resamples, DRAWS_AT_ONCE):
         rows = min(DRAWS_AT_ONCE, resamples - first)
-        drawn_chains = rng.integers(num_chains, size=(rows, num_chains))
+        drawn = rng.integers(num_chains, size=(rows, num_chains))
         # (rows, chains): how often each chain was drawn
-        weights = np.stack([np.bincount(row, minlength=num_chains) for row in drawn_chains]).astype(float)
-        residues = np.maximum(weights @ labelled, 1)
-        means = []
-        for correct in (correct_a, correct_b):
-            num_seeds = len(correct)
-            accuracies = (weights @ correct.T) / residues[:, None]  # (rows, seeds)
-            drawn = rng.integers(num_seeds, size=(rows, num_seeds))
-            centre = accuracies.mean(axis=1)
-            deviation = np.take_along_axis(accuracies, drawn, axis=1).mean(axis=1) - centre
-            means.append(centre + np.sqrt(num_seeds / (num_seeds - 1)) * deviation)
-        yield means[1] - means[0]
+        weights = np.stack([np.bincount(row, minlength=num_chains) for row in drawn]).astype(float)
+        yield (weights @ gained) / np.maximum(weights @ labelled, 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from .style import (
     LINE_COLOURS,
     MARKERS,
+    NOTE_COLOUR,
     add_grid,
     add_legend_beside,
     as_fractions,
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 6.4, 3.2  # [inches]
 LOG_FROM = 10  # ratio of the largest to the smallest number from which on the axis is logarithmic
-SHIFT = 0.06  # between series at the same level, so that their bars can be told apart
+SHIFT = 0.08  # between series at the same level, so that their bars can be told apart
+MAX_TICK = 9  # length of a level's name above which all are broken into lines [characters]
 
 
 @dataclass(frozen=True)
@@ -33,32 +35,37 @@ class StudyPoint:
 
     Attributes:
         place: level of the factor along the axis, or number of trained parameters.
-        series: name of its line; with trained parameters, of the point.
+        colour: what its colour stands for; empty if there is only one.
+        marker: what its marker stands for; empty if it has that of its colour.
         accuracy: mean over the seeds [fraction].
-        low: lower end of the interval [fraction]; None for the point that the others are compared with.
+        low: lower end of the interval [fraction]; None for a point without.
         high: its upper end [fraction].
+        is_complete: False draws it hollow.
     """
 
     place: str | int
-    series: str
+    colour: str
+    marker: str
     accuracy: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    is_complete: bool = True
 
 
-def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str) -> Figure:
-    """Draw accuracy against the levels of a factor, with a line for each series.
+def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str, lines: bool = False) -> Figure:
+    """Draw accuracy against the levels of a factor.
 
     Args:
         points: what to draw.
         places: levels of the factor, from left to right.
         axis: name of the factor.
+        lines: join the complete points of a colour.
 
     Raises:
         ValueError: if there are no points, a place is not one of `places`, or an accuracy is not a fraction.
 
     Example:
-        >>> points = [StudyPoint("all", "frozen", 0.75, None, None), StudyPoint("all", "adapters", 0.76, 0.755, 0.766)]
+        >>> points = [StudyPoint("all", "frozen", "", 0.75), StudyPoint("all", "adapters", "", 0.76, 0.755, 0.766)]
         >>> figure = plot_levels(points, ["all"], "data")
         >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         ['frozen', 'adapters']
@@ -69,21 +76,27 @@ def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str) 
         raise ValueError(f"no place for {unknown[0]!r}. Places: {', '.join(places)}.")
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
-    series = list(dict.fromkeys(point.series for point in points))
-    for number, name in enumerate(series):
-        shift = SHIFT * (number - (len(series) - 1) / 2)
-        own = sorted((p for p in points if p.series == name), key=lambda point: places.index(str(point.place)))
+    colours = list(dict.fromkeys(point.colour for point in points))
+    looks = [(name, LINE_COLOURS[n % len(LINE_COLOURS)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(colours)]
+    for number, (name, colour, marker) in enumerate(looks):
+        shift = SHIFT * (number - (len(looks) - 1) / 2)
+        own = sorted((p for p in points if p.colour == name), key=lambda point: places.index(str(point.place)))
         positions = [places.index(str(point.place)) + shift for point in own]
-        _draw(axes, positions, own, number, name, line=True)
-    axes.set_xticks(range(len(places)), places)
+        if lines:
+            whole = [(x, 100 * point.accuracy) for x, point in zip(positions, own, strict=True) if point.is_complete]
+            axes.plot(*np.reshape(whole, (-1, 2)).T, color=colour, lw=1.4)
+        for position, point in zip(positions, own, strict=True):
+            _draw(axes, position, point, colour, marker)
+    is_long = max(map(len, places)) > MAX_TICK
+    axes.set_xticks(range(len(places)), [place.replace(" ", "\n") if is_long else place for place in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
     _finish(axes, axis)
-    add_legend_beside(axes)
+    _add_legend(axes, looks)
     return figure
 
 
 def plot_trained_parameters(points: Sequence[StudyPoint]) -> Figure:
-    """Draw accuracy against the number of trained parameters, with a marker for each series.
+    """Draw accuracy against the number of trained parameters.
 
     Args:
         points: what to draw; their places are numbers.
@@ -92,16 +105,17 @@ def plot_trained_parameters(points: Sequence[StudyPoint]) -> Figure:
         ValueError: if there are no points, or an accuracy is not a fraction.
 
     Example:
-        >>> figure = plot_trained_parameters([StudyPoint(654016, "frozen", 0.75, None, None)])
+        >>> figure = plot_trained_parameters([StudyPoint(654016, "frozen", "", 0.75)])
         >>> figure.axes[0].get_xlabel()
         'trained parameters'
     """
     _check(points)
     figure = new_figure(WIDTH, HEIGHT + 0.6)
     axes = figure.add_subplot()
-    for number, name in enumerate(dict.fromkeys(point.series for point in points)):
-        own = [point for point in points if point.series == name]
-        _draw(axes, [float(point.place) for point in own], own, number, name, line=False)
+    colours = {name: _distinct_colour(number) for number, name in enumerate(dict.fromkeys(p.colour for p in points))}
+    markers = dict(zip(dict.fromkeys(point.marker for point in points), MARKERS, strict=False))
+    for point in points:
+        _draw(axes, float(point.place), point, colours[point.colour], markers[point.marker])
     numbers = [int(point.place) for point in points]
     if max(numbers) > LOG_FROM * min(numbers):
         axes.set_xscale("log")
@@ -109,7 +123,8 @@ def plot_trained_parameters(points: Sequence[StudyPoint]) -> Figure:
         axes.xaxis.set_major_locator(ticker().MaxNLocator(5))
     axes.xaxis.set_major_formatter(ticker().StrMethodFormatter("{x:,.0f}"))
     _finish(axes, "trained parameters")
-    add_legend_beside(axes)
+    looks = [(name, colour, MARKERS[0]) for name, colour in colours.items()]
+    _add_legend(axes, [*looks, *((name, NOTE_COLOUR, marker) for name, marker in markers.items())])
     return figure
 
 
@@ -119,17 +134,31 @@ def _check(points: Sequence[StudyPoint]) -> None:
     as_fractions([point.accuracy for point in points], "accuracy")
 
 
-def _draw(
-    axes: Axes, positions: Sequence[float], points: Sequence[StudyPoint], number: int, name: str, line: bool
-) -> None:
-    """Draw the points of one series with their intervals."""
-    heights = np.array([100 * point.accuracy for point in points])
-    lows = [point.accuracy if point.low is None else point.low for point in points]
-    highs = [point.accuracy if point.high is None else point.high for point in points]
-    errors = np.abs(100 * np.array([lows, highs]) - heights)
-    look: dict[str, Any] = {"color": LINE_COLOURS[number % len(LINE_COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-    look |= {"ms": 5, "lw": 1.4 if line else 0, "elinewidth": 1, "capsize": 2.5}
-    axes.errorbar(positions, heights, errors, label=name, **look)
+def _distinct_colour(number: int) -> Any:
+    """Return one of ten colours, for more series than `LINE_COLOURS` has."""
+    from matplotlib import colormaps
+
+    return colormaps["tab10"](number % 10)
+
+
+def _draw(axes: Axes, position: float, point: StudyPoint, colour: Any, marker: str) -> None:
+    """Draw a point with its interval."""
+    height = 100 * point.accuracy
+    look: dict[str, Any] = {"color": colour, "marker": marker, "mfc": colour if point.is_complete else "white"}
+    bars = None
+    if point.low is not None and point.high is not None:
+        bars = [[height - 100 * point.low], [100 * point.high - height]]
+    axes.errorbar([position], [height], bars, lw=0, ms=5, elinewidth=1, capsize=2.5, **look)
+
+
+def _add_legend(axes: Axes, looks: Iterable[tuple[str, Any, str]]) -> None:
+    """Say what colours and markers stand for, if there is more than one name."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], lw=0, ms=5, color=colour, marker=marker, label=name) for name, colour, marker in looks]
+    handles = [handle for handle in handles if handle.get_label()]
+    if len(handles) > 1:
+        add_legend_beside(axes, handles)
 
 
 def _finish(axes: Axes, axis: str) -> None:

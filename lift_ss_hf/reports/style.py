@@ -155,9 +155,11 @@ def add_grid(axes: Axes, axis: Any) -> None:
     axes.yaxis.label.set_fontsize(9)
 
 
-def add_legend_beside(axes: Axes) -> None:
-    """Draw the legend to the right of the axes."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, frameon=False, fontsize=8)
+def add_legend_beside(axes: Axes, handles: Sequence[Any] | None = None) -> None:
+    """Draw the legend to the right of the axes: of what was drawn with a label, or of handles of its own."""
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, frameon=False, fontsize=8
+    )
 
 
 def add_note(axes: Axes, text: str, colour: str = NOTE_COLOUR, upper_left: bool = False) -> None:

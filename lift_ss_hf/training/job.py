@@ -55,6 +55,7 @@ from .corpora import TrainingCorpora, describe_corpus, load_training_corpora
 from .duration import DurationEstimate, TimeLimit
 from .outcome import (
     CORPORA_FILE,
+    ENVIRONMENT_FILE,
     FIGURES_FOLDER,
     HELD_OUT_FOLDER,
     METRICS_FILE,
@@ -333,7 +334,7 @@ def _record_origin(out: Path, arguments: Sequence[Any], described: Mapping[str, 
         settings.pop(secret, None)
     with replacing(out / ARGUMENTS_FILE) as path:
         path.write_text(yaml.safe_dump(settings, sort_keys=True), "utf-8")
-    write_json(out / "environment.json", environment())
+    write_json(out / ENVIRONMENT_FILE, environment())
     write_json(out / CORPORA_FILE, described)
 
 

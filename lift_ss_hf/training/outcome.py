@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 MODEL_FOLDER, FIGURES_FOLDER, HELD_OUT_FOLDER = "model", "figures", "held_out"
 METRICS_FILE, RESULTS_FILE, CORPORA_FILE = "metrics.json", "results.md", "corpora.json"
+ENVIRONMENT_FILE = "environment.json"
 
 
 def reload_model(

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from .checkpoints import last_checkpoint
 from .corpora import load_training_corpora
 from .job import run_training
 from .memory import fake_weights, planned_model
-from .outcome import METRICS_FILE
+from .outcome import METRICS_FILE, finished_results
 from .recipes import parse_settings
 
 logger = logging.getLogger(__name__)
@@ -162,6 +163,17 @@ def _threads_of_each(num_processes: int) -> int | None:
     return max(1, (os.cpu_count() or 1) // num_processes)
 
 
+@contextmanager
+def some_threads(num_processes: int) -> Iterator[None]:
+    """Compute with as many threads as each of several runs has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(_threads_of_each(num_processes) or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _waited(seen: Iterable[Job], num_threads: int | None, deadline: float) -> Iterator[Job]:
     """Yield points in their order once they are finished; wait at the end for those that another command runs."""
     waiting: list[Job] = []
@@ -225,9 +237,8 @@ def _claim_and_run(settings: Mapping[str, Any], folder: Path, num_threads: int |
 
 
 def is_finished(folder: Path) -> bool:
-    """Return True if a point was run to its end."""
-    path = folder / METRICS_FILE
-    return path.is_file() and "learnt" in json.loads(path.read_text("utf-8"))
+    """Return True if a point was run to its end, and has all its reports."""
+    return finished_results(folder) is not None
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from .recipes import RecipeError, read_recipe
 
 BASE_FILE = "base.yaml"
 BASE_KEYS = {"base": dict, "factors": dict, "learning_rates": dict, "tuned": list, "seeds": list}
-PART_KEYS = {"title": str, "points": list, "figure": str, "claims": list}
-KINDS: Mapping[type, str] = {dict: "names with values", list: "a list", str: "text"}
-CLAIM_KEYS = ("claim", "better", "than", "by", "for_each")
+PART_KEYS = {"title": str, "points": list, "reference": dict, "figure": str, "lines": bool, "claims": list}
+KINDS: Mapping[type, str] = {dict: "names with values", list: "a list", str: "text", bool: "true or false"}
+CLAIM_KEYS = ("claim", "better", "than", "margin", "for_each")
 FRACTIONS = ("train_fraction", "top_share")  # may be written as 1/3
 OF_ADAPTERS = ("adapter_options", "top_share")  # settings that mean nothing without an adapter
 PARAMETERS = "trained_parameters"  # a figure's axis that is not a factor
@@ -68,16 +68,26 @@ class Part:
     Attributes:
         name: name of its file.
         title: the question.
-        points: levels of each point.
+        references: levels of each point, in the order of the page, and of the point that it is compared with in the
+            table and the figure: itself, if there is none.
+        reference: name of the latter: the levels that they have in common; None if there is none.
         figure: factor along the axis of its figure, or `trained_parameters`; None for no figure.
+        lines: whether lines join the points of the figure, since its axis has an order.
         claims: what is tested.
     """
 
     name: str
     title: str
-    points: tuple[Levels, ...]
+    references: Mapping[Levels, Levels]
+    reference: str | None
     figure: str | None
+    lines: bool
     claims: tuple[Claim, ...]
+
+    @property
+    def points(self) -> tuple[Levels, ...]:
+        """Levels of each point."""
+        return tuple(self.references)
 
 
 @dataclass(frozen=True)
@@ -155,8 +165,10 @@ def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
     `base.yaml` has `base` (settings of all runs), `factors`, `learning_rates`, `tuned` and `seeds`, as in `Study`. A
     factor is a mapping of levels to settings, or a list of values of the argument with its name. Every other YAML file
     is a part: `title`, `points` (a list of mappings from factors to a level or a list of levels, which are combined),
-    optionally `figure` and `claims`. A claim has its text under `claim`, `better` and `than` (levels), `by` (the
-    threshold, in points of accuracy, default 0) and `for_each` (factors and lists of levels, for both sides).
+    optionally `reference` (levels of the point that each point is compared with in tables and figures, which
+    otherwise has the same levels), `figure`, `lines` and `claims`. A claim has its text under `claim`, `better` and
+    `than` (levels), `margin` (the threshold, in percentage points, default 0) and `for_each` (factors and lists of
+    levels, for both sides).
 
     Args:
         folder: the folder.
@@ -233,18 +245,24 @@ def _check_base(study: Study, path: Path) -> None:
 
 def _read_part(path: Path, study: Study) -> Part:
     content = _read(path, PART_KEYS, ("title", "points"))
-    points = [point for chosen in content["points"] for point in _combined(chosen, study, path)]
+    chosen = [levels for factors in content["points"] for levels in _combined(factors, study, path)]
+    reference = _single_levels(content.get("reference") or {}, "reference", study, path)
+    references = {study.levels(levels): study.levels({**levels, **reference}) for levels in chosen}
+    for needed in references.values():
+        if needed not in references:
+            raise RecipeError(f"{path}: reference needs {dict(needed)}, which is not under `points:`.")
     figure = content.get("figure")
     if figure not in (None, PARAMETERS, *study.factors):
         raise RecipeError(
             f"{path}: figure is {figure!r}. Expected {PARAMETERS} or a factor: {', '.join(study.factors)}."
         )
-    part = Part(path.stem, content["title"], tuple(dict.fromkeys(points)), figure, ())
+    name = ", ".join(reference.values()) or None
+    part = Part(path.stem, content["title"], references, name, figure, bool(content.get("lines")), ())
     return replace(part, claims=tuple(_read_claim(claim, part, study, path) for claim in content.get("claims") or []))
 
 
-def _combined(chosen: Any, study: Study, path: Path) -> Iterator[Levels]:
-    """Yield the points of a mapping from factors to levels, or lists of levels."""
+def _combined(chosen: Any, study: Study, path: Path) -> Iterator[dict[str, str]]:
+    """Yield the combinations of a mapping from factors to levels, or lists of levels."""
     if not isinstance(chosen, dict):
         raise RecipeError(f"{path}: expected factors with their levels, found {chosen!r}.")
     values = [value if isinstance(value, list) else [value] for value in chosen.values()]
@@ -256,28 +274,32 @@ def _combined(chosen: Any, study: Study, path: Path) -> Iterator[Levels]:
             if level not in study.factors[factor]:
                 known = study.factors[factor]
                 raise RecipeError(f"{path}: factor {factor} has no level {level!r}. Levels: {', '.join(known)}.")
-        yield study.levels(levels)
+        yield levels
+
+
+def _single_levels(chosen: Any, key: str, study: Study, path: Path) -> dict[str, str]:
+    """Return factors with one level each."""
+    if not isinstance(chosen, dict) or any(isinstance(level, list) for level in chosen.values()):
+        raise RecipeError(f"{path}: {key} is {chosen!r}. Expected factors with a level each.")
+    return next(_combined(chosen, study, path))
 
 
 def _read_claim(content: Any, part: Part, study: Study, path: Path) -> Claim:
     if not isinstance(content, dict) or not {"claim", "better", "than"} <= set(content) <= set(CLAIM_KEYS):
         raise RecipeError(f"{path}: expected a claim with {', '.join(CLAIM_KEYS)}; found {content!r}.")
-    each, by = content.get("for_each") or {}, content.get("by", 0.0)
+    each, margin = content.get("for_each") or {}, content.get("margin", 0.0)
     if not (isinstance(each, dict) and all(isinstance(levels, list) for levels in each.values())):
         raise RecipeError(f"{path}: for_each is {each!r}. Expected factors with lists of levels.")
-    if type(by) not in (int, float):
-        raise RecipeError(f"{path}: by is {by!r}. Expected a number of points, such as -0.2.")
-    for side in ("better", "than"):
-        if not isinstance(content[side], dict):
-            raise RecipeError(f"{path}: {side} is {content[side]!r}. Expected factors with a level each.")
+    if type(margin) not in (int, float):
+        raise RecipeError(f"{path}: margin is {margin!r}. Expected a number of percentage points, such as -0.2.")
+    better, than = (_single_levels(content[side], side, study, path) for side in ("better", "than"))
     comparisons = []
-    for combination in itertools.product(*each.values()):
-        shared = dict(zip(each, combination, strict=True))
-        better, than = (next(_combined({**shared, **content[side]}, study, path), ()) for side in ("better", "than"))
-        for levels in (better, than):
-            if levels not in part.points:
+    for shared in _combined(each, study, path):
+        comparison = Comparison(study.levels({**shared, **better}), study.levels({**shared, **than}))
+        for levels in (comparison.better, comparison.than):
+            if levels not in part.references:
                 raise RecipeError(f"{path}: {content['claim']!r} needs {dict(levels)}, which is not under `points:`.")
-        if better == than:
-            raise RecipeError(f"{path}: {content['claim']!r} compares {dict(better)} with itself.")
-        comparisons.append(Comparison(better, than))
-    return Claim(content["claim"], by / 100, tuple(comparisons))
+        if comparison.better == comparison.than:
+            raise RecipeError(f"{path}: {content['claim']!r} compares {dict(comparison.better)} with itself.")
+        comparisons.append(comparison)
+    return Claim(content["claim"], margin / 100, tuple(comparisons))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from ..reports.provenance import environment
 from ..reports.study import csv_text, study_markdown
 from ..reports.study_figures import StudyPoint, plot_levels, plot_trained_parameters
 from .arguments import ModelArguments
+from .outcome import ENVIRONMENT_FILE
 from .study import NOT_USED, PARAMETERS, Levels, Part
-from .study_results import Spread, StudyResults
+from .study_results import PointResult, StudyResults
 from .study_runs import cpu_seconds
 
+DIFFERENCE_COLUMNS = {"difference": "value", "low": "low", "high": "high"}
 PAGE, RUNS_TABLE, COMPARISONS_TABLE, FIGURES = "study.md", "study_runs.csv", "study_comparisons.csv", "figures"
 
 
@@ -37,18 +40,21 @@ def write_report(results: StudyResults, out: str | Path) -> Path:
     require_folder(out)
     out = Path(out)
     comparisons = results.comparison_rows()
-    for name, rows in ((RUNS_TABLE, results.result_rows()), (COMPARISONS_TABLE, comparisons)):
-        with replacing(out / name) as part:
-            part.write_text(csv_text(rows), "utf-8")
     parts = [_part(part, results, out) for part in results.folder.study.parts]
+    for name, rows in ((RUNS_TABLE, results.result_rows()), (COMPARISONS_TABLE, comparisons)):
+        with replacing(out / name) as table:
+            table.write_text(csv_text(rows), "utf-8")
     with replacing(out / PAGE) as page:
-        page.write_text(study_markdown(parts, comparisons, _origin(results)), "utf-8")
+        page.write_text(study_markdown(parts, comparisons, results.rate_rows(), _origin(results)), "utf-8")
     return out / PAGE
 
 
 def _origin(results: StudyResults) -> dict[str, Any]:
     folder = results.folder
     num_chains, num_residues = results.num_tested
+    folders = [folder.folder(run) for run in results.runs]
+    measured = [json.loads((path / ENVIRONMENT_FILE).read_text("utf-8")) for path in folders]
+    machines = [", ".join([found["processor"], *found["accelerators"]]) for found in measured]
     return {
         "backbone": folder.study.base.get("backbone", ModelArguments.backbone),
         "runs": len(results.runs),
@@ -56,7 +62,10 @@ def _origin(results: StudyResults) -> dict[str, Any]:
         "chains": num_chains,
         "residues": num_residues,
         "seeds": len(folder.study.seeds),
-        "cpu_hours": cpu_seconds([folder.folder(run) for run in results.runs]) / 3600,
+        "seed_spread": results.seed_spread,
+        "cpu_hours": cpu_seconds(folders) / 3600,
+        "commits": sorted({found["commit"] or "" for found in measured}),
+        "processors": list(dict.fromkeys(machines)),
         "tables": [RUNS_TABLE, COMPARISONS_TABLE],
         "environment": environment(),
     }
@@ -64,53 +73,90 @@ def _origin(results: StudyResults) -> dict[str, Any]:
 
 def _part(part: Part, results: StudyResults, out: Path) -> dict[str, Any]:
     """Return a part as the page takes it, and save its figure."""
-    spreads = results.spreads(part)
+    found = results.point_results(part)
     figures = {}
-    if part.figure is not None and any(spread.accuracies for spread in spreads.values()):
+    if part.figure is not None and any(point.accuracies for point in found.values()):
         path = Path(FIGURES, f"study_{part.name}.svg")
-        save_figure(_figure(part, results, spreads), out / path)
-        figures[_caption(part)] = path.as_posix()
+        save_figure(_figure(part, results, found), out / path)
+        figures[_caption(part, found.values())] = path.as_posix()
     points = []
-    for levels, spread in spreads.items():
-        difference = spread.difference
-        point = {"levels": dict(levels), "learning_rate": results.rate(levels), "accuracies": spread.accuracies}
-        point |= {"trained_parameters": results.trained_parameters[levels]}
-        point |= {"difference": difference and difference.value}
-        points.append(point | {"low": difference and difference.low, "high": difference and difference.high})
-    return {"name": part.name, "title": part.title, "figures": figures, "points": points}
+    for levels, result in found.items():
+        difference = result.difference
+        point = {"levels": dict(levels), "learning_rate": results.rate(levels), "accuracies": result.accuracies}
+        point |= {"trained_parameters": results.trained_parameters[levels], "seeds": len(results.folder.study.seeds)}
+        point |= {name: difference and getattr(difference, column) for name, column in DIFFERENCE_COLUMNS.items()}
+        points.append(point)
+    return {
+        "name": part.name,
+        "title": part.title,
+        "figures": figures,
+        "reference": part.reference,
+        "points": points,
+    }
 
 
-def _caption(part: Part) -> str:
+def _caption(part: Part, found: Iterable[PointResult]) -> str:
     axis = "the number of trained parameters" if part.figure == PARAMETERS else part.figure
-    first = ", ".join(level for _, level in part.points[0] if level != NOT_USED)
-    return f"Q3 against {axis}: means over seeds; bars are 95 % intervals of the difference from {first}"
+    caption = f"Q3 against {axis}: means over seeds"
+    if any(result.difference is not None for result in found):
+        caption += f"; bars are 95 % intervals of the difference from {part.reference}"
+    if any(result.accuracies and not result.is_complete for result in found):
+        caption += "; hollow markers: not all seeds are finished"
+    return caption
 
 
-def _figure(part: Part, results: StudyResults, spreads: Mapping[Levels, Spread]) -> Any:
-    """Draw a part's points along its factor; bars are intervals of the difference from the first point."""
+def _figure(part: Part, results: StudyResults, found: Mapping[Levels, PointResult]) -> Any:
+    """Draw a part's points along its factor; bars are intervals of the difference from their references."""
     axis = str(part.figure)
-    varied = [factor for factor, _ in part.points[0] if len({dict(levels)[factor] for levels in spreads}) > 1]
-    places = list(results.folder.study.factors.get(axis, {}))
-    reference = results.accuracy(part.points[0])
+    names = _series(part, axis)
     points = []
-    for levels, spread in spreads.items():
+    for levels, result in found.items():
+        if not result.accuracies:
+            continue
+        ends = {}
+        if result.difference is not None and result.reference is not None:
+            ends = {end: result.reference + getattr(result.difference, end) for end in ("low", "high")}
         accuracy = results.accuracy(levels)
-        if accuracy is None or reference is None:
-            continue
-        own = dict(levels)
-        low, high = (
-            None if spread.difference is None else reference + getattr(spread.difference, end)
-            for end in ("low", "high")
-        )
-        named = [own[factor] for factor in varied if factor != axis and own[factor] != NOT_USED]
-        series = ", ".join(named) or axis
-        if axis == PARAMETERS:
-            points.append(StudyPoint(results.trained_parameters[levels], series, accuracy, low, high))
-            continue
-        # a point for which the factor makes no difference, such as the frozen backbone, is the same at every level
-        at = places if own[axis] == NOT_USED else [own[axis]]
-        points += [StudyPoint(place, series, accuracy, low, high) for place in at]
+        assert accuracy is not None
+        look = {"accuracy": accuracy, **ends, "is_complete": result.is_complete}
+        places = [results.trained_parameters[levels]] if axis == PARAMETERS else _places(part, axis, dict(levels))
+        points += [StudyPoint(place, *names[levels], **look) for place in places]
     if axis == PARAMETERS:
         return plot_trained_parameters(points)
-    used = [place for place in places if any(point.place == place for point in points)]
-    return plot_levels(points, used, axis)
+    return plot_levels(points, _levels_along(part, axis), axis, lines=part.lines)
+
+
+def _levels_along(part: Part, axis: str) -> list[str]:
+    """Return the levels along the axis of a figure, in the order of the part's points."""
+    return [level for level in dict.fromkeys(dict(levels)[axis] for levels in part.points) if level != NOT_USED]
+
+
+def _places(part: Part, axis: str, own: Mapping[str, str]) -> list[str]:
+    """Return where a point stands: everywhere if the factor makes no difference to it, as to the frozen backbone."""
+    return _levels_along(part, axis) if own[axis] == NOT_USED else [own[axis]]
+
+
+def _series(part: Part, axis: str) -> dict[Levels, tuple[str, str]]:
+    """Return two names for each point: that of its colour, and that of its marker, which may be empty.
+
+    They are the levels that are needed, besides the place along the axis, to tell the points of the figure apart.
+    """
+    points = [dict(levels) for levels in part.points]
+    needed = [factor for factor in points[0] if factor != axis and len({point[factor] for point in points}) > 1]
+    for factor in [*needed]:
+        rest = [other for other in needed if other != factor]
+        seen = [
+            (place, *(point[other] for other in rest))
+            for point in points
+            for place in (_places(part, axis, point) if axis in point else [axis])
+        ]
+        if len(set(seen)) == len(seen):
+            needed = rest
+    names = {}
+    for levels, point in zip(part.points, points, strict=True):
+        own = [point[factor] for factor in needed]
+        if own and all(level == NOT_USED for level in own):  # the factors make no difference to it
+            own[0] = next(level for level in reversed(point.values()) if level != NOT_USED)
+        colour, *markers = own or [""]
+        names[levels] = colour, ", ".join(marker for marker in markers if marker != NOT_USED)
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.corpora import states_file
-from ..metrics.claims import MIN_SEEDS, UNDECIDED, Difference, combined_verdict, holm, seeded_difference, verdict
+from ..metrics.claims import (
+    MIN_SEEDS,
+    UNDECIDED,
+    Difference,
+    bootstrap_difference,
+    combined_verdict,
+    holm,
+    seed_deviations,
+    verdict,
+)
 from ..metrics.segments import CORRECT, LABELLED
 from ..metrics.significance import chain_sums
 from .points import is_finished, read_metrics
@@ -24,15 +33,19 @@ ALL_TESTS = "all"
 
 
 @dataclass(frozen=True)
-class Spread:
+class PointResult:
     """Accuracy of a point on the distinct chains of all tests.
 
     Attributes:
-        accuracies: of each seed's run [fraction].
-        difference: from the first point of the part; None for that point, or if seeds are missing.
+        accuracies: of each finished run [fraction].
+        is_complete: whether all of its runs are finished.
+        reference: mean accuracy of the point that it is compared with [fraction]; None for that point itself.
+        difference: from that point; None without one, or if runs of either are missing.
     """
 
     accuracies: tuple[float, ...]
+    is_complete: bool
+    reference: float | None
     difference: Difference | None
 
 
@@ -43,7 +56,7 @@ class StudyResults:
         folder: the study.
         rates: the chosen learning rates.
         trained_parameters: number of trained parameters of each point.
-        resamples: draws of each bootstrap.
+        resamples: resamples of each bootstrap.
 
     Raises:
         RecipeError: if two runs were not scored on the same chains.
@@ -144,8 +157,26 @@ class StudyResults:
         both = (comparison.than, comparison.better)
         if len(self.folder.study.seeds) < MIN_SEEDS or not all(map(self.is_complete, both)):
             return None
-        worse, better = (np.array([self._correct[run] for run in self._runs_of(levels)]) for levels in both)
-        return seeded_difference(worse, better, self._chains[1], threshold, self.resamples)
+        worse, better = map(self._correct_of, both)
+        return bootstrap_difference(
+            worse, better, self._chains[1], threshold, deviations=self._deviations, resamples=self.resamples
+        )
+
+    def _correct_of(self, levels: Levels) -> np.ndarray:
+        """Return the (runs, chains) correct residues of a point."""
+        return np.array([self._correct[run] for run in self._runs_of(levels)])
+
+    @cached_property
+    def _deviations(self) -> np.ndarray:
+        """(runs,) how far runs are from the mean of their point, of all points."""
+        points = dict.fromkeys(run.levels for run in self.compared)
+        return seed_deviations(list(map(self._correct_of, points)), self._chains[1])
+
+    @property
+    def seed_spread(self) -> tuple[float, int] | None:
+        """Standard deviation between the seeds of a point [fraction], and of how many runs; None without two seeds."""
+        deviations = self._deviations
+        return (float(np.sqrt(np.mean(deviations**2))), len(deviations)) if len(deviations) else None
 
     def accuracy(self, levels: Levels) -> float | None:
         """Return the mean accuracy of a point's runs [fraction]; None if there are none."""
@@ -156,16 +187,32 @@ class StudyResults:
         """Return the accuracy of each run of a point [fraction]."""
         return tuple(float(self._correct[run].sum() / self._chains[1].sum()) for run in self._runs_of(levels))
 
-    def spreads(self, part: Part) -> dict[Levels, Spread]:
-        """Return the accuracies of a part's points, and how they differ from its first point."""
-        reference = part.points[0]
+    def point_results(self, part: Part) -> dict[Levels, PointResult]:
+        """Return the accuracies of a part's points, and how they differ from their references."""
         return {
-            levels: Spread(
+            levels: PointResult(
                 self.accuracies(levels),
+                self.is_complete(levels),
+                None if levels == reference else self.accuracy(reference),
                 None if levels == reference else self.difference(Comparison(better=levels, than=reference)),
             )
-            for levels in part.points
+            for levels, reference in part.references.items()
         }
+
+    def rate_rows(self) -> list[dict[str, Any]]:
+        """Return a row for each learning rate that was tried: levels of its group, validation accuracy, whether chosen.
+
+        Chosen rates at the end of those that were tried are marked: a further one may be better.
+        """
+        rows = []
+        for group in self.folder.study.groups():
+            rates = sorted(self.folder.study.rates(group))
+            for rate in rates:
+                run = self.folder.folder(Run(group, rate, self.folder.study.seeds[0]))
+                row = {"levels": dict(group), "learning_rate": rate, "accuracy": validation_accuracy(run)}
+                row |= {"is_chosen": rate == self.rates[group], "is_last": rate in (rates[0], rates[-1])}
+                rows.append(row)
+        return rows
 
     def comparison_rows(self) -> list[dict[str, Any]]:
         """Return a row for each comparison of each claim, with the verdict."""
@@ -176,14 +223,15 @@ class StudyResults:
     def test_claim(self, part: Part, claim: Claim) -> list[dict[str, Any]]:
         """Return a row for each comparison of a claim.
 
-        What was not run counts in Holm's correction, with a p-value of 1, so that a verdict cannot change when it is.
+        What was not run counts in Holm's correction, with a p-value of 1, so that a claim does not get weaker evidence
+        by what is run later.
         """
         found = [self.difference(comparison, claim.threshold) for comparison in claim.comparisons]
         adjusted = holm([1.0 if difference is None else difference.p_value for difference in found])
         rows = []
         for comparison, difference, p_value in zip(claim.comparisons, found, adjusted, strict=True):
             row: dict[str, Any] = {"part": part.name, "claim": claim.text}
-            row |= {side: _words(levels) for side, levels in vars(comparison).items()}
+            row |= {"better": dict(comparison.better), "than": dict(comparison.than)}
             row |= {"q3_better": self.accuracy(comparison.better), "q3_than": self.accuracy(comparison.than)}
             row |= {"threshold": claim.threshold}
             if difference is None:
@@ -202,13 +250,3 @@ def _sums(folder: Path) -> np.ndarray:
     """Return the (chains, 5) sums of all tests of a run, one after another."""
     corpora: Mapping[str, Any] = read_metrics(folder)["corpora"]
     return np.concatenate([chain_sums(result["scores"][COMPARED_AT], COMPARED_AT) for result in corpora.values()])
-
-
-def _words(levels: Sequence[tuple[str, str]]) -> str:
-    """Return the levels of a point as text.
-
-    Example:
-        >>> _words((("adapter", "lora"), ("head", "linear")))
-        'adapter=lora head=linear'
-    """
-    return " ".join(f"{factor}={level}" for factor, level in levels)

@@ -17,7 +17,17 @@ from ..reports.provenance import write_json
 from .corpora import load_training_corpora
 from .cost import Operations, count_operations, measure_speed, run_operations
 from .duration import duration
-from .points import TIME_FILE, Job, check_num_processes, is_finished, parse_points, plan_jobs, read_metrics, run_jobs
+from .points import (
+    TIME_FILE,
+    Job,
+    check_num_processes,
+    is_finished,
+    parse_points,
+    plan_jobs,
+    read_metrics,
+    run_jobs,
+    some_threads,
+)
 from .recipes import RecipeError
 from .study import Levels, Study
 
@@ -78,7 +88,12 @@ class StudyFolder:
         return {name: value for name, value in self.study.base.items() if name != "source"}  # files may move
 
     def record(self) -> None:
-        """Write down the settings of all runs, so that the folder is not used for others."""
+        """Write down the settings of all runs, so that the folder is not used for others.
+
+        Raises:
+            RecipeError: if another command has written down others since this one was started.
+        """
+        self._check_same()
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(self.out / STUDY_FILE, self._recorded())
 
@@ -106,6 +121,10 @@ class StudyFolder:
         """
         levels = [(point, rates[self.study.tuned_group(point)]) for point in self.points]
         return [Run(point, rate, seed) for point, rate in levels for seed in self.study.seeds]
+
+    def is_tuned(self) -> bool:
+        """Return True if the learning rates can be chosen."""
+        return all(is_finished(self.folder(run)) for run in self.tuning())
 
     def choose_rates(self) -> dict[Levels, float]:
         """Return the learning rate with the best validation accuracy of each group; of equal ones the lowest.
@@ -156,21 +175,23 @@ class StudyCost:
         return sum(self.operations[run] for run in runs) / self.speed
 
 
-def estimate_study(folder: StudyFolder, speed: float | None = None) -> StudyCost:
+def estimate_study(folder: StudyFolder, speed: float | None = None, num_processes: int = 1) -> StudyCost:
     """Count the operations of all runs, and measure how fast this machine is.
 
     Args:
         folder: the study.
         speed: operations per second of another machine; None measures this one's with a few training steps.
+        num_processes: how many runs at a time; the speed is that of one of them, with its share of the cores.
 
     Raises:
         ValueError: if the speed is not above 0, a model cannot be built, or a corpus cannot be loaded.
     """
+    check_num_processes(num_processes)
     if speed is not None and not speed > 0:
         raise ValueError(f"a speed of {speed:g} operations a second. Expected more than 0.")
     study = folder.study
-    some_rate = {group: study.rates(group)[0] for group in study.groups()}
-    runs = list(dict.fromkeys([*folder.tuning(), *folder.compared(some_rate)]))
+    rates = folder.choose_rates() if folder.is_tuned() else {group: study.rates(group)[0] for group in study.groups()}
+    runs = list(dict.fromkeys([*folder.tuning(), *folder.compared(rates)]))
     one = {run.levels: run for run in runs}  # of each point: the others have the same cost
     arguments = parse_points([folder.job(run).settings for run in one.values()], list(map(folder.folder, one.values())))
     parsed = dict(zip(one, arguments, strict=True))
@@ -183,31 +204,30 @@ def estimate_study(folder: StudyFolder, speed: float | None = None) -> StudyCost
     if speed is None:
         timed = study.levels({}) if study.levels({}) in parsed else next(iter(parsed))
         model, _, training = parsed[timed]
-        speed = measure_speed(model, training, models[timed])
+        with some_threads(num_processes):
+            speed = measure_speed(model, training, models[timed])
     return StudyCost({run: by_levels[run.levels] for run in runs}, models, speed)
 
 
 def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> str:
-    """Return the number of runs and how long they take, in a few lines.
-
-    Raises:
-        ValueError: if `num_processes` is below 1.
-    """
-    check_num_processes(num_processes)
-    runs = list(cost.operations)
-    done = [run for run in runs if is_finished(folder.folder(run))]
-    left = [run for run in runs if run not in set(done)]
-    tuning = len(set(folder.tuning()))
+    """Return the number of runs and how long they take, in a few lines."""
+    left = [run for run in cost.operations if not is_finished(folder.folder(run))]
+    tuning = folder.tuning()
     seconds = cost.seconds(left)
     lines = [
-        f"{len(runs)} runs ({tuning} of them to choose learning rates), {len(done)} finished.",
+        f"{len(cost.operations)} runs ({len(tuning)} of them to choose learning rates), "
+        f"{len(cost.operations) - len(left)} finished.",
         f"{sum(cost.operations[run] for run in left):.3g} floating-point operations are left, at "
         f"{cost.speed:.3g} a second: about {duration(seconds)} of computing, {duration(seconds / num_processes)} with "
         f"{num_processes} at a time.",
     ]
-    for part in folder.study.parts:
-        own = [run for run in runs if run.levels in part.points]
-        lines.append(f"  {part.name}: {len(part.points)} points, {duration(cost.seconds(own))}")
+    counted = [run for run in left if run in set(tuning)]
+    if counted:
+        lines.append(f"  learning rates: {len(counted)} runs, {duration(cost.seconds(counted))}")
+    for part in folder.study.parts:  # a run that several parts need counts in the first
+        own = [run for run in left if run.levels in part.references and run not in set(counted)]
+        lines.append(f"  {part.name}: {len(own)} runs, {duration(cost.seconds(own))}")
+        counted += own
     return "\n".join(lines)
 
 
@@ -244,7 +264,7 @@ def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadli
     number = 0
     for number, job in enumerate(run_jobs([folder.job(run) for run in runs], num_processes, deadline), start=1):
         for checkpoint in job.folder.glob("checkpoint-*"):  # of full fine-tuning, three times the backbone's size
-            shutil.rmtree(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)  # another command may be removing it too
         logger.info("%d of %d runs are finished", number, len(runs))
     return number
 

@@ -16,8 +16,10 @@ def jobs_in(folder, number=5):
 
 
 def finish(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({"learnt": {}}))
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps({"learnt": {}, "splits": []}))
+    for name in ("results.md", "model/README.md"):
+        (folder / name).write_text("")
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import random
 import signal
+import statistics
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from forked_runs import signal_at
 from scripts import ROOT, run_script
@@ -16,17 +18,20 @@ from small_runs import write_data
 from transformers import Trainer
 
 from lift_ss_hf.evaluation.corpora import states_file
+from lift_ss_hf.reports.style import new_figure
+from lift_ss_hf.training import study_report, study_runs
 from lift_ss_hf.training.points import point_name
 from lift_ss_hf.training.recipes import RecipeError
 from lift_ss_hf.training.study import read_study
 from lift_ss_hf.training.study_report import COMPARISONS_TABLE, PAGE, RUNS_TABLE, write_report
 from lift_ss_hf.training.study_results import StudyResults
-from lift_ss_hf.training.study_runs import Run, StudyFolder, estimate_study, run_study
+from lift_ss_hf.training.study_runs import Run, StudyFolder, describe_cost, estimate_study, run_study
 
 RATES = {"adapters": [1.0e-2, 1.0e-3], "frozen": [1.0e-2]}
 POINTS = [{"regime": ["frozen", "adapters"]}]
 BETTER = {"claim": "Adapters are better.", "better": {"regime": "adapters"}, "than": {"regime": "frozen"}}
 WORSE = {"claim": "Frozen is better.", "better": {"regime": "frozen"}, "than": {"regime": "adapters"}}
+FROZEN = {"reference": {"regime": "frozen"}}
 FACTORS = {
     "adapter": ["lora", "ia3"],
     "depth": {"half": {"top_share": "1/2"}, "all": {"top_share": 1}},
@@ -44,7 +49,7 @@ def write_study(folder, data, part=None, **changes):
     base |= {"train": [f"{data}/train.txt"], "validation": [f"{data}/validation.txt"], "tests": [f"{data}/test.txt"]}
     base |= {"bootstrap": 0, "report_to": "none", "disable_tqdm": True}
     content = {"base": base, "factors": FACTORS, "learning_rates": RATES, "tuned": ["regime"], "seeds": [0, 1]}
-    part = part or {"title": "Regimes?", "points": POINTS, "figure": "regime", "claims": [BETTER, WORSE]}
+    part = part or {"title": "Regimes?", "points": POINTS, "figure": "regime", "claims": [BETTER, WORSE]} | FROZEN
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "base.yaml").write_text(yaml.safe_dump(content | changes, sort_keys=False))
     (folder / "1_part.yaml").write_text(yaml.safe_dump(part, sort_keys=False))
@@ -92,9 +97,13 @@ def test_the_study_of_the_recipes_is_valid(data, monkeypatch):
         ({"title": "t", "points": POINTS, "figure": "x"}, r"figure is 'x'\. Expected trained_parameters or a factor"),
         ({"title": "t", "points": POINTS, "claim": []}, r"unknown key 'claim'\. Expected .* Did you mean 'claims'\?"),
         ({"title": "t", "points": "frozen"}, r"`points:` is 'frozen'\. Expected a list"),
-        ({"title": "t", "points": POINTS, "claims": [{**BETTER, "by": "x"}]}, r"by is 'x'\. Expected a number of poi"),
+        ({"title": "t", "points": POINTS, "claims": [{**BETTER, "margin": "x"}]}, r"margin is 'x'\. Expected a num"),
         ({"title": "t", "points": POINTS, "claims": [{**BETTER, "than": "x"}]}, r"than is 'x'\. Expected factors"),
         ({"title": "t", "points": POINTS, "claims": [{**BETTER, "for_each": {"depth": "x"}}]}, r"for_each is .*lists"),
+        ({"title": "t", "points": POINTS, "claims": [{**BETTER, "than": {"regime": ["frozen"]}}]}, r"a level each"),
+        ({"title": "t", "points": POINTS, "reference": {"depth": "all"}}, r"reference needs .*, which is not under"),
+        ({"title": "t", "points": POINTS, "reference": {"regime": ["frozen"]}}, r"reference is .* with a level each"),
+        ({"title": "t", "points": POINTS, "lines": "yes"}, r"`lines:` is 'yes'\. Expected true or false"),
         ({"title": "t"}, r"1_part\.yaml: `points:` is missing or empty"),
         ({"title": "t", "points": POINTS, "claims": [{"claim": "c"}]}, r"expected a claim with claim, better, than"),
         (
@@ -149,7 +158,14 @@ def write_run(folder, validation, accuracy, seed=0):
     result = {"num_chains": NUM_CHAINS, "scores": scores}
     (folder / "predicted").mkdir(parents=True)
     learnt = {"q3": {"trained": validation}}
-    (folder / "metrics.json").write_text(json.dumps({"corpora": {"casp12": result, "cb513": result}, "learnt": learnt}))
+    metrics = {"corpora": {"casp12": result, "cb513": result}, "learnt": learnt, "splits": []}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "environment.json").write_text(
+        json.dumps({"commit": "a" * 40, "processor": "made up", "accelerators": []})
+    )
+    for name in ("results.md", "model/README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
     for name in ("casp12", "cb513"):  # the same chains in both: each counts once
         chains = (f">c{number}\n{'A' * number}\n{'H' * number}\n" for number in range(1, NUM_CHAINS + 1))
         (folder / "predicted" / f"{name}.txt").write_text("".join(chains))
@@ -199,7 +215,7 @@ def test_verdicts_follow_from_the_runs(data, tmp_path, adapters, expected):
     rows = results_of(folder).comparison_rows()
     assert tuple(row["verdict_of_claim"] for row in rows) == expected
     assert rows[0]["difference"] == pytest.approx(-rows[1]["difference"])
-    assert rows[0]["better"] == "adapter=lora depth=half regime=adapters"
+    assert rows[0]["better"] == {"adapter": "lora", "depth": "half", "regime": "adapters"}
 
 
 def test_a_claim_of_many_comparisons_is_corrected_for_them(data, tmp_path):
@@ -219,7 +235,59 @@ def test_a_claim_with_a_missing_run_is_undecided(data, tmp_path):
     results = results_of(folder)
     assert [row["verdict"] for row in results.comparison_rows()] == ["undecided", "undecided"]
     page = write_report(results, tmp_path / "report").read_text()
-    assert "what is missing leaves its claim undecided" in page
+    assert "4 runs of 5 planned are finished; comparisons with missing runs are undecided" in page
+    assert "| frozen | 0.01 | 100 | 1 of 2 |" in page or "| adapters | 0.001 | 100 | 1 of 2 |" in page
+    assert "hollow markers: not all seeds are finished" in page
+
+
+def test_the_page_of_the_recipes_is_written_as_soon_as_the_learning_rates_are_chosen(tmp_path, monkeypatch):
+    """Each part then lacks points, of most its reference too; the default point of each regime has one run."""
+    study = read_study(ROOT / "recipes" / "study", {"backbone": "bundled", "prefix_cache": "off"})
+    folder = StudyFolder(study, tmp_path / "out")
+    for run in folder.tuning():
+        accuracy = 0.7 + 0.05 * (run.learning_rate == 3.0e-4)
+        write_run(folder.folder(run), accuracy, accuracy)
+    page = write_report(results_of(folder), tmp_path / "report").read_text()
+    assert page.count("](figures/") == len(study.parts)
+    assert "| undecided | 0 | 0 | 18 |" not in page
+    assert "| supported |" not in page
+    assert "0.0003: 75.00**" in page
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_points_are_drawn_in_the_order_of_the_part_and_named_by_what_tells_them_apart(
+    data, tmp_path, monkeypatch, lines
+):
+    drawn = {}
+    monkeypatch.setattr(study_report, "plot_levels", lambda *a, **k: drawn.update(a=a, k=k) or new_figure(1, 1))
+    points = [{"regime": ["frozen", "adapters"], "depth": ["all", "half"]}]
+    part = {"title": "t", "points": points, "figure": "depth", "lines": lines} | FROZEN
+    write_report(results_of(made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.75}, part=part)), tmp_path / "report")
+    found, places, axis = drawn["a"]
+    assert (places, axis, drawn["k"]) == (["all", "half"], "depth", {"lines": lines})
+    assert [(point.place, point.colour, point.marker) for point in found] == [
+        ("all", "frozen", ""),
+        ("half", "frozen", ""),
+        ("all", "adapters", ""),
+        ("half", "adapters", ""),
+    ]
+    assert [point.low is None for point in found] == [True, True, False, False]
+    assert found[2].low < found[2].accuracy < found[2].high
+
+
+def test_a_best_rate_at_the_end_of_those_tried_is_said(data, tmp_path):
+    page = write_report(
+        results_of(made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.7})), tmp_path / "r"
+    ).read_text()
+    assert "The best of lora, half, adapters is at the end of those tried: a further one may be better." in page
+
+
+def test_the_spread_between_seeds_is_that_of_all_points(data, tmp_path):
+    results = results_of(made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.8}))
+    deviation, number = results.seed_spread
+    assert number == 4
+    variances = [statistics.variance(results.accuracies(levels)) for levels in results.folder.points]
+    assert deviation == pytest.approx(statistics.mean(variances) ** 0.5)
 
 
 def test_equal_chains_of_several_tests_count_once(data, tmp_path):
@@ -347,10 +415,35 @@ def test_the_command_says_beforehand_what_it_costs(data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("5 runs (3 of them to choose learning rates), 0 finished.\n")
     assert "at 1e+09 a second: about" in done.stdout
-    assert "  1_part: 2 points, " in done.stdout
+    assert done.stdout.endswith("  learning rates: 3 runs, 4 s\n  1_part: 2 runs, 3 s\n")
     assert not (tmp_path / "out").exists()
     refused = run_script("recipes/study.py", study, "--out", tmp_path / "out", "--backbone", f"{data}/none")
     assert refused.returncode == 2
+
+
+def test_a_finished_study_has_nothing_left_at_the_rates_that_were_chosen(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.7})
+    said = describe_cost(folder, estimate_study(folder, speed=1e9), 1)
+    assert said.startswith("5 runs (3 of them to choose learning rates), 5 finished.\n0 floating-point operations")
+    assert said.endswith("  1_part: 0 runs, 0 s")
+
+
+def test_the_speed_is_that_of_one_of_several_processes(data, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    seen = []
+    monkeypatch.setattr(study_runs, "measure_speed", lambda *arguments: seen.append(torch.get_num_threads()) or 1.0)
+    before = torch.get_num_threads()
+    estimate_study(StudyFolder(read_study(write_study(tmp_path / "study", data)), tmp_path / "out"), None, 2)
+    assert (seen, torch.get_num_threads()) == ([3], before)
+
+
+def test_a_folder_that_another_study_took_in_the_meantime_is_refused(data, tmp_path):
+    study = write_study(tmp_path / "study", data)
+    late = StudyFolder(read_study(study, {"num_train_epochs": 3}), tmp_path / "out")
+    StudyFolder(read_study(study), tmp_path / "out").record()
+    with pytest.raises(RecipeError, match=r"holds a study with num_train_epochs 2, now it is 3"):
+        late.record()
 
 
 def test_a_number_of_processes_below_one_is_an_error_before_anything_runs(data, tmp_path):
