@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         ("push", push, add_push_arguments, "push a trained model to the Hub: weights, code, tokenizer and card"),
         ("convert-backbone", convert, add_convert_arguments, ABOUT),
     ):
-        subparser = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
+        subparser = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         add_arguments(subparser)
         subparser.set_defaults(command=command)
     help_parser = commands.add_parser("help", help="show this help, or that of a command")

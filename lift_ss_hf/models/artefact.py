@@ -1,4 +1,4 @@
-"""The files of a saved model: a folder with `config.json` and `model.safetensors`, a few megabytes.
+"""The files of a saved model: a folder with `config.json` and `model.safetensors`, up to about 20 MB with adapters.
 
 The weights are those that were trained: adapter, head, centroids, unfrozen blocks. The backbone's frozen weights stay
 where they came from; the configuration records their name, commit and fingerprint.

@@ -1,8 +1,8 @@
 """Backbones whose weights are on the Hub, or in a folder, as pickles only: where the same weights are as safetensors.
 
 No pickle is read here. Two places are searched, both by the checksum of the pickle, which the Hub reports without a
-download: the local cache, where `conversion` keeps what it has converted, and the repository itself, to which a robot
-of the Hub offers safetensors in a pull request. The cache is `lift_ss_hf` in `HF_HOME`:
+download: the local cache, where `conversion` keeps what it has converted, and the repository itself, to which the
+Hub's conversion bot offers safetensors in a pull request. The cache is `lift_ss_hf` in `HF_HOME`:
 
     backbones/CHECKSUM/            the weights as safetensors, config.json, and origin.json: where they came from
     checksums/HASH_OF_PATH.json    of weights in folders, with their size and time, so that each is read once
@@ -220,7 +220,7 @@ def find_copy(pickles: Pickles, **hub_options: Any) -> tuple[str, str | None] | 
 
 
 def _find_copy_on_hub(pickles: Pickles, token: str | bool | None) -> str | None:
-    """Return the commit of the main branch, or of a pull request of the Hub's robot, with the same pickles."""
+    """Return the commit of the main branch, or of a pull request of the Hub's conversion bot, with the same pickles."""
     api = HfApi(token=token)
     try:
         for revision in _revisions(api, pickles.name):

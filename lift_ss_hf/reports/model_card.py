@@ -198,7 +198,7 @@ def _training(
     lines.append(f"- loss: {config['loss']}{balance}{masked}")
     packages = ", ".join(f"{name} {version}" for name, version in measured["packages"].items())
     lines.append(f"- lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'}; {packages}")
-    hardware = [measured["processor"], f"{measured['threads']} threads", *measured["accelerators"]]
+    hardware = [measured["processor"], counted(measured["threads"], "thread"), *measured["accelerators"]]
     lines.append(f"- hardware: {', '.join(map(str, hardware))}")
     if metrics.get("training_seconds") is not None:
         since = " since it was last resumed" if recipe.get("resume_from_checkpoint") else ""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from ..models.wording import counted
+
 MISSING = "–"
 ALPHABET_TITLES: Mapping[str, str] = {"q9": "Q9", "q8": "Q8", "q3": "Q3 (P→C)", "q3_lift_ss": "Q3 (P→H)"}
 # The same on a model card, for readers who do not know that P is polyproline II.
@@ -89,7 +91,7 @@ def results_markdown(results: Mapping[str, Any], columns: str = STANDARD_COLUMNS
         lines += [f"## {name}: states ({ALPHABET_TITLES[alphabet]})", "", _states_table(scores), ""]
     lines += [
         f"Measured with lift_ss_hf {measured['lift_ss_hf']} at commit {measured['commit'] or 'unknown'} on "
-        f"{measured['processor']}, {measured['threads']} threads"
+        f"{measured['processor']}, {counted(measured['threads'], 'thread')}"
         + "".join(f", {accelerator}" for accelerator in measured["accelerators"])
         + f": `{measured['command']}`."
     ]

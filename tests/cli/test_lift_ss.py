@@ -53,6 +53,10 @@ def test_help_names_all_choices(monkeypatch):
     assert tuple(FORMATS) == lift_ss.FORMAT_NAMES
 
 
+def test_help_keeps_the_capitals_of_names():
+    assert "\nDraw chains as SVG, PNG or PDF.\n" in run_lift_ss("help", "plot")[1]
+
+
 def test_without_a_command_and_with_help_it_shows_the_help():
     status, out, err = run_lift_ss()
     assert (status, err) == (0, "")

@@ -131,10 +131,21 @@ def test_an_unfinished_or_damaged_run_is_refused(run, name, content, message):
     assert not (run / "model" / "README.md").exists()
 
 
-def test_the_bundled_card_has_the_text_of_the_template():
+def test_the_bundled_card_has_the_text_of_the_template_from_results_on():
     from lift_ss_hf.reports.model_card import TEMPLATE
 
     bundled = (TEMPLATE.parent / "predictor" / "README.md").read_text()
-    for paragraph in TEMPLATE.read_text().split("\n\n"):
+    assert "ORG/NAME" not in bundled  # it is in the package, not on the Hub
+    _, _, template = TEMPLATE.read_text().partition("## Results")
+    for paragraph in template.split("\n\n"):
         if "{" not in paragraph or "@article" in paragraph:
             assert paragraph.strip() in bundled
+
+
+@pytest.mark.parametrize(("threads", "text"), [(1, "EPYC, 1 thread\n"), (2, "EPYC, 2 threads\n")])
+def test_threads_are_counted_in_words(run, threads, text):
+    path = run / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["environment"]["threads"] = threads
+    path.write_text(json.dumps(metrics))
+    assert f"- hardware: {text}" in write_card(run).read_text()
