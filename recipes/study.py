@@ -45,7 +45,8 @@ def main() -> None:
         print("Time limit reached before all learning rates were chosen. Run the same command again to resume.")
         return
     results = StudyResults(folder, rates, {levels: model.trained_parameters for levels, model in cost.models.items()})
-    print(f"The report is {write_report(results, args.report or Path(args.out, 'report'))}.")
+    page = write_report(results, args.report or Path(args.out, "report"))
+    print(f"{page}: the report of {len(results.runs)} of {results.num_planned} runs.")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def study_markdown(
         rates: the learning rates that were tried, as from `StudyResults.rate_rows`.
         origin: `backbone`, `runs`, `planned`, `chains`, `residues`, `seeds`, `seed_spread` (standard deviation and
             number of runs, or None), `cpu_hours`, `commits` and `processors` of the runs, `tables` (names of the CSV
-            files) and `environment`.
+            files), `about` (path of the page that describes the study, or None) and `environment`.
     """
     lines = ["# A study of adapters", "", *_introduction(origin), "", "## Verdicts", "", _verdicts(comparisons), ""]
     for part in parts:
@@ -107,10 +107,11 @@ def _introduction(origin: Mapping[str, Any]) -> list[str]:
     state = f"{origin['runs']:,} runs"
     if origin["runs"] < origin["planned"]:
         state += f" of {origin['planned']:,} planned are finished; comparisons with missing runs are undecided"
+    about = f" [About this study]({origin['about']})." if origin["about"] else ""
     commits = [_short(commit) for commit in origin["commits"]]
     return [
         f"Backbone: {origin['backbone']}. {state}. They took {origin['cpu_hours']:.1f} hours of CPU time. What is "
-        "found holds for this backbone, these chains and this length of training, and for no others.",
+        f"found holds for this backbone, these chains and this length of training, and for no others.{about}",
         "",
         f"Runs were measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)} on "
         f"{', '.join(origin['processors'])}; the page was written by lift_ss_hf {written['lift_ss_hf']} at commit "

@@ -103,6 +103,7 @@ class Study:
         seeds: of every point; the first is also that of the runs that choose the learning rate.
         parts: the questions.
         num_blocks: blocks of the backbone.
+        path: the folder that it was read from.
     """
 
     base: Mapping[str, Any]
@@ -112,6 +113,7 @@ class Study:
     seeds: Sequence[int]
     parts: Sequence[Part]
     num_blocks: int
+    path: Path
 
     def levels(self, chosen: Mapping[str, Any]) -> Levels:
         """Return the level of every factor: the default where none is chosen, a dash where it makes no difference."""
@@ -191,6 +193,7 @@ def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
         seeds=tuple(content["seeds"]),
         parts=(),
         num_blocks=config.num_hidden_layers,
+        path=folder,
     )
     _check_base(study, folder / BASE_FILE)
     paths = sorted(path for path in folder.glob("*.yaml") if path.name != BASE_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .study_results import PointResult, StudyResults
 from .study_runs import cpu_seconds
 
 DIFFERENCE_COLUMNS = {"difference": "value", "low": "low", "high": "high"}
+ABOUT = "README.md"  # of a study's folder
 PAGE, RUNS_TABLE, COMPARISONS_TABLE, FIGURES = "study.md", "study_runs.csv", "study_comparisons.csv", "figures"
 
 
@@ -45,12 +47,13 @@ def write_report(results: StudyResults, out: str | Path) -> Path:
         with replacing(out / name) as table:
             table.write_text(csv_text(rows), "utf-8")
     with replacing(out / PAGE) as page:
-        page.write_text(study_markdown(parts, comparisons, results.rate_rows(), _origin(results)), "utf-8")
+        page.write_text(study_markdown(parts, comparisons, results.rate_rows(), _origin(results, out)), "utf-8")
     return out / PAGE
 
 
-def _origin(results: StudyResults) -> dict[str, Any]:
+def _origin(results: StudyResults, out: Path) -> dict[str, Any]:
     folder = results.folder
+    about = folder.study.path / ABOUT
     num_chains, num_residues = results.num_tested
     folders = [folder.folder(run) for run in results.runs]
     measured = [json.loads((path / ENVIRONMENT_FILE).read_text("utf-8")) for path in folders]
@@ -58,7 +61,7 @@ def _origin(results: StudyResults) -> dict[str, Any]:
     return {
         "backbone": folder.study.base.get("backbone", ModelArguments.backbone),
         "runs": len(results.runs),
-        "planned": len({*folder.tuning(), *folder.compared(results.rates)}),
+        "planned": results.num_planned,
         "chains": num_chains,
         "residues": num_residues,
         "seeds": len(folder.study.seeds),
@@ -67,6 +70,7 @@ def _origin(results: StudyResults) -> dict[str, Any]:
         "commits": sorted({found["commit"] or "" for found in measured}),
         "processors": list(dict.fromkeys(machines)),
         "tables": [RUNS_TABLE, COMPARISONS_TABLE],
+        "about": Path(os.path.relpath(about, out)).as_posix() if about.is_file() else None,
         "environment": environment(),
     }
 

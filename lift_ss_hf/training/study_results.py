@@ -105,6 +105,11 @@ class StudyResults:
         return correct
 
     @property
+    def num_planned(self) -> int:
+        """Number of runs of the whole study."""
+        return len({*self.folder.tuning(), *self.folder.compared(self.rates)})
+
+    @property
     def num_tested(self) -> tuple[int, int]:
         """Number of distinct test chains, and of their scored residues."""
         distinct, labelled = self._chains
