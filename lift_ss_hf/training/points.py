@@ -126,13 +126,16 @@ def check_num_processes(number: int) -> None:
         raise ValueError(f"{number} processes. Expected at least 1 run at a time.")
 
 
-def run_jobs(jobs: Sequence[Job], num_processes: int = 1, deadline: float = math.inf) -> Iterator[Job]:
+def run_jobs(
+    jobs: Sequence[Job], num_processes: int = 1, deadline: float = math.inf, wait: bool = True
+) -> Iterator[Job]:
     """Run points, and yield them in their order once they are finished. Killed ones are resumed.
 
     Args:
-        jobs: the points. Finished ones are not run again; one that another command is running is waited for at the end.
+        jobs: the points. Finished ones are not run again.
         num_processes: how many points to run at a time.
         deadline: the value of `time.monotonic()` from which on no point is started; those not run are not yielded.
+        wait: at the end, wait for points that another command runs; otherwise they are not yielded.
 
     Raises:
         ValueError: if `num_processes` is below 1, or a point fails; those after it are not started.
@@ -150,10 +153,10 @@ def run_jobs(jobs: Sequence[Job], num_processes: int = 1, deadline: float = math
         return job
 
     if num_processes == 1:
-        yield from _waited(map(run, jobs), num_threads, deadline)
+        yield from _waited(map(run, jobs), num_threads, deadline if wait else -math.inf)
         return
     with ThreadPoolExecutor(num_processes) as threads:
-        yield from _waited(threads.map(run, jobs), num_threads, deadline)
+        yield from _waited(threads.map(run, jobs), num_threads, deadline if wait else -math.inf)
 
 
 def _threads_of_each(num_processes: int) -> int | None:

@@ -114,20 +114,19 @@ class StudyFolder:
         return [Run(group, rate, self.study.seeds[0]) for group in groups for rate in self.study.rates(group)]
 
     def compared(self, rates: Mapping[Levels, float]) -> list[Run]:
-        """Return the runs of all points, part by part, each once.
+        """Return the runs of all points whose learning rate is known, part by part, each once.
 
         Args:
             rates: the learning rate of each group; see `choose_rates`.
         """
-        levels = [(point, rates[self.study.tuned_group(point)]) for point in self.points]
-        return [Run(point, rate, seed) for point, rate in levels for seed in self.study.seeds]
-
-    def is_tuned(self) -> bool:
-        """Return True if the learning rates can be chosen."""
-        return all(is_finished(self.folder(run)) for run in self.tuning())
+        groups = {point: self.study.tuned_group(point) for point in self.points}
+        known = [(point, rates[group]) for point, group in groups.items() if group in rates]
+        return [Run(point, rate, seed) for point, rate in known for seed in self.study.seeds]
 
     def choose_rates(self) -> dict[Levels, float]:
         """Return the learning rate with the best validation accuracy of each group; of equal ones the lowest.
+
+        Groups of which not all runs are finished are left out.
 
         Raises:
             RecipeError: if a run had no validation chains.
@@ -135,6 +134,8 @@ class StudyFolder:
         chosen = {}
         for group in self.study.groups():
             runs = [Run(group, rate, self.study.seeds[0]) for rate in sorted(self.study.rates(group))]
+            if not all(is_finished(self.folder(run)) for run in runs):
+                continue
             chosen[group] = max(runs, key=lambda run: validation_accuracy(self.folder(run))).learning_rate
         return chosen
 
@@ -190,7 +191,7 @@ def estimate_study(folder: StudyFolder, speed: float | None = None, num_processe
     if speed is not None and not speed > 0:
         raise ValueError(f"a speed of {speed:g} operations a second. Expected more than 0.")
     study = folder.study
-    rates = folder.choose_rates() if folder.is_tuned() else {group: study.rates(group)[0] for group in study.groups()}
+    rates = {group: study.rates(group)[0] for group in study.groups()} | folder.choose_rates()
     runs = list(dict.fromkeys([*folder.tuning(), *folder.compared(rates)]))
     one = {run.levels: run for run in runs}  # of each point: the others have the same cost
     arguments = parse_points([folder.job(run).settings for run in one.values()], list(map(folder.folder, one.values())))
@@ -237,7 +238,8 @@ def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> s
 def run_study(folder: StudyFolder, num_processes: int = 1, hours: float | None = None) -> dict[Levels, float] | None:
     """Run what is missing of a study. Finished runs stay, killed ones are resumed.
 
-    Further commands with the same folder take runs that nobody runs yet.
+    Further commands with the same folder take runs that nobody runs yet. While one of them still tries learning rates,
+    the others run the points whose learning rate is known.
 
     Args:
         folder: the study.
@@ -249,24 +251,24 @@ def run_study(folder: StudyFolder, num_processes: int = 1, hours: float | None =
     """
     deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
     folder.record()
-    tuning = folder.tuning()
-    if _finish(folder, tuning, num_processes, deadline) < len(tuning):
-        return None
-    rates = folder.choose_rates()
-    for group, rate in rates.items():
-        logger.info("learning rate %g for %s", rate, ", ".join(level for _, level in group))
-    _finish(folder, folder.compared(rates), num_processes, deadline)
-    return rates
+    rates: dict[Levels, float] = {}
+    for wait in (False, True):
+        _finish(folder, folder.tuning(), num_processes, deadline, wait)
+        for group, rate in folder.choose_rates().items():
+            if group not in rates:
+                logger.info("learning rate %g for %s", rate, ", ".join(level for _, level in group))
+            rates[group] = rate
+        _finish(folder, folder.compared(rates), num_processes, deadline, wait)
+    return rates if len(rates) == len(folder.study.groups()) else None
 
 
-def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadline: float) -> int:
-    """Run what is missing, say how far it is, and remove the checkpoints of finished runs; return their number."""
-    number = 0
-    for number, job in enumerate(run_jobs([folder.job(run) for run in runs], num_processes, deadline), start=1):
+def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadline: float, wait: bool) -> None:
+    """Run what is missing, say how far it is, and remove the checkpoints of finished runs."""
+    jobs = [folder.job(run) for run in runs]
+    for number, job in enumerate(run_jobs(jobs, num_processes, deadline, wait), start=1):
         for checkpoint in job.folder.glob("checkpoint-*"):  # of full fine-tuning, three times the backbone's size
             shutil.rmtree(checkpoint, ignore_errors=True)  # another command may be removing it too
         logger.info("%d of %d runs are finished", number, len(runs))
-    return number
 
 
 def cpu_seconds(runs: Sequence[Path]) -> float:

@@ -19,7 +19,7 @@ from transformers import Trainer
 
 from lift_ss_hf.evaluation.corpora import states_file
 from lift_ss_hf.reports.style import new_figure
-from lift_ss_hf.training import study_report, study_runs
+from lift_ss_hf.training import points, study_report, study_runs
 from lift_ss_hf.training.points import point_name
 from lift_ss_hf.training.recipes import RecipeError
 from lift_ss_hf.training.study import read_study
@@ -374,7 +374,7 @@ def test_a_killed_and_resumed_study_ends_like_an_uninterrupted_one(data, tmp_pat
             finish(study, killed)
     assert len(list(killed.glob("*/checkpoint-*"))) == 1
     with pytest.MonkeyPatch.context() as patch:  # the command itself, between choosing the rates and using them
-        patch.setattr(StudyFolder, "choose_rates", lambda self: os.kill(os.getpid(), signal.SIGKILL))
+        patch.setattr(StudyFolder, "compared", lambda self, rates: os.kill(os.getpid(), signal.SIGKILL))
         command = forking.Process(target=finish, args=(study, killed))
         command.start()
         command.join(120)
@@ -388,6 +388,34 @@ def test_a_killed_and_resumed_study_ends_like_an_uninterrupted_one(data, tmp_pat
     for run in killed.glob("*/metrics.json"):
         assert len(states_file(run.parent, f"{data}/test.txt").read_text().splitlines()) == 3 * 10
     assert (killed / "report" / PAGE).is_file()
+
+
+def test_points_whose_rate_is_known_are_run_while_another_command_tries_rates(data, tmp_path, monkeypatch):
+    folder = StudyFolder(read_study(write_study(tmp_path / "study", data)), tmp_path / "out")
+    groups = {dict(group)["regime"]: group for group in folder.study.groups()}
+    (elsewhere, *_) = [run for run in folder.tuning() if run.levels == groups["adapters"]]
+    runs = {folder.folder(run): run for rate in RATES["adapters"] for run in folder.compared(all_rates(folder, rate))}
+    runs |= {folder.folder(run): run for run in folder.tuning()}
+    started = []
+
+    def run_in_process(job, num_threads):
+        run = runs[job.folder]
+        started.append((dict(run.levels)["regime"], run.learning_rate, run.seed))
+        is_ours = run != elsewhere or len(started) > 6  # the other command finishes it at last
+        if is_ours:
+            write_run(job.folder, 0.7, 0.7)
+        return is_ours
+
+    monkeypatch.setattr(points, "_run_in_process", run_in_process)
+    monkeypatch.setattr(points, "WAIT_SECONDS", 0.0)
+    assert len(run_study(folder)) == 2
+    held = ("adapters", elsewhere.learning_rate, 0)
+    assert started[:5] == [("frozen", 1.0e-2, 0), held, ("adapters", 1.0e-3, 0), ("frozen", 1.0e-2, 1), held]
+    assert started[-1] == ("adapters", 1.0e-3, 1)
+
+
+def all_rates(folder, rate):
+    return dict.fromkeys(folder.study.groups(), rate)
 
 
 def test_a_study_without_time_says_so_and_runs_nothing(data, tmp_path):
