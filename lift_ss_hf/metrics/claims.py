@@ -6,15 +6,16 @@ comparisons. `supported` and `refuted` both need evidence; everything else is `u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .significance import bootstrap_totals, percentile_interval
+
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 ALPHA = 0.05  # of all comparisons of a claim together
 MIN_SEEDS = 2  # one run says nothing of the spread between seeds
-DRAWS_AT_ONCE = 256  # bounds the memory: so many rows of one weight per chain
 
 
 @dataclass(frozen=True)
@@ -110,31 +111,19 @@ def bootstrap_difference(
         deviations = seed_deviations([correct_a, correct_b], labelled)
     gained = correct_b.mean(axis=0) - correct_a.mean(axis=0)  # (chains,) residues
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate(list(_resample(gained, labelled, resamples, rng)))
+    drawn_gains, drawn_labelled = bootstrap_totals(np.stack([gained, labelled], axis=1), resamples, rng).T
+    drawn = drawn_gains / np.maximum(drawn_labelled, 1)
     for correct, sign in ((correct_a, -1), (correct_b, 1)):
         drawn += sign * rng.choice(deviations, (resamples, len(correct))).mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = percentile_interval(drawn)
     below, above = (drawn <= threshold).sum(), (drawn >= threshold).sum()
     p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + resamples))
-    return Difference(float(gained.sum() / labelled.sum()), float(low), float(high), float(p_value))
+    return Difference(float(gained.sum() / labelled.sum()), low, high, float(p_value))
 
 
 def _accuracies(correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """Return the (seeds,) pooled accuracies."""
     return correct.sum(axis=1) / labelled.sum()
-
-
-def _resample(
-    gained: np.ndarray, labelled: np.ndarray, resamples: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Yield blocks of differences over drawn chains, `resamples` in total."""
-    num_chains = len(labelled)
-    for first in range(0, resamples, DRAWS_AT_ONCE):
-        rows = min(DRAWS_AT_ONCE, resamples - first)
-        drawn = rng.integers(num_chains, size=(rows, num_chains))
-        # (rows, chains): how often each chain was drawn
-        weights = np.stack([np.bincount(row, minlength=num_chains) for row in drawn]).astype(float)
-        yield (weights @ gained) / np.maximum(weights @ labelled, 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -31,8 +31,17 @@ def _check(chains: np.ndarray, resamples: int, what: str) -> np.ndarray:
     return labelled
 
 
-def _bootstrap_totals(chains: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw as many chains as there are, with replacement, and return their sums, (resamples, columns)."""
+def bootstrap_totals(chains: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw as many chains as there are, with replacement, and sum what is drawn.
+
+    Args:
+        chains: (chains, columns) numbers of each chain.
+        resamples: how often to draw.
+        rng: source of the draws.
+
+    Returns:
+        (resamples, columns) sums.
+    """
     num_chains = len(chains)
     totals = np.empty((resamples, chains.shape[1]))
     for row in range(resamples):  # one by one, so that memory does not grow with the resamples
@@ -41,7 +50,7 @@ def _bootstrap_totals(chains: np.ndarray, resamples: int, rng: np.random.Generat
     return totals
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     """Return the bounds of the central CONFIDENCE of the values."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
@@ -83,8 +92,8 @@ def bootstrap_intervals(chains: np.ndarray, resamples: int, seed: int = 0) -> di
     Source: Efron 1979, Ann Statist 7:1.
     """
     labelled = _check(chains, resamples, "bootstrap")
-    totals = _bootstrap_totals(chains[labelled], resamples, np.random.default_rng(seed))
-    return {name: _interval(values) for name, values in ratios(totals).items()}
+    totals = bootstrap_totals(chains[labelled], resamples, np.random.default_rng(seed))
+    return {name: percentile_interval(values) for name, values in ratios(totals).items()}
 
 
 def _swap_draws(num_chains: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -127,9 +136,9 @@ def paired_test(chains_a: np.ndarray, chains_b: np.ndarray, resamples: int, seed
         for name, difference in _differences(sum_a + moved, sum_b - moved).items():
             # With the tolerance, a permutation that only reorders the sums counts as a tie.
             extreme[name] += int((np.abs(difference) >= abs(observed[name]) - 1e-12).sum())
-    drawn = _bootstrap_totals(np.hstack([chains_a, chains_b]), resamples, rng)
+    drawn = bootstrap_totals(np.hstack([chains_a, chains_b]), resamples, rng)
     drawn_a, drawn_b = np.split(drawn, 2, axis=1)
-    intervals = {name: _interval(values) for name, values in _differences(drawn_a, drawn_b).items()}
+    intervals = {name: percentile_interval(values) for name, values in _differences(drawn_a, drawn_b).items()}
     return {
         name: {
             "difference": float(difference),
