@@ -1,0 +1,73 @@
+"""The study's page in the documentation agrees with its tables, and README with the page."""
+
+import csv
+import re
+from statistics import mean, stdev
+
+import pytest
+from scripts import ROOT
+
+from lift_ss_hf.training.study import read_study
+from lift_ss_hf.training.study_report import COMPARISONS_TABLE, PAGE, RUNS_TABLE
+
+DOCS = ROOT / "docs"
+
+
+def rows_of(name):
+    with (DOCS / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (DOCS / PAGE).read_text()
+
+
+def points(value):
+    return f"{100 * float(value):+.2f}"
+
+
+def test_every_comparison_is_on_the_page_with_its_verdict(page):
+    rows = rows_of(COMPARISONS_TABLE)
+    assert [part.name for part in read_study(ROOT / "recipes" / "study").parts] == list(
+        dict.fromkeys(row["part"] for row in rows)
+    )
+    for row in rows:
+        difference = "–"
+        if row["difference"]:
+            difference = f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
+        assert f"| {difference} | {points(row['threshold'])} |" in page
+        assert f"**{row['claim']}** {row['verdict_of_claim'].capitalize()}.\n" in page
+        assert f"| {row['claim']} | {row['verdict_of_claim']} |" in page
+
+
+def test_every_accuracy_of_a_point_is_the_mean_of_its_runs(page):
+    accuracies: dict[str, list[float]] = {}
+    for row in rows_of(RUNS_TABLE):
+        if row["test"] == "all" and row["compared"] == "yes":
+            point = " ".join(row[factor] for factor in ("adapter", "depth", "head", "data", "regime"))
+            accuracies.setdefault(point, []).append(100 * float(row["q3"]))
+    assert accuracies
+    for found in accuracies.values():
+        spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
+        assert f"| {mean(found):.2f}{spread} |" in page
+
+
+def test_every_figure_of_the_page_is_there(page):
+    figures = re.findall(r"!\[[^]]*\]\((\S+)\)", page)
+    assert figures
+    for figure in figures:
+        assert (DOCS / figure).read_text().startswith("<?xml")
+
+
+def test_readme_says_what_the_study_found():
+    (said,) = re.findall(r"gain ([\d.]+) percentage points .* fine-tuning ([\d.]+)", (ROOT / "README.md").read_text())
+    rows = [row for row in rows_of(RUNS_TABLE) if row["test"] == "all" and row["compared"] == "yes"]
+    rows = [row for row in rows if (row["head"], row["data"]) == ("lift_ss", "all")]
+    means = {
+        regime: mean(float(row["q3"]) for row in rows if row["regime"] == regime and row["depth"] in ("–", "top third"))
+        for regime in ("frozen", "full")
+    }
+    adapters = mean(float(r["q3"]) for r in rows if (r["adapter"], r["depth"]) == ("bottleneck", "top third"))
+    gains = adapters - means["frozen"], means["full"] - means["frozen"]
+    assert said == tuple(f"{100 * gain:.2f}" for gain in gains)
