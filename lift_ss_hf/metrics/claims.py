@@ -68,7 +68,7 @@ def bootstrap_difference(
     labelled: np.ndarray,
     threshold: float = 0.0,
     *,
-    deviations: np.ndarray | None = None,
+    deviations: tuple[np.ndarray, np.ndarray] | None = None,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Difference:
@@ -83,8 +83,8 @@ def bootstrap_difference(
         correct_b: (seeds, chains) those of the second setting's; the number of seeds may differ.
         labelled: (chains,) scored residues.
         threshold: the difference to test against [fraction].
-        deviations: (runs,) of `seed_deviations`, of all settings that are studied together; by default of these two,
-            with which intervals of three seeds are too narrow.
+        deviations: for each setting the (runs,) of `seed_deviations`, of all settings with the same spread between
+            seeds; by default of these two, with which intervals of three seeds are too narrow.
         resamples: number of resamples.
         seed: seed of the resamples.
 
@@ -108,13 +108,13 @@ def bootstrap_difference(
         if len(correct) < MIN_SEEDS:
             raise ValueError(f"the {name} setting has {len(correct)} run. Train it with {MIN_SEEDS} seeds or more.")
     if deviations is None:
-        deviations = seed_deviations([correct_a, correct_b], labelled)
+        deviations = (seed_deviations([correct_a, correct_b], labelled),) * 2
     gained = correct_b.mean(axis=0) - correct_a.mean(axis=0)  # (chains,) residues
     rng = np.random.default_rng(seed)
     drawn_gains, drawn_labelled = bootstrap_totals(np.stack([gained, labelled], axis=1), resamples, rng).T
     drawn = drawn_gains / np.maximum(drawn_labelled, 1)
-    for correct, sign in ((correct_a, -1), (correct_b, 1)):
-        drawn += sign * rng.choice(deviations, (resamples, len(correct))).mean(axis=1)
+    for correct, around, sign in zip((correct_a, correct_b), deviations, (-1, 1), strict=True):
+        drawn += sign * rng.choice(around, (resamples, len(correct))).mean(axis=1)
     low, high = percentile_interval(drawn)
     below, above = (drawn <= threshold).sum(), (drawn >= threshold).sum()
     p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + resamples))

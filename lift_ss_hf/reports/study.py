@@ -84,9 +84,9 @@ def study_markdown(
             `seeds` (planned number of runs), and the `difference` from its reference, with `low` and `high`, or None.
         comparisons: rows of the comparisons, as in the CSV file.
         rates: the learning rates that were tried, as from `StudyResults.rate_rows`.
-        origin: `backbone`, `runs`, `planned`, `chains`, `residues`, `seeds`, `seed_spread` (standard deviation and
-            number of runs, or None), `cpu_hours`, `commits` and `processors` of the runs, `tables` (names of the CSV
-            files), `about` (path of the page that describes the study, or None) and `environment`.
+        origin: `backbone`, `runs`, `planned`, `chains`, `residues`, `seeds`, `seed_spreads` (standard deviation and
+            number of runs, by group of points), `cpu_hours`, `commits` and `processors` of the runs, `tables` (names of
+            the CSV files), `about` (path of the page that describes the study, or None) and `environment`.
     """
     lines = ["# A study of adapters", "", *_introduction(origin), "", "## Verdicts", "", _verdicts(comparisons), ""]
     for part in parts:
@@ -197,21 +197,22 @@ def _learning_rates(rates: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _method(origin: Mapping[str, Any]) -> list[str]:
-    spread = ""
-    if origin["seed_spread"] is not None:
-        deviation, number = origin["seed_spread"]
-        spread = f", {100 * deviation:.2f} percentage points as the standard deviation of {number} runs"
+    spreads = "; ".join(
+        f"{100 * deviation:.2f} ({group + ', ' if group else ''}{number} runs)"
+        for group, (deviation, number) in origin["seed_spreads"].items()
+    )
     return [
         "## Decision rules",
         "",
         f"Accuracies are Q3 (P as coil) over the {origin['residues']:,} labelled residues of the {origin['chains']:,} "
         "distinct chains of all test sets, as the mean over the finished runs of a point, one for each of "
         f"{origin['seeds']} seeds; ± is their standard deviation. Intervals are 95 % bootstrap intervals over chains, "
-        "the same for both sides, and seeds. The spread between seeds is taken to be the same at all points"
-        f"{spread}. The p-value is two-sided, of the hypothesis that the difference is the threshold, and adjusted by "
-        "Holm's method for all comparisons of a claim; intervals are not adjusted, and nothing is corrected across "
-        "claims. Below 0.05, a difference above the threshold supports the comparison and one below it refutes it. A "
-        "claim is refuted if any of its comparisons is, and supported if all are.",
+        "the same for both sides, and seeds. Points share what is known of the spread between seeds; its standard "
+        f"deviation in percentage points: {spreads or 'unknown'}. The p-value is two-sided, of the hypothesis that the "
+        "difference is the threshold, and adjusted by Holm's method for all comparisons of a claim; intervals are not "
+        "adjusted, and nothing is corrected across claims. Below 0.05, a difference above the threshold supports the "
+        "comparison and one below it refutes it. A claim is refuted if any of its comparisons is, and supported if all "
+        "are.",
         "",
         "Learning rates were chosen on the validation chains. The first run of a group's default point is the one by "
         "which its rate was chosen, a slight advantage that all groups have. Intervals cover neither the choice of the "

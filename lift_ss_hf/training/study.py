@@ -20,7 +20,8 @@ from .points import point_name
 from .recipes import RecipeError, read_recipe
 
 BASE_FILE = "base.yaml"
-BASE_KEYS = {"base": dict, "factors": dict, "learning_rates": dict, "tuned": list, "seeds": list}
+BASE_NEEDED = {"base": dict, "factors": dict, "learning_rates": dict, "tuned": list, "seeds": list}
+BASE_KEYS = BASE_NEEDED | {"spread_by": list}
 PART_KEYS = {"title": str, "points": list, "reference": dict, "figure": str, "lines": bool, "claims": list}
 KINDS: Mapping[type, str] = {dict: "names with values", list: "a list", str: "text", bool: "true or false"}
 CLAIM_KEYS = ("claim", "better", "than", "margin", "for_each")
@@ -101,6 +102,7 @@ class Study:
         learning_rates: those to choose from, by level of the first tuned factor.
         tuned: factors whose levels have a learning rate of their own.
         seeds: of every point; the first is also that of the runs that choose the learning rate.
+        spread_by: factors with which the spread between seeds changes; points with the same levels of them share it.
         parts: the questions.
         num_blocks: blocks of the backbone.
         path: the folder that it was read from.
@@ -111,6 +113,7 @@ class Study:
     learning_rates: Mapping[str, Sequence[float]]
     tuned: Sequence[str]
     seeds: Sequence[int]
+    spread_by: Sequence[str]
     parts: Sequence[Part]
     num_blocks: int
     path: Path
@@ -148,6 +151,10 @@ class Study:
         """Return the point at which the learning rate of a point is chosen: its tuned levels, the others default."""
         return self.levels({factor: level for factor, level in levels if factor in self.tuned and level != NOT_USED})
 
+    def spread_group(self, levels: Levels) -> str:
+        """Return what a point has in common with all points that share its spread between seeds."""
+        return ", ".join(f"{factor} {level}" for factor, level in levels if factor in self.spread_by)
+
     def rates(self, group: Levels) -> Sequence[float]:
         """Return the learning rates to choose from for a group."""
         return self.learning_rates[dict(group)[self.tuned[0]]]
@@ -164,7 +171,8 @@ class Study:
 def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
     """Read a study from its folder.
 
-    `base.yaml` has `base` (settings of all runs), `factors`, `learning_rates`, `tuned` and `seeds`, as in `Study`. A
+    `base.yaml` has `base` (settings of all runs), `factors`, `learning_rates`, `tuned` and `seeds`, as in `Study`, and
+    may have `spread_by`. A
     factor is a mapping of levels to settings, or a list of values of the argument with its name. Every other YAML file
     is a part: `title`, `points` (a list of mappings from factors to a level or a list of levels, which are combined),
     optionally `reference` (levels of the point that each point is compared with in tables and figures, which
@@ -181,7 +189,7 @@ def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
         ValueError: if the backbone is unknown.
     """
     folder = Path(folder)
-    content = _read(folder / BASE_FILE, BASE_KEYS, BASE_KEYS)
+    content = _read(folder / BASE_FILE, BASE_KEYS, BASE_NEEDED)
     base = _with_fractions({**content["base"], **(changes or {})}, folder / BASE_FILE)
     factors = {name: _levels_of(name, levels, folder / BASE_FILE) for name, levels in content["factors"].items()}
     config = read_backbone_config(base.get("backbone", ModelArguments.backbone), revision=base.get("backbone_revision"))
@@ -191,6 +199,7 @@ def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> 
         learning_rates=content["learning_rates"],
         tuned=tuple(content["tuned"]),
         seeds=tuple(content["seeds"]),
+        spread_by=tuple(content.get("spread_by") or ()),
         parts=(),
         num_blocks=config.num_hidden_layers,
         path=folder,
@@ -233,9 +242,11 @@ def _levels_of(factor: str, levels: Any, path: Path) -> dict[str, dict[str, Any]
 
 
 def _check_base(study: Study, path: Path) -> None:
-    for factor in study.tuned:
-        if factor not in study.factors:
-            raise RecipeError(f"{path}: tuned has {factor!r}, which is not a factor. Factors: {list(study.factors)}.")
+    for key, factors in (("tuned", study.tuned), ("spread_by", study.spread_by)):
+        for factor in factors:
+            if factor not in study.factors:
+                known = ", ".join(study.factors)
+                raise RecipeError(f"{path}: {key} has {factor!r}, which is not a factor. Factors: {known}.")
     for level in study.factors[study.tuned[0]]:
         rates = study.learning_rates.get(level)
         if not (isinstance(rates, list) and rates and all(isinstance(rate, float) and rate > 0 for rate in rates)):

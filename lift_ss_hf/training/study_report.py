@@ -65,7 +65,7 @@ def _origin(results: StudyResults, out: Path) -> dict[str, Any]:
         "chains": num_chains,
         "residues": num_residues,
         "seeds": len(folder.study.seeds),
-        "seed_spread": results.seed_spread,
+        "seed_spreads": results.seed_spreads,
         "cpu_hours": cpu_seconds(folders) / 3600,
         "commits": sorted({found["commit"] or "" for found in measured}),
         "processors": list(dict.fromkeys(machines)),

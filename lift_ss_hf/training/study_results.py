@@ -163,8 +163,10 @@ class StudyResults:
         if len(self.folder.study.seeds) < MIN_SEEDS or not all(map(self.is_complete, both)):
             return None
         worse, better = map(self._correct_of, both)
+        group_of = self.folder.study.spread_group
+        around = (self._deviations[group_of(both[0])], self._deviations[group_of(both[1])])
         return bootstrap_difference(
-            worse, better, self._chains[1], threshold, deviations=self._deviations, resamples=self.resamples
+            worse, better, self._chains[1], threshold, deviations=around, resamples=self.resamples
         )
 
     def _correct_of(self, levels: Levels) -> np.ndarray:
@@ -172,16 +174,21 @@ class StudyResults:
         return np.array([self._correct[run] for run in self._runs_of(levels)])
 
     @cached_property
-    def _deviations(self) -> np.ndarray:
-        """(runs,) how far runs are from the mean of their point, of all points."""
-        points = dict.fromkeys(run.levels for run in self.compared)
-        return seed_deviations(list(map(self._correct_of, points)), self._chains[1])
+    def _deviations(self) -> dict[str, np.ndarray]:
+        """(runs,) how far runs are from the mean of their point, of all points that share their spread."""
+        groups: dict[str, list[np.ndarray]] = {}
+        for levels in dict.fromkeys(run.levels for run in self.compared):
+            groups.setdefault(self.folder.study.spread_group(levels), []).append(self._correct_of(levels))
+        return {group: seed_deviations(points, self._chains[1]) for group, points in groups.items()}
 
     @property
-    def seed_spread(self) -> tuple[float, int] | None:
-        """Standard deviation between the seeds of a point [fraction], and of how many runs; None without two seeds."""
-        deviations = self._deviations
-        return (float(np.sqrt(np.mean(deviations**2))), len(deviations)) if len(deviations) else None
+    def seed_spreads(self) -> dict[str, tuple[float, int]]:
+        """Standard deviation between the seeds of a point [fraction], and of how many runs, by group of points."""
+        return {
+            group: (float(np.sqrt(np.mean(deviations**2))), len(deviations))
+            for group, deviations in self._deviations.items()
+            if len(deviations)
+        }
 
     def accuracy(self, levels: Levels) -> float | None:
         """Return the mean accuracy of a point's runs [fraction]; None if there are none."""

@@ -37,7 +37,9 @@ def test_under_the_null_as_few_are_found_as_the_level_says():
     for number in range(400):
         settings = [runs(rng, 0.70, labelled, spread=0.01) for _ in range(10)]
         pooled = seed_deviations(settings, labelled)
-        difference = bootstrap_difference(*settings[:2], labelled, deviations=pooled, resamples=500, seed=number)
+        difference = bootstrap_difference(
+            *settings[:2], labelled, deviations=(pooled, pooled), resamples=500, seed=number
+        )
         covered += difference.low <= 0 <= difference.high
         found += difference.p_value < 0.01
         found_alone += bootstrap_difference(*settings[:2], labelled, resamples=500, seed=number).p_value < 0.01

@@ -126,6 +126,7 @@ def test_an_invalid_part_is_an_error(data, tmp_path, part, message):
     [
         ({"learning_rates": {"adapters": [1.0e-3]}}, r"learning_rates of 'frozen' is None\. Expected a list"),
         ({"tuned": ["head"]}, r"tuned has 'head', which is not a factor"),
+        ({"spread_by": ["head"]}, r"spread_by has 'head', which is not a factor\. Factors: adapter, depth, regime"),
         ({"base": ["x"]}, r"`base:` is \['x'\]\. Expected names with values"),
         ({"seeds": [0, 0]}, r"seeds is \[0, 0\]\. Expected different whole numbers"),
         ({"factors": {**FACTORS, "depth": {"half": {"top_share": "half"}}}}, r"not a fraction .*half"),
@@ -282,12 +283,20 @@ def test_a_best_rate_at_the_end_of_those_tried_is_said(data, tmp_path):
     assert "The best of lora, half, adapters is at the end of those tried: a further one may be better." in page
 
 
-def test_the_spread_between_seeds_is_that_of_all_points(data, tmp_path):
-    results = results_of(made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.8}))
-    deviation, number = results.seed_spread
-    assert number == 4
-    variances = [statistics.variance(results.accuracies(levels)) for levels in results.folder.points]
-    assert deviation == pytest.approx(statistics.mean(variances) ** 0.5)
+@pytest.mark.parametrize(
+    ("spread_by", "groups"), [([], {"": 2}), (["regime"], {"regime frozen": 1, "regime adapters": 1})]
+)
+def test_the_spread_between_seeds_is_that_of_all_points_that_share_it(data, tmp_path, spread_by, groups):
+    folder = made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.8}, spread_by=spread_by)
+    results = results_of(folder)
+    assert {group: number for group, (_, number) in results.seed_spreads.items()} == {
+        g: 2 * n for g, n in groups.items()
+    }
+    for group, (deviation, _) in results.seed_spreads.items():
+        own = [levels for levels in folder.points if folder.study.spread_group(levels) == group]
+        variances = [statistics.variance(results.accuracies(levels)) for levels in own]
+        assert deviation == pytest.approx(statistics.mean(variances) ** 0.5)
+    assert results.comparison_rows()[0]["low"] < results.comparison_rows()[0]["difference"]
 
 
 def test_equal_chains_of_several_tests_count_once(data, tmp_path):
