@@ -9,7 +9,7 @@ from corpus_files import TEXT, blob_id
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, load_corpus, write_corpus
 from lift_ss_hf.corpora import loading as loading_module
-from lift_ss_hf.corpora.catalogue import CataloguedCorpus
+from lift_ss_hf.corpora.catalogue import CataloguedCorpus, get_corpus
 from lift_ss_hf.corpora.loading import resolve_corpus
 from lift_ss_hf.corpora.sources import MissingSourceError
 
@@ -130,7 +130,8 @@ def test_an_unknown_name_lists_all_that_can_be_loaded(name):
 
 
 def test_a_custom_corpus_crossed_with_its_test_warns(tmp_path, caplog):
-    write_corpus(tmp_path / "spot1d", [Split.of("train", [Chain("a", "MKV", "LHX")])], CardFacts("S", "One.", "mit"))
+    facts = CardFacts(get_corpus("spot1d").entry.title, "One.", "mit")
+    write_corpus(tmp_path / "spot1d", [Split.of("train", [Chain("a", "MKV", "LHX")])], facts)
     load_corpus(str(tmp_path / "spot1d"), "train", cache_dir=tmp_path / "cache", tests=["casp12"])
     assert "spot1d is not a training set for casp12" in caplog.text
 

@@ -17,7 +17,8 @@ def drawn():
 
 
 def test_the_figures_are_up_to_date(drawn):
-    assert sorted(drawn) == sorted((DOCS / "figures").iterdir())
+    found = (DOCS / "figures").iterdir()
+    assert set(drawn) == {path for path in found if not path.name.startswith("study_")}  # of recipes/study.py
     for path, svg in drawn.items():
         now, then = (IDS.sub("", text) for text in (svg, path.read_text("utf-8")))
         how = f"{path.name} is out of date: python docs/figures.py"
