@@ -41,13 +41,14 @@ def write_report(results: StudyResults, out: str | Path) -> Path:
     """
     require_folder(out)
     out = Path(out)
+    origin = _origin(results, out)  # first: a page within a checkout changes it
     comparisons = results.comparison_rows()
     parts = [_part(part, results, out) for part in results.folder.study.parts]
     for name, rows in ((RUNS_TABLE, results.result_rows()), (COMPARISONS_TABLE, comparisons)):
         with replacing(out / name) as table:
             table.write_text(csv_text(rows), "utf-8")
     with replacing(out / PAGE) as page:
-        page.write_text(study_markdown(parts, comparisons, results.rate_rows(), _origin(results, out)), "utf-8")
+        page.write_text(study_markdown(parts, comparisons, results.rate_rows(), origin), "utf-8")
     return out / PAGE
 
 
