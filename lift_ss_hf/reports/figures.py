@@ -48,6 +48,8 @@ MIN_CHAINS_PER_BIN, MAX_LENGTH_BINS = 10, 8
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, at 200 dots per inch, as SVG or as PDF. The file appears whole or not at all.
 
+    The same figure gives the same file.
+
     Args:
         figure: the figure to write.
         path: a name that ends in .png, .svg or .pdf; missing folders are created.
@@ -55,9 +57,12 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     Raises:
         ValueError: if the path ends in something else.
     """
+    from matplotlib import rc_context
+
     kind = check_figure_name(path)
-    with replacing(path) as part:
-        figure.savefig(part, dpi=DOTS_PER_INCH, format=kind)
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with replacing(path) as part, rc_context({"svg.hashsalt": "lift_ss_hf"}):
+        figure.savefig(part, dpi=DOTS_PER_INCH, format=kind, metadata=undated)
 
 
 def check_figure_name(path: str | Path) -> str:

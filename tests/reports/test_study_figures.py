@@ -2,6 +2,7 @@
 
 import pytest
 
+from lift_ss_hf.reports.figures import save_figure
 from lift_ss_hf.reports.study_figures import StudyPoint, plot_levels, plot_trained_parameters
 
 
@@ -68,3 +69,10 @@ def test_what_cannot_be_drawn_is_an_error():
         plot_levels([StudyPoint("half", "frozen", "", 0.75)], ["all"], "data")
     with pytest.raises(ValueError, match=r"accuracy 75 is not a fraction"):
         plot_trained_parameters([StudyPoint(1, "frozen", "", 75.0)])
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_the_same_figure_gives_the_same_file(tmp_path, kind):
+    for name in ("a", "b"):
+        save_figure(plot_levels([StudyPoint("all", "", "", 0.75)], ["all"], "data"), tmp_path / f"{name}.{kind}")
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
