@@ -40,6 +40,14 @@ def write_data(folder: Path, family: str = "esm") -> Path:
     return folder
 
 
+def write_finished_run(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write what tells a finished run, without running it: its metrics and reports."""
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps({"learnt": {}, "splits": []} | metrics))
+    for name in ("results.md", "model/README.md"):
+        (folder / name).write_text("")
+
+
 def flags(data: Path, out: Path, *more: str) -> list[str]:
     """Return arguments of the recipe; those in `more` win."""
     return [

@@ -15,7 +15,6 @@ from .catalogue import DEFAULT_CONFIG, CorpusEntry
 from .columns import BASE_FEATURES
 from .splits import Split
 
-CARD = "README.md"  # of a corpus's folder
 Sizes = Mapping[tuple[str, str], tuple[int, int]]  # (configuration, split): bytes in memory, bytes of the parquet file
 
 COLUMN_MEANINGS = {

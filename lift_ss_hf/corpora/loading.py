@@ -11,13 +11,13 @@ from typing import TypeGuard
 
 import datasets
 import yaml
+from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.repocard import metadata_load
 
 from ..assets import sample_corpus
 from ..models.atomic import restore
 from ..models.states import UNRESOLVED
 from ..models.wording import no_such_file
-from .cards import CARD
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
 from .custom import ChainsBySplit, fasta_pair, is_data_set, read_custom
@@ -127,7 +127,7 @@ def own_splits(corpus: Corpus) -> list[str]:
 
 def _is_built(corpus: Corpus) -> TypeGuard[Path]:
     """Return True for the folder of a built corpus."""
-    return isinstance(corpus, Path) and (corpus / CARD).is_file() and (corpus / "data").is_dir()
+    return isinstance(corpus, Path) and (corpus / REPOCARD_NAME).is_file() and (corpus / "data").is_dir()
 
 
 def _load_split(
@@ -241,6 +241,6 @@ def warn_if_crossed(train: str, tests: Sequence[str]) -> None:
 def _title(folder: Path) -> str | None:
     """Return the title on the card of a built corpus, None if there is none that can be read."""
     try:
-        return (metadata_load(folder / CARD) or {}).get("pretty_name")
+        return (metadata_load(folder / REPOCARD_NAME) or {}).get("pretty_name")
     except (OSError, ValueError, yaml.YAMLError):
         return None

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
+from huggingface_hub.constants import REPOCARD_NAME
 
 from ..models.atomic import replacing_folder, require_folder, restore
-from .cards import CARD, CardFacts, dataset_card, file_name
+from .cards import CardFacts, dataset_card, file_name
 from .chains import CorpusError
 from .splits import Split
 
@@ -62,7 +63,7 @@ def write_corpus(
             pq.write_table(table.data.table, path)
             sizes[split.config, split.name] = (table.data.nbytes, path.stat().st_size)
         assert features is not None
-        (part / CARD).write_text(dataset_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
+        (part / REPOCARD_NAME).write_text(dataset_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
 
 
 def _is_replaceable(folder: Path) -> bool:
@@ -70,9 +71,9 @@ def _is_replaceable(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     if not names:
         return True
-    card = folder / CARD
+    card = folder / REPOCARD_NAME
     return (
-        names == {CARD, "data"}
+        names == {REPOCARD_NAME, "data"}
         and "dataset_info:" in card.read_text("utf-8", errors="replace")
         and all(path.suffix == ".parquet" for path in (folder / "data").iterdir())
     )

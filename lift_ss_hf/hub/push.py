@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import HFValidationError
 from transformers import TrainingArguments
 
@@ -19,7 +20,7 @@ from ..models.backbones import BUNDLED
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
-from ..reports.model_card import ABSOLUTE_PATH, CARD_FILE, hub_id
+from ..reports.model_card import ABSOLUTE_PATH, hub_id
 from ..reports.provenance import TOKEN, TRAINING_CHAINS
 
 PACKAGE = Path(__file__).parents[1]
@@ -173,7 +174,7 @@ def stage_model(folder: Path, staging: Path) -> None:
         raise ValueError(f"{folder}: no config.json. Expected the folder of a saved model: RUN/model.")
     SecondaryStructureModel.from_pretrained(folder).save_pretrained(staging, include_code=True)
     ResidueTokenizer.from_pretrained(folder).save_pretrained(staging, include_code=True)
-    for name in (CARD_FILE, TRAINING_CHAINS):
+    for name in (REPOCARD_NAME, TRAINING_CHAINS):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, staging / name)
     check_staged(staging)
@@ -195,8 +196,8 @@ def check_staged(staging: Path) -> None:
                 "travel with the model (save_pretrained(..., include_backbone=True))."
             )
     _check_backbone(json.loads((staging / "config.json").read_text("utf-8")))
-    if (staging / CARD_FILE).is_file():
-        ModelCard.load(staging / CARD_FILE)
+    if (staging / REPOCARD_NAME).is_file():
+        ModelCard.load(staging / REPOCARD_NAME)
 
 
 def _check_backbone(config: Mapping[str, Any]) -> None:

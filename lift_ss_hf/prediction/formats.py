@@ -130,7 +130,8 @@ class Table(Format):
         """Return the column names."""
         return self.separator.join(_columns(self.alphabet)) + "\n"
 
-    def shown_name(self, name: str) -> str:
+    @staticmethod
+    def shown_name(name: str) -> str:
         """Return a name as the table has it."""
         return name
 
@@ -153,13 +154,14 @@ class Csv(Table):
     """The rows of `Table`, separated by commas, for spreadsheets.
 
     Example:
-        >>> [Csv("q8").shown_name(name) for name in ("1abc_A", "=1+1")]
+        >>> [Csv.shown_name(name) for name in ("1abc_A", "=1+1")]
         ['1abc_A', "'=1+1"]
     """
 
     file_name, separator = "predictions.csv", ","
 
-    def shown_name(self, name: str) -> str:
+    @staticmethod
+    def shown_name(name: str) -> str:
         """Return a name, with an apostrophe before it where a spreadsheet would take it for a formula."""
         return f"'{name}" if name.lstrip("'").startswith(FORMULA_STARTS) else name
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.constants import REPOCARD_NAME
 
 from ..corpora.catalogue import find_corpus
 from ..models.atomic import replacing
@@ -23,7 +24,6 @@ from .tables import ACCURACY_TITLES, card_markdown
 
 TEMPLATE = Path(__file__).parents[1] / "assets" / "model_card.md"
 TASK = "token-classification"
-CARD_FILE = "README.md"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/\"'`]+/)*([^\s/\"'`]+)|[A-Za-z]:\\\S*\\(\S+)")
 BACKBONE_LICENCES = {BUNDLED: "CC BY 4.0 data (UniProt), Apache-2.0 weights"}
 BLOCK_MIX_PHRASES = {
@@ -53,7 +53,7 @@ def write_card(run: str | Path) -> Path:
         ValueError: if the folder does not hold a finished run.
     """
     card = make_card(run)
-    path = Path(run) / "model" / CARD_FILE
+    path = Path(run) / "model" / REPOCARD_NAME
     with replacing(path) as part:
         part.write_text(str(card), "utf-8")
     return path

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
+from huggingface_hub.constants import REPOCARD_NAME
 
 from ..evaluation.baselines import ResidueBaseline
 from ..evaluation.calibration import calibrate, store_temperature
@@ -120,5 +121,5 @@ def finished_results(out: Path) -> dict[str, Any] | None:
         results = json.loads((out / METRICS_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    complete = "splits" in results and (out / MODEL_FOLDER / "README.md").is_file() and (out / RESULTS_FILE).is_file()
+    complete = "splits" in results and (out / MODEL_FOLDER / REPOCARD_NAME).is_file() and (out / RESULTS_FILE).is_file()
     return results if complete else None

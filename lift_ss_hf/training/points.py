@@ -145,6 +145,7 @@ def run_jobs(
     names = {id(job): f"point {number} of {len(jobs)}: {job.folder.name}" for number, job in enumerate(jobs, start=1)}
 
     num_threads = _threads_of_each(num_processes)
+    wait_until = deadline if wait else -math.inf
 
     def run(job: Job) -> Job:
         if not is_finished(job.folder) and time.monotonic() < deadline:
@@ -153,10 +154,10 @@ def run_jobs(
         return job
 
     if num_processes == 1:
-        yield from _waited(map(run, jobs), num_threads, deadline if wait else -math.inf)
+        yield from _waited(map(run, jobs), num_threads, wait_until)
         return
     with ThreadPoolExecutor(num_processes) as threads:
-        yield from _waited(threads.map(run, jobs), num_threads, deadline if wait else -math.inf)
+        yield from _waited(threads.map(run, jobs), num_threads, wait_until)
 
 
 def _threads_of_each(num_processes: int) -> int | None:

@@ -69,9 +69,9 @@ class Part:
     Attributes:
         name: name of its file.
         title: the question.
-        references: levels of each point, in the order of the page, and of the point that it is compared with in the
-            table and the figure: itself, if there is none.
-        reference: name of the latter: the levels that they have in common; None if there is none.
+        references: for each point, in the order of the page, the point that it is compared with in the table and the
+            figure; itself if there is none.
+        reference: name of the points that others are compared with: the levels that they share; None without any.
         figure: factor along the axis of its figure, or `trained_parameters`; None for no figure.
         lines: whether lines join the points of the figure, since its axis has an order.
         claims: what is tested.
@@ -171,13 +171,12 @@ class Study:
 def read_study(folder: str | Path, changes: Mapping[str, Any] | None = None) -> Study:
     """Read a study from its folder.
 
-    `base.yaml` has `base` (settings of all runs), `factors`, `learning_rates`, `tuned` and `seeds`, as in `Study`, and
-    may have `spread_by`. A
-    factor is a mapping of levels to settings, or a list of values of the argument with its name. Every other YAML file
-    is a part: `title`, `points` (a list of mappings from factors to a level or a list of levels, which are combined),
-    optionally `reference` (levels of the point that each point is compared with in tables and figures, which
-    otherwise has the same levels), `figure`, `lines` and `claims`. A claim has its text under `claim`, `better` and
-    `than` (levels), `margin` (the threshold, in percentage points, default 0) and `for_each` (factors and lists of
+    `base.yaml` has `base` (settings of all runs), `factors`, `learning_rates`, `tuned`, `seeds` and, optionally,
+    `spread_by`, as in `Study`. A factor is a mapping of levels to settings, or a list of values of the argument with
+    its name. Every other YAML file is a part: `title`, `points` (a list of mappings from factors to a level or a list
+    of levels, which are combined), and optionally `reference` (levels in which the point that a point is compared with
+    in tables and figures differs from it), `figure`, `lines` and `claims`. A claim has its text under `claim`, `better`
+    and `than` (levels), `margin` (the threshold, in percentage points, default 0) and `for_each` (factors and lists of
     levels, for both sides).
 
     Args:

@@ -16,10 +16,9 @@ from ..reports.study_figures import StudyPoint, plot_levels, plot_trained_parame
 from .arguments import ModelArguments
 from .outcome import ENVIRONMENT_FILE
 from .study import NOT_USED, PARAMETERS, Levels, Part
-from .study_results import PointResult, StudyResults
+from .study_results import PointResult, StudyResults, difference_columns
 from .study_runs import cpu_seconds
 
-DIFFERENCE_COLUMNS = {"difference": "value", "low": "low", "high": "high"}
 ABOUT = "README.md"  # of a study's folder
 PAGE, RUNS_TABLE, COMPARISONS_TABLE, FIGURES = "study.md", "study_runs.csv", "study_comparisons.csv", "figures"
 
@@ -86,11 +85,9 @@ def _part(part: Part, results: StudyResults, out: Path) -> dict[str, Any]:
         figures[_caption(part, found.values())] = path.as_posix()
     points = []
     for levels, result in found.items():
-        difference = result.difference
         point = {"levels": dict(levels), "learning_rate": results.rate(levels), "accuracies": result.accuracies}
         point |= {"trained_parameters": results.trained_parameters[levels], "seeds": len(results.folder.study.seeds)}
-        point |= {name: difference and getattr(difference, column) for name, column in DIFFERENCE_COLUMNS.items()}
-        points.append(point)
+        points.append(point | difference_columns(result.difference))
     return {
         "name": part.name,
         "title": part.title,
@@ -121,9 +118,7 @@ def _figure(part: Part, results: StudyResults, found: Mapping[Levels, PointResul
         ends = {}
         if result.difference is not None and result.reference is not None:
             ends = {end: result.reference + getattr(result.difference, end) for end in ("low", "high")}
-        accuracy = results.accuracy(levels)
-        assert accuracy is not None
-        look = {"accuracy": accuracy, **ends, "is_complete": result.is_complete}
+        look = {"accuracy": result.accuracy, **ends, "is_complete": result.is_complete}
         places = [results.trained_parameters[levels]] if axis == PARAMETERS else _places(part, axis, dict(levels))
         points += [StudyPoint(place, *names[levels], **look) for place in places]
     if axis == PARAMETERS:

@@ -48,6 +48,18 @@ class PointResult:
     reference: float | None
     difference: Difference | None
 
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy of a point with finished runs [fraction]."""
+        return float(np.mean(self.accuracies))
+
+
+def difference_columns(difference: Difference | None) -> dict[str, float | None]:
+    """Return the columns of a difference; None in each if there is none."""
+    if difference is None:
+        return dict.fromkeys(("difference", "low", "high"))
+    return {"difference": difference.value, "low": difference.low, "high": difference.high}
+
 
 class StudyResults:
     """The finished runs of a study.
@@ -132,14 +144,15 @@ class StudyResults:
         distinct, labelled = self._chains
         rows = []
         for run in self.runs:
-            metrics = read_metrics(self.folder.folder(run))
+            folder = self.folder.folder(run)
+            metrics = read_metrics(folder)
             own = {
                 **dict(run.levels),
                 "learning_rate": run.learning_rate,
                 "seed": run.seed,
                 "compared": "yes" if run in compared else "no",
                 "trained_parameters": self.trained_parameters[run.levels],
-                "validation_q3": validation_accuracy(self.folder.folder(run)),
+                "validation_q3": validation_accuracy(folder, metrics),
             }
             for name, result in metrics["corpora"].items():
                 scores = result["scores"]
@@ -221,7 +234,11 @@ class StudyResults:
             rates = sorted(self.folder.study.rates(group))
             for rate in rates:
                 run = self.folder.folder(Run(group, rate, self.folder.study.seeds[0]))
-                row = {"levels": dict(group), "learning_rate": rate, "accuracy": validation_accuracy(run)}
+                row = {
+                    "levels": dict(group),
+                    "learning_rate": rate,
+                    "accuracy": validation_accuracy(run, read_metrics(run)),
+                }
                 row |= {"is_chosen": rate == self.rates[group], "is_last": rate in (rates[0], rates[-1])}
                 rows.append(row)
         return rows
@@ -246,11 +263,10 @@ class StudyResults:
             row |= {"better": dict(comparison.better), "than": dict(comparison.than)}
             row |= {"q3_better": self.accuracy(comparison.better), "q3_than": self.accuracy(comparison.than)}
             row |= {"threshold": claim.threshold}
+            row |= difference_columns(difference)
             if difference is None:
-                row |= dict.fromkeys(("difference", "low", "high", "p_value", "p_holm"))
-                row["verdict"] = UNDECIDED
+                row |= {"p_value": None, "p_holm": None, "verdict": UNDECIDED}
             else:
-                row |= {"difference": difference.value, "low": difference.low, "high": difference.high}
                 row |= {"p_value": difference.p_value, "p_holm": p_value}
                 row["verdict"] = verdict(difference.value, claim.threshold, p_value)
             rows.append(row)

@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,20 +133,26 @@ class StudyFolder:
         """
         chosen = {}
         for group in self.study.groups():
-            runs = [Run(group, rate, self.study.seeds[0]) for rate in sorted(self.study.rates(group))]
-            if not all(is_finished(self.folder(run)) for run in runs):
-                continue
-            chosen[group] = max(runs, key=lambda run: validation_accuracy(self.folder(run))).learning_rate
+            folders = {
+                rate: self.folder(Run(group, rate, self.study.seeds[0])) for rate in sorted(self.study.rates(group))
+            }
+            if all(map(is_finished, folders.values())):
+                found = {rate: validation_accuracy(folder, read_metrics(folder)) for rate, folder in folders.items()}
+                chosen[group] = max(found, key=lambda rate: found[rate])
         return chosen
 
 
-def validation_accuracy(folder: Path) -> float:
+def validation_accuracy(folder: Path, metrics: Mapping[str, Any]) -> float:
     """Return the validation accuracy that a finished run ended with [fraction].
+
+    Args:
+        folder: the directory of the run.
+        metrics: what `read_metrics` returns of it.
 
     Raises:
         RecipeError: if it had no validation chains.
     """
-    learnt = read_metrics(folder)["learnt"]
+    learnt = metrics["learnt"]
     if COMPARED_AT not in learnt:
         raise RecipeError(
             f"{folder}: no validation chains, on which the learning rate is chosen. Name some: validation: [NAME]."
@@ -171,7 +177,7 @@ class StudyCost:
     models: Mapping[Levels, Operations]
     speed: float
 
-    def seconds(self, runs: Sequence[Run]) -> float:
+    def seconds(self, runs: Iterable[Run]) -> float:
         """Return the time that runs take one after another [s]."""
         return sum(self.operations[run] for run in runs) / self.speed
 
@@ -222,13 +228,13 @@ def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> s
         f"{cost.speed:.3g} a second: about {duration(seconds)} of computing, {duration(seconds / num_processes)} with "
         f"{num_processes} at a time.",
     ]
-    counted = [run for run in left if run in set(tuning)]
+    counted = {run for run in tuning if run in left}
     if counted:
         lines.append(f"  learning rates: {len(counted)} runs, {duration(cost.seconds(counted))}")
     for part in folder.study.parts:  # a run that several parts need counts in the first
-        own = [run for run in left if run.levels in part.references and run not in set(counted)]
+        own = {run for run in left if run.levels in part.references} - counted
         lines.append(f"  {part.name}: {len(own)} runs, {duration(cost.seconds(own))}")
-        counted += own
+        counted |= own
     return "\n".join(lines)
 
 

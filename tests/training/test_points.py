@@ -1,10 +1,10 @@
 """The points of a sweep or a study are shared: by processes of one command, and by commands."""
 
-import json
 import threading
 import time
 
 import pytest
+from small_runs import write_finished_run
 
 from lift_ss_hf.models.atomic import claimed_file
 from lift_ss_hf.training import points
@@ -15,13 +15,6 @@ def jobs_in(folder, number=5):
     return [Job({}, folder / f"point{index}") for index in range(number)]
 
 
-def finish(folder):
-    (folder / "model").mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({"learnt": {}, "splits": []}))
-    for name in ("results.md", "model/README.md"):
-        (folder / name).write_text("")
-
-
 @pytest.fixture
 def started(monkeypatch):
     """Names of the points in the order in which they were started; running one takes no time and no process."""
@@ -30,7 +23,7 @@ def started(monkeypatch):
     def run(job, num_threads):
         with lock:
             names.append(job.folder.name)
-        finish(job.folder)
+        write_finished_run(job.folder, {})
         return True
 
     monkeypatch.setattr(points, "_run_in_process", run)
@@ -40,7 +33,7 @@ def started(monkeypatch):
 @pytest.mark.parametrize("num_processes", [1, 3])
 def test_points_are_run_once_and_come_in_their_order(tmp_path, started, num_processes):
     jobs = jobs_in(tmp_path)
-    finish(jobs[1].folder)
+    write_finished_run(jobs[1].folder, {})
     assert list(run_jobs(jobs, num_processes)) == jobs
     assert sorted(started) == ["point0", "point2", "point3", "point4"]
     assert list(run_jobs(jobs, num_processes)) == jobs
@@ -54,7 +47,7 @@ def test_no_process_at_all_is_an_error(tmp_path, started):
 
 def test_no_point_is_started_after_the_deadline(tmp_path, started):
     jobs = jobs_in(tmp_path)
-    finish(jobs[3].folder)
+    write_finished_run(jobs[3].folder, {})
     assert list(run_jobs(jobs, deadline=time.monotonic())) == [jobs[3]]
     assert started == []
 
@@ -68,7 +61,7 @@ def test_a_point_that_another_command_runs_is_left_to_it_and_waited_for(tmp_path
         seen.append(job.folder.name)
         is_ours = job is not jobs[0]
         if is_ours or seen.count("point0") == 3:  # the other command finishes it while we wait
-            finish(job.folder)
+            write_finished_run(job.folder, {})
         return is_ours
 
     monkeypatch.setattr(points, "_run_in_process", run)

@@ -14,7 +14,7 @@ import torch
 import yaml
 from forked_runs import signal_at
 from scripts import ROOT, run_script
-from small_runs import write_data
+from small_runs import write_data, write_finished_run
 from transformers import Trainer
 
 from lift_ss_hf.evaluation.corpora import states_file
@@ -159,14 +159,10 @@ def write_run(folder, validation, accuracy, seed=0):
     result = {"num_chains": NUM_CHAINS, "scores": scores}
     (folder / "predicted").mkdir(parents=True)
     learnt = {"q3": {"trained": validation}}
-    metrics = {"corpora": {"casp12": result, "cb513": result}, "learnt": learnt, "splits": []}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_finished_run(folder, {"corpora": {"casp12": result, "cb513": result}, "learnt": learnt})
     (folder / "environment.json").write_text(
         json.dumps({"commit": "a" * 40, "processor": "made up", "accelerators": []})
     )
-    for name in ("results.md", "model/README.md"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("")
     for name in ("casp12", "cb513"):  # the same chains in both: each counts once
         chains = (f">c{number}\n{'A' * number}\n{'H' * number}\n" for number in range(1, NUM_CHAINS + 1))
         (folder / "predicted" / f"{name}.txt").write_text("".join(chains))
