@@ -296,7 +296,7 @@ class RunFolder:
 
     def num_missing(self, num_parts: int) -> int:
         """Return how many parts are not complete yet."""
-        with self._locked(is_shared=True):
+        with self._locked():  # another process may be replacing a part, which is not there for a moment
             if self.is_joined:
                 return 0
             return sum(not (self.part_folder(number) / PART).is_file() for number in range(num_parts))

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -14,6 +15,7 @@ from forked_runs import run_forked, signal_at
 from stopped_at import tree
 from tiny_models import write_models_and_chains
 
+from lift_ss_hf.models.atomic import locked_file
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.tokenization import ResidueTokenizer
 from lift_ss_hf.prediction import running
@@ -121,6 +123,25 @@ def test_a_plain_run_that_another_one_overtakes_ends_well(
     found.append(run(data, tmp_path / "run", resume=True, formats=("three-line",)))
     assert found == [counts, counts]
     assert tree(tmp_path / "run") == tree(out)
+
+
+def test_a_part_that_another_process_is_replacing_is_not_missing(tmp_path):
+    folder, moved = RunFolder(tmp_path, {}, {}), threading.Event()
+    folder.part_folder(0).mkdir(parents=True)
+    (folder.part_folder(0) / "part.json").write_text("{}")
+
+    def replace():
+        with locked_file(tmp_path / ".lock", is_shared=True):  # as the writer of a part holds it
+            away = folder.part_folder(0).rename(tmp_path / "away")
+            moved.set()
+            time.sleep(0.3)
+            away.rename(folder.part_folder(0))
+
+    other = threading.Thread(target=replace)
+    other.start()
+    assert moved.wait(10)
+    assert folder.num_missing(1) == 0
+    other.join()
 
 
 @pytest.mark.process
