@@ -106,7 +106,10 @@ def _introduction(origin: Mapping[str, Any]) -> list[str]:
     written = origin["environment"]
     state = f"{origin['runs']:,} runs"
     if origin["runs"] < origin["planned"]:
-        state += f" of {origin['planned']:,} planned are finished; comparisons with missing runs are undecided"
+        state = (
+            f"{origin['runs']:,} of {origin['planned']:,} planned runs are finished; comparisons with missing runs are "
+            "undecided"
+        )
     about = f" [About this study]({origin['about']})." if origin["about"] else ""
     commits = [_short(commit) for commit in origin["commits"]]
     return [
@@ -207,12 +210,12 @@ def _method(origin: Mapping[str, Any]) -> list[str]:
         f"Accuracies are Q3 (P as coil) over the {origin['residues']:,} labelled residues of the {origin['chains']:,} "
         "distinct chains of all test sets, as the mean over the finished runs of a point, one for each of "
         f"{origin['seeds']} seeds; ± is their standard deviation. Intervals are 95 % bootstrap intervals over chains, "
-        "the same for both sides, and seeds. Points share what is known of the spread between seeds; its standard "
-        f"deviation in percentage points: {spreads or 'unknown'}. The p-value is two-sided, of the hypothesis that the "
-        "difference is the threshold, and adjusted by Holm's method for all comparisons of a claim; intervals are not "
-        "adjusted, and nothing is corrected across claims. Below 0.05, a difference above the threshold supports the "
-        "comparison and one below it refutes it. A claim is refuted if any of its comparisons is, and supported if all "
-        "are.",
+        "the same for both sides, and seeds. The spread between seeds is estimated from many points together; its "
+        f"standard deviation in percentage points: {spreads or 'unknown'}. The p-value is two-sided, of the "
+        "hypothesis that the difference is the threshold, and adjusted by Holm's method for all comparisons of a "
+        "claim; intervals are not adjusted, and nothing is corrected across claims. Below 0.05, a difference above the "
+        "threshold supports the comparison and one below it refutes it. A claim is refuted if any of its comparisons "
+        "is, and supported if all are.",
         "",
         "Learning rates were chosen on the validation chains. The first run of a group's default point is the one by "
         "which its rate was chosen, a slight advantage that all groups have. Intervals cover neither the choice of the "

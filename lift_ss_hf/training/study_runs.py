@@ -126,7 +126,7 @@ class StudyFolder:
     def choose_rates(self) -> dict[Levels, float]:
         """Return the learning rate with the best validation accuracy of each group; of equal ones the lowest.
 
-        Groups of which not all runs are finished are left out.
+        Groups with unfinished runs are left out.
 
         Raises:
             RecipeError: if a run had no validation chains.

@@ -232,7 +232,7 @@ def test_a_claim_with_a_missing_run_is_undecided(data, tmp_path):
     results = results_of(folder)
     assert [row["verdict"] for row in results.comparison_rows()] == ["undecided", "undecided"]
     page = write_report(results, tmp_path / "report").read_text()
-    assert "4 runs of 5 planned are finished; comparisons with missing runs are undecided" in page
+    assert "4 of 5 planned runs are finished; comparisons with missing runs are undecided" in page
     assert "| frozen | 0.01 | 100 | 1 of 2 |" in page or "| adapters | 0.001 | 100 | 1 of 2 |" in page
     assert "hollow markers: not all seeds are finished" in page
 
