@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lift_ss_hf.cli.run import run
 from lift_ss_hf.training.study import read_study
+from lift_ss_hf.training.study_records import read_published
 from lift_ss_hf.training.study_report import write_report
 from lift_ss_hf.training.study_results import StudyResults
 from lift_ss_hf.training.study_runs import StudyFolder, describe_cost, estimate_study, run_study
@@ -18,6 +19,8 @@ def parse() -> argparse.Namespace:
                         help="folder with base.yaml and a file for each part (default: recipes/study)")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", default="runs/study", help="folder of the runs (default: runs/study)")
     parser.add_argument("--report", metavar="DIR", help="folder of study.md, figures and tables (default: OUT/report)")
+    parser.add_argument("--published", metavar="DIR", help="folder with the tables of an earlier report; its runs are "
+                        "not repeated")  # fmt: skip
     parser.add_argument("--backbone", metavar="NAME", help="Hub id or folder, in place of the study's")
     parser.add_argument("--source", metavar="DIR", help="folder of the corpora's files (default: LIFT_SS_DATA_DIR)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
@@ -35,7 +38,8 @@ def main() -> None:
     args = parse()
     changes = {"backbone": args.backbone, "source": args.source}
     study = read_study(args.study, {name: value for name, value in changes.items() if value is not None})
-    folder = StudyFolder(study, args.out)
+    published = None if args.published is None else read_published(args.published)
+    folder = StudyFolder(study, args.out, published)
     cost = estimate_study(folder, args.teraflops and args.teraflops * 1e12, args.processes)
     print(describe_cost(folder, cost, args.processes), flush=True)
     if args.dry_run:

@@ -35,7 +35,7 @@ class Difference:
     p_value: float
 
 
-def seed_deviations(settings: Sequence[np.ndarray], labelled: np.ndarray) -> np.ndarray:
+def seed_deviations(settings: Sequence[Sequence[float]]) -> np.ndarray:
     """Return how far runs are from the mean of their setting, over several settings.
 
     Two or three seeds say little of the spread between seeds, several settings together say more; this takes the spread
@@ -43,23 +43,21 @@ def seed_deviations(settings: Sequence[np.ndarray], labelled: np.ndarray) -> np.
     by a factor of (n - 1) / n in variance; they are enlarged by sqrt(n / (n - 1)) to make up for it.
 
     Args:
-        settings: of each setting the (seeds, chains) correct residues of its runs; settings with one run are left out.
-        labelled: (chains,) scored residues.
+        settings: of each setting the accuracies of its runs [fraction]; settings with one run are left out.
 
     Returns:
         (runs,) deviations in accuracy [fraction].
 
     Example:
-        >>> one, other = np.array([[70, 80], [74, 80]]), np.array([[60, 90], [60, 92]])
-        >>> seed_deviations([one, other], np.array([100, 100])).round(4).tolist()
+        >>> seed_deviations([[0.75, 0.77], [0.75, 0.76], [0.7]]).round(4).tolist()
         [-0.0141, 0.0141, -0.0071, 0.0071]
     """
-    deviations = [np.zeros(0)]
-    for correct in settings:
-        if (number := len(correct)) >= MIN_SEEDS:
-            accuracies = _accuracies(correct, labelled)
-            deviations.append(np.sqrt(number / (number - 1)) * (accuracies - accuracies.mean()))
-    return np.concatenate(deviations)
+    deviations = [
+        np.sqrt(number / (number - 1)) * (np.asarray(accuracies) - np.mean(accuracies))
+        for accuracies in settings
+        if (number := len(accuracies)) >= MIN_SEEDS
+    ]
+    return np.concatenate([np.zeros(0), *deviations])
 
 
 def bootstrap_difference(
@@ -108,7 +106,7 @@ def bootstrap_difference(
         if len(correct) < MIN_SEEDS:
             raise ValueError(f"the {name} setting has {len(correct)} run. Train it with {MIN_SEEDS} seeds or more.")
     if deviations is None:
-        deviations = (seed_deviations([correct_a, correct_b], labelled),) * 2
+        deviations = (seed_deviations([_accuracies(correct, labelled) for correct in (correct_a, correct_b)]),) * 2
     gained = correct_b.mean(axis=0) - correct_a.mean(axis=0)  # (chains,) residues
     rng = np.random.default_rng(seed)
     drawn_gains, drawn_labelled = bootstrap_totals(np.stack([gained, labelled], axis=1), resamples, rng).T
@@ -121,9 +119,9 @@ def bootstrap_difference(
     return Difference(float(gained.sum() / labelled.sum()), low, high, float(p_value))
 
 
-def _accuracies(correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Return the (seeds,) pooled accuracies."""
-    return correct.sum(axis=1) / labelled.sum()
+def _accuracies(correct: np.ndarray, labelled: np.ndarray) -> list[float]:
+    """Return the pooled accuracy of each seed [fraction]."""
+    return (correct.sum(axis=1) / labelled.sum()).tolist()
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

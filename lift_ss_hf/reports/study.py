@@ -28,11 +28,12 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
+    """Return a value as it stands in a CSV file of `csv_text`."""
     if isinstance(value, Mapping):
         return " ".join(f"{factor}={level}" for factor, level in value.items())
     return f"{value:.{SIGNIFICANT_DIGITS}g}" if isinstance(value, float) else value
@@ -85,8 +86,9 @@ def study_markdown(
         comparisons: rows of the comparisons, as in the CSV file.
         rates: the learning rates that were tried, as from `StudyResults.rate_rows`.
         origin: `backbone`, `runs`, `planned`, `chains`, `residues`, `seeds`, `seed_spreads` (standard deviation and
-            number of runs, by group of points), `cpu_hours`, `commits` and `processors` of the runs, `tables` (names of
-            the CSV files), `about` (path of the page that describes the study, or None) and `environment`.
+            number of runs, by group of points), `cpu_hours` of the `timed` runs, `taken_over` (number of comparisons
+            from an earlier report), `commits` and `machines` of the runs, `tables` (names of the files, that of the
+            chains last), `about` (path of the page that describes the study, or None) and `environment`.
     """
     lines = ["# A study of adapters", "", *_introduction(origin), "", "## Verdicts", "", _verdicts(comparisons), ""]
     for part in parts:
@@ -112,14 +114,16 @@ def _introduction(origin: Mapping[str, Any]) -> list[str]:
         )
     about = f" [About this study]({origin['about']})." if origin["about"] else ""
     commits = [_short(commit) for commit in origin["commits"]]
+    *tables, chains = (f"[{name}]({name})" for name in origin["tables"])
+    timed = "They" if origin["timed"] == origin["runs"] else f"{origin['timed']:,} of them"
     return [
-        f"Backbone: {origin['backbone']}. {state}. They took {origin['cpu_hours']:.1f} hours of CPU time. What is "
+        f"Backbone: {origin['backbone']}. {state}. {timed} took {origin['cpu_hours']:.1f} hours of CPU time. What is "
         f"found holds for this backbone, these chains and this length of training, and for no others.{about}",
         "",
         f"Runs were measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)} on "
-        f"{', '.join(origin['processors'])}; the page was written by lift_ss_hf {written['lift_ss_hf']} at commit "
+        f"{', '.join(origin['machines'])}; the page was written by lift_ss_hf {written['lift_ss_hf']} at commit "
         f"{_short(written['commit'])}: `{written['command']}`. Every number is from "
-        f"{' and '.join(f'[{name}]({name})' for name in origin['tables'])}.",
+        f"{' and '.join(tables)}; {chains} has the correct residues of each test chain by each run.",
     ]
 
 
@@ -200,6 +204,13 @@ def _learning_rates(rates: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _method(origin: Mapping[str, Any]) -> list[str]:
+    taken_over = []
+    if origin["taken_over"]:
+        taken_over = [
+            f"{origin['taken_over']:,} differences were taken over from an earlier report with fewer runs, since of "
+            "some of their runs the results of single chains were not kept.",
+            "",
+        ]
     spreads = "; ".join(
         f"{100 * deviation:.2f} ({group + ', ' if group else ''}{number} runs)"
         for group, (deviation, number) in origin["seed_spreads"].items()
@@ -217,6 +228,7 @@ def _method(origin: Mapping[str, Any]) -> list[str]:
         "threshold supports the comparison and one below it refutes it. A claim is refuted if any of its comparisons "
         "is, and supported if all are.",
         "",
+        *taken_over,
         "Learning rates were chosen on the validation chains. The first run of a group's default point is the one by "
         "which its rate was chosen, a slight advantage that all groups have. Intervals cover neither the choice of the "
         "rate nor that of the training chains.",

@@ -1,8 +1,7 @@
-"""Write the report of a study: `study.md`, its figures, and two CSV files that its numbers come from."""
+"""Write the report of a study: `study.md`, its figures, and the tables that its numbers come from."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,13 +13,12 @@ from ..reports.provenance import environment
 from ..reports.study import csv_text, study_markdown
 from ..reports.study_figures import StudyPoint, plot_levels, plot_trained_parameters
 from .arguments import ModelArguments
-from .outcome import ENVIRONMENT_FILE
 from .study import NOT_USED, PARAMETERS, Levels, Part
+from .study_records import CHAINS_TABLE, COMPARISONS_TABLE, RUNS_TABLE, write_chains
 from .study_results import PointResult, StudyResults, difference_columns
-from .study_runs import cpu_seconds
 
 ABOUT = "README.md"  # of a study's folder
-PAGE, RUNS_TABLE, COMPARISONS_TABLE, FIGURES = "study.md", "study_runs.csv", "study_comparisons.csv", "figures"
+PAGE, FIGURES = "study.md", "figures"
 
 
 def write_report(results: StudyResults, out: str | Path) -> Path:
@@ -40,38 +38,41 @@ def write_report(results: StudyResults, out: str | Path) -> Path:
     """
     require_folder(out)
     out = Path(out)
-    origin = _origin(results, out)  # first: a page within a checkout changes it
+    written_by = environment()  # first: a page within a checkout changes it
     comparisons = results.comparison_rows()
     parts = [_part(part, results, out) for part in results.folder.study.parts]
-    for name, rows in ((RUNS_TABLE, results.result_rows()), (COMPARISONS_TABLE, comparisons)):
+    origin = _origin(results, out) | {"environment": written_by}
+    tables = {RUNS_TABLE: results.result_rows(), COMPARISONS_TABLE: [*results.reference_rows(), *comparisons]}
+    for name, rows in tables.items():
         with replacing(out / name) as table:
             table.write_text(csv_text(rows), "utf-8")
+    folder = results.folder
+    kept = {folder.folder(run).name: record for run, record in results.records.items()}
+    write_chains(out / CHAINS_TABLE, folder.settings, results.chains, kept)
     with replacing(out / PAGE) as page:
         page.write_text(study_markdown(parts, comparisons, results.rate_rows(), origin), "utf-8")
     return out / PAGE
 
 
 def _origin(results: StudyResults, out: Path) -> dict[str, Any]:
-    folder = results.folder
+    folder, records = results.folder, results.records.values()
     about = folder.study.path / ABOUT
-    num_chains, num_residues = results.num_tested
-    folders = [folder.folder(run) for run in results.runs]
-    measured = [json.loads((path / ENVIRONMENT_FILE).read_text("utf-8")) for path in folders]
-    machines = [", ".join([found["processor"], *found["accelerators"]]) for found in measured]
+    seconds = [record.cpu_seconds for record in records if record.cpu_seconds is not None]
     return {
         "backbone": folder.study.base.get("backbone", ModelArguments.backbone),
         "runs": len(results.runs),
         "planned": results.num_planned,
-        "chains": num_chains,
-        "residues": num_residues,
+        "chains": len(results.chains.names),
+        "residues": results.chains.num_residues,
         "seeds": len(folder.study.seeds),
         "seed_spreads": results.seed_spreads,
-        "cpu_hours": cpu_seconds(folders) / 3600,
-        "commits": sorted({found["commit"] or "" for found in measured}),
-        "processors": list(dict.fromkeys(machines)),
-        "tables": [RUNS_TABLE, COMPARISONS_TABLE],
+        "cpu_hours": sum(seconds) / 3600,
+        "timed": len(seconds),
+        "taken_over": len(results.taken_over),
+        "commits": sorted({commit for record in records for commit in record.commit.split() or [""]}),
+        "machines": list(dict.fromkeys(record.machine for record in records)),
+        "tables": [RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE],
         "about": Path(os.path.relpath(about, out)).as_posix() if about.is_file() else None,
-        "environment": environment(),
     }
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..evaluation.corpora import states_file
 from ..metrics.claims import (
     MIN_SEEDS,
     UNDECIDED,
@@ -21,15 +19,20 @@ from ..metrics.claims import (
     seed_deviations,
     verdict,
 )
-from ..metrics.segments import CORRECT, LABELLED
-from ..metrics.significance import chain_sums
-from .points import is_finished, read_metrics
+from ..reports.study import csv_cell
+from .points import is_finished
 from .recipes import RecipeError
 from .study import Claim, Comparison, Levels, Part
-from .study_runs import COMPARED_AT, Run, StudyFolder, validation_accuracy
-
-SCORES = ("q9", "q8", "q3")
-ALL_TESTS = "all"
+from .study_records import (
+    ALL_TESTS,
+    COMPARED_AT,
+    TEST_COLUMNS,
+    RunRecord,
+    TestChains,
+    distinct_chains,
+    read_run,
+)
+from .study_runs import Run, StudyFolder
 
 
 @dataclass(frozen=True)
@@ -83,49 +86,51 @@ class StudyResults:
     ):
         self.folder, self.rates, self.resamples = folder, rates, resamples
         self.trained_parameters = trained_parameters
+        self.taken_over: set[Comparison] = set()  # from the published table, since their chains were not kept
         self._differences: dict[tuple[Comparison, float], Difference | None] = {}  # parts and claims share some
-        self.compared = [run for run in folder.compared(rates) if is_finished(folder.folder(run))]
-        tuning = [run for run in folder.tuning() if is_finished(folder.folder(run))]
+        self.compared = [run for run in folder.compared(rates) if folder.is_finished(run)]
+        tuning = [run for run in folder.tuning() if folder.is_finished(run)]
         self.runs = list(dict.fromkeys([*tuning, *self.compared]))
 
     @cached_property
-    def _chains(self) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the distinct chains among those of all tests in a row, and their scored residues."""
-        folder = self.folder.folder(self.runs[0])
-        sequences = []
-        for name in read_metrics(folder)["corpora"]:
-            sequences += states_file(folder, name).read_text("utf-8").splitlines()[1::3]
-        first: dict[str, int] = {}
-        for number, sequence in enumerate(sequences):
-            first.setdefault(sequence, number)
-        distinct = np.array(list(first.values()))
-        return distinct, _sums(folder)[distinct, LABELLED]
+    def records(self) -> dict[Run, RunRecord]:
+        """What is kept of each finished run."""
+        published = self.folder.published
+        chains, indices = self._chains
+        records = {}
+        for run in self.runs:
+            folder = self.folder.folder(run)
+            if indices is not None and is_finished(folder):
+                records[run] = read_run(folder, chains, indices)
+            elif published is not None:
+                records[run] = published.runs[folder.name]
+        return records
 
     @cached_property
-    def _correct(self) -> dict[Run, np.ndarray]:
-        """(chains,) correct residues of the distinct test chains, by run."""
-        distinct, labelled = self._chains
-        correct = {}
-        for run in self.runs:
-            sums = _sums(self.folder.folder(run))
-            if len(sums) <= distinct[-1] or not np.array_equal(sums[distinct, LABELLED], labelled):
-                raise RecipeError(
-                    f"{self.folder.folder(run)}: was not scored on the chains of {self.folder.folder(self.runs[0])}. "
-                    "Remove the run's directory, and run the study again."
-                )
-            correct[run] = sums[distinct, CORRECT]
-        return correct
+    def _chains(self) -> tuple[TestChains, np.ndarray | None]:
+        """The distinct test chains, and their indices among those of a run's folder; None if there is no folder."""
+        published = self.folder.published
+        folders = [folder for run in self.runs if is_finished(folder := self.folder.folder(run))]
+        if not folders:
+            assert published is not None  # where else would the runs be?
+            return published.chains, None
+        chains, indices = distinct_chains(folders[0])
+        if published is not None and not chains.are(published.chains):
+            raise RecipeError(
+                f"{folders[0]}: was not scored on the chains of the tables in {published.folder}. The corpora differ; "
+                "give the tables of the same ones, or leave --published out."
+            )
+        return chains, indices
+
+    @property
+    def chains(self) -> TestChains:
+        """The distinct chains of all tests."""
+        return self._chains[0]
 
     @property
     def num_planned(self) -> int:
         """Number of runs of the whole study."""
         return len({*self.folder.tuning(), *self.folder.compared(self.rates)})
-
-    @property
-    def num_tested(self) -> tuple[int, int]:
-        """Number of distinct test chains, and of their scored residues."""
-        distinct, labelled = self._chains
-        return len(distinct), int(labelled.sum())
 
     def rate(self, levels: Levels) -> float:
         """Return the learning rate of a point."""
@@ -141,28 +146,22 @@ class StudyResults:
     def result_rows(self) -> list[dict[str, Any]]:
         """Return a row for each run and test set, and one for the distinct chains of all tests, in a fixed order."""
         compared = set(self.compared)
-        distinct, labelled = self._chains
+        whole = {"chains": len(self.chains.names), "residues": self.chains.num_residues}
         rows = []
-        for run in self.runs:
-            folder = self.folder.folder(run)
-            metrics = read_metrics(folder)
+        for run, record in self.records.items():
             own = {
+                "run": self.folder.folder(run).name,
                 **dict(run.levels),
                 "learning_rate": run.learning_rate,
                 "seed": run.seed,
                 "compared": "yes" if run in compared else "no",
                 "trained_parameters": self.trained_parameters[run.levels],
-                "validation_q3": validation_accuracy(folder, metrics),
+                "validation_q3": record.validation_accuracy,
             }
-            for name, result in metrics["corpora"].items():
-                scores = result["scores"]
-                num_residues = sum(scores[COMPARED_AT]["chain_num_residues"])
-                row = {**own, "test": name, "chains": result["num_chains"], "residues": num_residues}
-                row |= {alphabet: scores.get(alphabet, {}).get(alphabet) for alphabet in SCORES}
-                rows.append(row | {"sov99_q3": scores[COMPARED_AT]["sov99"]})
-            row = {**own, "test": ALL_TESTS, "chains": len(distinct), "residues": int(labelled.sum())}
-            row |= {**dict.fromkeys(SCORES), "q3": self._correct[run].sum() / labelled.sum(), "sov99_q3": None}
-            rows.append(row)
+            origin = {"cpu_seconds": record.cpu_seconds, "commit": record.commit, "machine": record.machine}
+            tests = {**record.tests, ALL_TESTS: whole | {COMPARED_AT: record.accuracy}}
+            for test, columns in tests.items():
+                rows.append({**own, "test": test, **dict.fromkeys(TEST_COLUMNS), **columns, **origin})
         return rows
 
     def difference(self, comparison: Comparison, threshold: float = 0.0) -> Difference | None:
@@ -175,24 +174,34 @@ class StudyResults:
         both = (comparison.than, comparison.better)
         if len(self.folder.study.seeds) < MIN_SEEDS or not all(map(self.is_complete, both)):
             return None
-        worse, better = map(self._correct_of, both)
+        worse, better = ([self.records[run].correct for run in self._runs_of(levels)] for levels in both)
+        if any(correct is None for correct in (*worse, *better)):
+            return self._published_difference(comparison, threshold)
         group_of = self.folder.study.spread_group
         around = (self._deviations[group_of(both[0])], self._deviations[group_of(both[1])])
         return bootstrap_difference(
-            worse, better, self._chains[1], threshold, deviations=around, resamples=self.resamples
+            np.array(worse),
+            np.array(better),
+            self.chains.labelled,
+            threshold,
+            deviations=around,
+            resamples=self.resamples,
         )
 
-    def _correct_of(self, levels: Levels) -> np.ndarray:
-        """Return the (runs, chains) correct residues of a point."""
-        return np.array([self._correct[run] for run in self._runs_of(levels)])
+    def _published_difference(self, comparison: Comparison, threshold: float) -> Difference | None:
+        """Return what the published table says of points whose chains were not kept."""
+        assert self.folder.published is not None  # a run's folder has its chains
+        self.taken_over.add(comparison)
+        key = (csv_cell(dict(comparison.better)), csv_cell(dict(comparison.than)), csv_cell(threshold))
+        return self.folder.published.comparisons.get(key)
 
     @cached_property
     def _deviations(self) -> dict[str, np.ndarray]:
         """(runs,) how far runs are from the mean of their point, of all points that share their spread."""
-        groups: dict[str, list[np.ndarray]] = {}
+        groups: dict[str, list[Sequence[float]]] = {}
         for levels in dict.fromkeys(run.levels for run in self.compared):
-            groups.setdefault(self.folder.study.spread_group(levels), []).append(self._correct_of(levels))
-        return {group: seed_deviations(points, self._chains[1]) for group, points in groups.items()}
+            groups.setdefault(self.folder.study.spread_group(levels), []).append(self.accuracies(levels))
+        return {group: seed_deviations(points) for group, points in groups.items()}
 
     @property
     def seed_spreads(self) -> dict[str, tuple[float, int]]:
@@ -210,7 +219,7 @@ class StudyResults:
 
     def accuracies(self, levels: Levels) -> tuple[float, ...]:
         """Return the accuracy of each run of a point [fraction]."""
-        return tuple(float(self._correct[run].sum() / self._chains[1].sum()) for run in self._runs_of(levels))
+        return tuple(self.records[run].accuracy for run in self._runs_of(levels))
 
     def point_results(self, part: Part) -> dict[Levels, PointResult]:
         """Return the accuracies of a part's points, and how they differ from their references."""
@@ -233,12 +242,8 @@ class StudyResults:
         for group in self.folder.study.groups():
             rates = sorted(self.folder.study.rates(group))
             for rate in rates:
-                run = self.folder.folder(Run(group, rate, self.folder.study.seeds[0]))
-                row = {
-                    "levels": dict(group),
-                    "learning_rate": rate,
-                    "accuracy": validation_accuracy(run, read_metrics(run)),
-                }
+                run = Run(group, rate, self.folder.study.seeds[0])
+                row = {"levels": dict(group), "learning_rate": rate, "accuracy": self.folder.validation_accuracy(run)}
                 row |= {"is_chosen": rate == self.rates[group], "is_last": rate in (rates[0], rates[-1])}
                 rows.append(row)
         return rows
@@ -248,6 +253,26 @@ class StudyResults:
         return [
             row for part in self.folder.study.parts for claim in part.claims for row in self.test_claim(part, claim)
         ]
+
+    def reference_rows(self) -> list[dict[str, Any]]:
+        """Return a row for each point and the one it is compared with in tables and figures; nothing is tested."""
+        rows = []
+        for part in self.folder.study.parts:
+            for levels, reference in part.references.items():
+                if levels != reference:
+                    comparison = Comparison(better=levels, than=reference)
+                    row = self._compared(part, "", comparison, 0.0, self.difference(comparison))
+                    rows.append(row | dict.fromkeys(("p_value", "p_holm", "verdict", "verdict_of_claim")))
+        return rows
+
+    def _compared(
+        self, part: Part, claim: str, comparison: Comparison, threshold: float, difference: Difference | None
+    ) -> dict[str, Any]:
+        """Return the columns of a comparison up to its difference."""
+        row: dict[str, Any] = {"part": part.name, "claim": claim}
+        row |= {"better": dict(comparison.better), "than": dict(comparison.than)}
+        row |= {"q3_better": self.accuracy(comparison.better), "q3_than": self.accuracy(comparison.than)}
+        return row | {"threshold": threshold} | difference_columns(difference)
 
     def test_claim(self, part: Part, claim: Claim) -> list[dict[str, Any]]:
         """Return a row for each comparison of a claim.
@@ -259,11 +284,7 @@ class StudyResults:
         adjusted = holm([1.0 if difference is None else difference.p_value for difference in found])
         rows = []
         for comparison, difference, p_value in zip(claim.comparisons, found, adjusted, strict=True):
-            row: dict[str, Any] = {"part": part.name, "claim": claim.text}
-            row |= {"better": dict(comparison.better), "than": dict(comparison.than)}
-            row |= {"q3_better": self.accuracy(comparison.better), "q3_than": self.accuracy(comparison.than)}
-            row |= {"threshold": claim.threshold}
-            row |= difference_columns(difference)
+            row = self._compared(part, claim.text, comparison, claim.threshold, difference)
             if difference is None:
                 row |= {"p_value": None, "p_holm": None, "verdict": UNDECIDED}
             else:
@@ -272,9 +293,3 @@ class StudyResults:
             rows.append(row)
         whole = combined_verdict([str(row["verdict"]) for row in rows])
         return [row | {"verdict_of_claim": whole} for row in rows]
-
-
-def _sums(folder: Path) -> np.ndarray:
-    """Return the (chains, 5) sums of all tests of a run, one after another."""
-    corpora: Mapping[str, Any] = read_metrics(folder)["corpora"]
-    return np.concatenate([chain_sums(result["scores"][COMPARED_AT], COMPARED_AT) for result in corpora.values()])

@@ -17,24 +17,14 @@ from ..reports.provenance import write_json
 from .corpora import load_training_corpora
 from .cost import Operations, count_operations, measure_speed, run_operations
 from .duration import duration
-from .points import (
-    TIME_FILE,
-    Job,
-    check_num_processes,
-    is_finished,
-    parse_points,
-    plan_jobs,
-    read_metrics,
-    run_jobs,
-    some_threads,
-)
+from .points import Job, check_num_processes, is_finished, parse_points, plan_jobs, read_metrics, run_jobs, some_threads
 from .recipes import RecipeError
 from .study import Levels, Study
+from .study_records import Published, validation_accuracy
 
 logger = logging.getLogger(__name__)
 
 STUDY_FILE = "study.json"
-COMPARED_AT = "q3"  # accuracy at which the tests are compared, and by which learning rates are chosen on validation
 # Of all runs: states, so that any two of them can be compared later; and not a study's hundreds of figures
 ALWAYS = {"keep_states": True, "test_figures": False}
 
@@ -54,37 +44,43 @@ class StudyFolder:
     Args:
         study: the study.
         out: the folder of all runs.
+        published: tables of an earlier report. Runs that they hold count as finished, wherever their folders are.
 
     Raises:
         ValueError: if `out` is not a folder.
-        RecipeError: if it holds the runs of a study with other settings, or settings are invalid.
+        RecipeError: if it holds the runs of a study with other settings, as do the tables, or settings are invalid.
     """
 
-    def __init__(self, study: Study, out: str | Path):
+    def __init__(self, study: Study, out: str | Path, published: Published | None = None):
         require_folder(out)
-        self.study, self.out = study, Path(out)
+        self.study, self.out, self.published = study, Path(out), published
         self._check_same()
+        if published is not None:
+            self._compare_settings(published.folder, published.settings)
         self.points = study.points()
         groups = study.groups()
         first = {group: study.rates(group)[0] for group in groups}
         needed = [Run(levels, first[study.tuned_group(levels)], study.seeds[0]) for levels in [*self.points, *groups]]
         # learning rate and seed change nothing in the cached states, so one plan for each point is enough
-        jobs = plan_jobs([self._settings(run) for run in needed], [self.folder(run) for run in needed])
+        jobs = plan_jobs([self._run_settings(run) for run in needed], [self.folder(run) for run in needed])
         self._planned = {run.levels: job.settings for run, job in zip(needed, jobs, strict=True)}
 
     def _check_same(self) -> None:
-        path, base = self.out / STUDY_FILE, self._recorded()
-        if not path.is_file():
-            return
-        before = json.loads(path.read_text("utf-8"))
+        if (path := self.out / STUDY_FILE).is_file():
+            self._compare_settings(self.out, json.loads(path.read_text("utf-8")))
+
+    def _compare_settings(self, folder: Path, before: Mapping[str, Any]) -> None:
+        base = self.settings
         for name in sorted({*before, *base}):
             if before.get(name) != base.get(name):
                 raise RecipeError(
-                    f"{self.out}: holds a study with {name} {before.get(name)!r}, now it is {base.get(name)!r}. Give "
-                    "another --out, or the settings that it was started with."
+                    f"{folder}: holds a study with {name} {before.get(name)!r}, now it is {base.get(name)!r}. Give "
+                    "another folder, or the settings that it was started with."
                 )
 
-    def _recorded(self) -> dict[str, Any]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of all runs, by which a study is known."""
         return {name: value for name, value in self.study.base.items() if name != "source"}  # files may move
 
     def record(self) -> None:
@@ -95,9 +91,9 @@ class StudyFolder:
         """
         self._check_same()
         self.out.mkdir(parents=True, exist_ok=True)
-        write_json(self.out / STUDY_FILE, self._recorded())
+        write_json(self.out / STUDY_FILE, self.settings)
 
-    def _settings(self, run: Run) -> dict[str, Any]:
+    def _run_settings(self, run: Run) -> dict[str, Any]:
         return {**self.study.base, **self.study.settings(run.levels, run.learning_rate, run.seed), **ALWAYS}
 
     def folder(self, run: Run) -> Path:
@@ -106,7 +102,26 @@ class StudyFolder:
 
     def job(self, run: Run) -> Job:
         """Return a run as a job, with the prefix cache that its point shares."""
-        return Job({**self._planned[run.levels], **self._settings(run)}, self.folder(run))
+        return Job({**self._planned[run.levels], **self._run_settings(run)}, self.folder(run))
+
+    def is_finished(self, run: Run) -> bool:
+        """Return True if a run has ended in this folder, or is in the published tables."""
+        return self.is_published(run) or is_finished(self.folder(run))
+
+    def is_published(self, run: Run) -> bool:
+        """Return True if a run is in the published tables."""
+        return self.published is not None and self.folder(run).name in self.published.runs
+
+    def validation_accuracy(self, run: Run) -> float:
+        """Return the validation accuracy of a finished run [fraction].
+
+        Raises:
+            RecipeError: if it had no validation chains.
+        """
+        folder = self.folder(run)
+        if is_finished(folder) or self.published is None:
+            return validation_accuracy(folder, read_metrics(folder))
+        return self.published.runs[folder.name].validation_accuracy
 
     def tuning(self) -> list[Run]:
         """Return the runs that choose the learning rates."""
@@ -133,31 +148,11 @@ class StudyFolder:
         """
         chosen = {}
         for group in self.study.groups():
-            folders = {
-                rate: self.folder(Run(group, rate, self.study.seeds[0])) for rate in sorted(self.study.rates(group))
-            }
-            if all(map(is_finished, folders.values())):
-                found = {rate: validation_accuracy(folder, read_metrics(folder)) for rate, folder in folders.items()}
+            runs = {rate: Run(group, rate, self.study.seeds[0]) for rate in sorted(self.study.rates(group))}
+            if all(map(self.is_finished, runs.values())):
+                found = {rate: self.validation_accuracy(run) for rate, run in runs.items()}
                 chosen[group] = max(found, key=lambda rate: found[rate])
         return chosen
-
-
-def validation_accuracy(folder: Path, metrics: Mapping[str, Any]) -> float:
-    """Return the validation accuracy that a finished run ended with [fraction].
-
-    Args:
-        folder: the directory of the run.
-        metrics: what `read_metrics` returns of it.
-
-    Raises:
-        RecipeError: if it had no validation chains.
-    """
-    learnt = metrics["learnt"]
-    if COMPARED_AT not in learnt:
-        raise RecipeError(
-            f"{folder}: no validation chains, on which the learning rate is chosen. Name some: validation: [NAME]."
-        )
-    return learnt[COMPARED_AT]["trained"]
 
 
 # ---- the cost ------------------------------------------------------------------------------------------------------
@@ -218,7 +213,7 @@ def estimate_study(folder: StudyFolder, speed: float | None = None, num_processe
 
 def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> str:
     """Return the number of runs and how long they take, in a few lines."""
-    left = [run for run in cost.operations if not is_finished(folder.folder(run))]
+    left = [run for run in cost.operations if not folder.is_finished(run)]
     tuning = folder.tuning()
     seconds = cost.seconds(left)
     lines = [
@@ -270,14 +265,9 @@ def run_study(folder: StudyFolder, num_processes: int = 1, hours: float | None =
 
 def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadline: float, wait: bool) -> None:
     """Run what is missing, say how far it is, and remove the checkpoints of finished runs."""
-    jobs = [folder.job(run) for run in runs]
-    for number, job in enumerate(run_jobs(jobs, num_processes, deadline, wait), start=1):
+    jobs = [folder.job(run) for run in runs if not folder.is_published(run)]
+    num_published = len(runs) - len(jobs)
+    for number, job in enumerate(run_jobs(jobs, num_processes, deadline, wait), start=num_published + 1):
         for checkpoint in job.folder.glob("checkpoint-*"):  # of full fine-tuning, three times the backbone's size
             shutil.rmtree(checkpoint, ignore_errors=True)  # another command may be removing it too
         logger.info("%d of %d runs are finished", number, len(runs))
-
-
-def cpu_seconds(runs: Sequence[Path]) -> float:
-    """Return the CPU time of finished runs [s]; what killed runs did before is not counted."""
-    paths = [folder / TIME_FILE for folder in runs]
-    return sum(json.loads(path.read_text("utf-8"))["cpu_seconds"] for path in paths if path.is_file())

@@ -5,10 +5,12 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import statistics
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -23,7 +25,8 @@ from lift_ss_hf.training import points, study_report, study_runs
 from lift_ss_hf.training.points import point_name
 from lift_ss_hf.training.recipes import RecipeError
 from lift_ss_hf.training.study import read_study
-from lift_ss_hf.training.study_report import COMPARISONS_TABLE, PAGE, RUNS_TABLE, write_report
+from lift_ss_hf.training.study_records import CHAINS_TABLE, COMPARISONS_TABLE, RUNS_TABLE, read_published
+from lift_ss_hf.training.study_report import PAGE, write_report
 from lift_ss_hf.training.study_results import StudyResults
 from lift_ss_hf.training.study_runs import Run, StudyFolder, describe_cost, estimate_study, run_study
 
@@ -297,7 +300,7 @@ def test_the_spread_between_seeds_is_that_of_all_points_that_share_it(data, tmp_
 
 def test_equal_chains_of_several_tests_count_once(data, tmp_path):
     results = results_of(made_up(data, tmp_path, {"frozen": 0.7, "adapters": 0.7}))
-    assert results.num_tested == (NUM_CHAINS, NUM_CHAINS * LENGTH)
+    assert (len(results.chains.names), results.chains.num_residues) == (NUM_CHAINS, NUM_CHAINS * LENGTH)
     assert {row["test"]: row["residues"] for row in results.result_rows()} == dict.fromkeys(
         ("casp12", "cb513", "all"), NUM_CHAINS * LENGTH
     )
@@ -323,7 +326,7 @@ def test_a_folder_of_another_study_is_refused(data, tmp_path):
     study = write_study(tmp_path / "study", data)
     StudyFolder(read_study(study), tmp_path / "out").record()
     StudyFolder(read_study(study, {"source": "elsewhere"}), tmp_path / "out")  # the files may move
-    with pytest.raises(RecipeError, match=r"holds a study with num_train_epochs 2, now it is 3\. Give another --out"):
+    with pytest.raises(RecipeError, match=r"holds a study with num_train_epochs 2, now it is 3\. Give another folder"):
         StudyFolder(read_study(study, {"num_train_epochs": 3}), tmp_path / "out")
 
 
@@ -333,7 +336,7 @@ def test_every_number_of_the_page_is_from_the_tables(data, tmp_path):
     for name in (RUNS_TABLE, COMPARISONS_TABLE):
         assert f"[{name}]({name})" in page
     with (tmp_path / "report" / COMPARISONS_TABLE).open() as file:
-        better, _ = csv.DictReader(file)
+        better, _ = (row for row in csv.DictReader(file) if row["claim"])
     interval = " ".join(f"{100 * float(better[key]):+.2f}" for key in ("difference", "low", "high"))
     value, low, high = interval.split()
     assert f"| {value} [{low}, {high}] | +0.00 | {float(better['p_holm']):.4f} | supported |" in page
@@ -344,6 +347,96 @@ def test_every_number_of_the_page_is_from_the_tables(data, tmp_path):
         assert f"{100 * mean:.2f}" in page
     assert "figures/study_1_part.svg" in page
     assert (tmp_path / "report" / "figures" / "study_1_part.svg").stat().st_size > 1000
+
+
+def write_tables(folder, out):
+    """Write the report of finished runs, remove the runs, and return what the report's tables say."""
+    results = results_of(folder)
+    write_report(results, out)
+    for run in results.runs:
+        shutil.rmtree(folder.folder(run))
+    return read_published(out)
+
+
+def tables_in(out):
+    return {name: (out / name).read_bytes() for name in (RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE)}
+
+
+def test_a_study_goes_on_from_the_tables_of_its_report(data, tmp_path, monkeypatch):
+    """Its runs are at hand no more: nothing is run again, and the report is the same."""
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    rates = folder.choose_rates()
+    published = write_tables(folder, tmp_path / "report")
+    monkeypatch.setattr(points, "_run_in_process", lambda *_: pytest.fail("ran again"))
+    again = StudyFolder(folder.study, tmp_path / "elsewhere", published)
+    assert run_study(again) == rates
+    assert describe_cost(again, estimate_study(again, speed=1e9), 1).startswith(
+        "5 runs (3 of them to choose learning rates), 5 finished."
+    )
+    write_report(results_of(again), tmp_path / "again")
+    assert tables_in(tmp_path / "again") == tables_in(tmp_path / "report")
+    pages = [(tmp_path / name / PAGE).read_text() for name in ("report", "again")]
+    assert pages[0] == pages[1]
+
+
+def test_runs_of_the_tables_and_of_the_folder_are_compared_with_each_other(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    expected = results_of(folder).comparison_rows()
+    write_report(results_of(folder), tmp_path / "report")
+    for run in folder.compared(folder.choose_rates()):
+        if dict(run.levels)["regime"] == "adapters":
+            shutil.rmtree(folder.folder(run))
+    mixed = StudyFolder(folder.study, folder.out, read_published(tmp_path / "report"))
+    assert results_of(mixed).comparison_rows() == expected
+
+
+def test_tables_of_other_chains_are_an_error(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    write_report(results_of(folder), tmp_path / "report")
+    path = tmp_path / "report" / CHAINS_TABLE
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(2, "residues", [[LENGTH + 1] * NUM_CHAINS]), path)
+    mixed = StudyFolder(folder.study, folder.out, read_published(tmp_path / "report"))
+    with pytest.raises(
+        RecipeError, match=r"was not scored on the chains of the tables in .*report\. The corpora differ"
+    ):
+        results_of(mixed).comparison_rows()
+
+
+def test_tables_of_another_study_are_refused(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    published = write_tables(folder, tmp_path / "report")
+    other = read_study(folder.study.path, {"num_train_epochs": 3})
+    with pytest.raises(RecipeError, match=r"report: holds a study with num_train_epochs 2, now it is 3"):
+        StudyFolder(other, tmp_path / "elsewhere", published)
+
+
+def test_comparisons_of_runs_without_chains_are_taken_over(data, tmp_path):
+    """Tables from before the chains were kept: what they say of two points stays, and is said to be theirs."""
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    expected = results_of(folder).comparison_rows()
+    write_tables(folder, tmp_path / "report")
+    path = tmp_path / "report" / CHAINS_TABLE
+    pq.write_table(pq.read_table(path).select(["test", "chain", "residues"]), path)
+    results = results_of(StudyFolder(folder.study, tmp_path / "out", read_published(tmp_path / "report")))
+    for found, before in zip(results.comparison_rows(), expected, strict=True):
+        assert found["verdict"] == before["verdict"]
+        assert found["low"] == pytest.approx(before["low"], rel=1e-5)
+        assert found["q3_better"] == pytest.approx(before["q3_better"], rel=1e-5)
+    page = write_report(results, tmp_path / "again").read_text()
+    assert "2 differences were taken over from an earlier report" in page
+
+
+@pytest.mark.parametrize("name", [RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE])
+def test_missing_and_broken_tables_are_one_line(data, tmp_path, name):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    write_tables(folder, tmp_path / "report")
+    (tmp_path / "report" / name).write_text("run,x\n1,2\n")
+    with pytest.raises(RecipeError, match=r"report: not the tables of a study's report"):
+        read_published(tmp_path / "report")
+    (tmp_path / "report" / name).unlink()
+    with pytest.raises(RecipeError, match=rf"{name}: not found\. Expected the tables of a study's report"):
+        read_published(tmp_path / "report")
 
 
 # ---- real runs -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,271 @@
+"""What a study keeps of a finished run, read from the run's folder or from the tables of an earlier report.
+
+The tables hold all that comparisons need, so a study goes on where the folders of its runs are not at hand: on another
+machine, or after they were removed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..evaluation.corpora import states_file
+from ..metrics.claims import Difference
+from ..metrics.segments import CORRECT, LABELLED
+from ..metrics.significance import chain_sums
+from ..models.atomic import replacing
+from .outcome import ENVIRONMENT_FILE
+from .points import TIME_FILE, read_metrics
+from .recipes import RecipeError
+
+RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE = "study_runs.csv", "study_comparisons.csv", "study_chains.parquet"
+COMPARED_AT = "q3"  # accuracy at which the tests are compared, and by which learning rates are chosen on validation
+ALL_TESTS = "all"  # the row of the distinct chains of all tests
+SCORES = ("q9", "q8", "q3")
+TEST_COLUMNS = ("chains", "residues", *SCORES, "sov99_q3")
+CHAIN_COLUMNS = ("test", "chain", "residues")
+SETTINGS_KEY = b"study"  # of the settings of all runs, in the metadata of the chains' table
+
+
+@dataclass(frozen=True)
+class TestChains:
+    """The distinct chains of all tests, each under the first test that has it.
+
+    Attributes:
+        tests: the test of each chain.
+        names: the name of each chain.
+        labelled: (chains,) scored residues.
+    """
+
+    __test__ = False  # not a test of pytest
+
+    tests: Sequence[str]
+    names: Sequence[str]
+    labelled: np.ndarray
+
+    @property
+    def num_residues(self) -> int:
+        """Number of scored residues of all chains."""
+        return int(self.labelled.sum())
+
+    def are(self, others: TestChains) -> bool:
+        """Return True if the others are the same chains in the same order."""
+        same = (list(self.tests), list(self.names)) == (list(others.tests), list(others.names))
+        return same and np.array_equal(self.labelled, others.labelled)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is kept of a finished run.
+
+    Attributes:
+        validation_accuracy: on the validation chains [fraction].
+        tests: columns of the table of runs (`TEST_COLUMNS`), by test.
+        accuracy: on the distinct test chains [fraction].
+        correct: (chains,) correct residues of the distinct test chains; None if they were not kept.
+        cpu_seconds: CPU time [s]; None if it was not kept.
+        commit: commit that it was measured at, or several, separated by spaces, if it is one of these; empty outside a
+            checkout.
+        machine: processor and accelerators that it was measured on.
+    """
+
+    validation_accuracy: float
+    tests: Mapping[str, Mapping[str, float | int | None]]
+    accuracy: float
+    correct: np.ndarray | None
+    cpu_seconds: float | None
+    commit: str
+    machine: str
+
+
+# ---- from the folder of a run ----------------------------------------------------------------------------------------
+
+
+def validation_accuracy(folder: Path, metrics: Mapping[str, Any]) -> float:
+    """Return the validation accuracy that a finished run ended with [fraction].
+
+    Args:
+        folder: the directory of the run.
+        metrics: what `read_metrics` returns of it.
+
+    Raises:
+        RecipeError: if it had no validation chains.
+    """
+    learnt = metrics["learnt"]
+    if COMPARED_AT not in learnt:
+        raise RecipeError(
+            f"{folder}: no validation chains, on which the learning rate is chosen. Name some: validation: [NAME]."
+        )
+    return learnt[COMPARED_AT]["trained"]
+
+
+def distinct_chains(folder: Path) -> tuple[TestChains, np.ndarray]:
+    """Return the distinct test chains of a finished run, and their indices among the chains of all tests in a row."""
+    metrics = read_metrics(folder)
+    tests, names, sequences = [], [], []
+    for test in metrics["corpora"]:
+        lines = states_file(folder, test).read_text("utf-8").splitlines()
+        tests += [test] * len(lines[1::3])
+        names += [line.removeprefix(">") for line in lines[::3]]
+        sequences += lines[1::3]
+    first: dict[str, int] = {}
+    for number, sequence in enumerate(sequences):
+        first.setdefault(sequence, number)
+    indices = np.array(list(first.values()))
+    labelled = _sums(metrics)[indices, LABELLED].astype(int)
+    return TestChains([tests[number] for number in indices], [names[number] for number in indices], labelled), indices
+
+
+def read_run(folder: Path, chains: TestChains, indices: np.ndarray) -> RunRecord:
+    """Return what is kept of a finished run.
+
+    Args:
+        folder: the directory of the run.
+        chains: the distinct test chains.
+        indices: of these among the chains of all tests in a row.
+
+    Raises:
+        RecipeError: if it was scored on other chains, or had no validation chains.
+    """
+    metrics = read_metrics(folder)
+    sums = _sums(metrics)
+    if len(sums) <= indices[-1] or not np.array_equal(sums[indices, LABELLED], chains.labelled):
+        raise RecipeError(
+            f"{folder}: was not scored on the chains of the other runs. Remove the run's directory, and run the study "
+            "again."
+        )
+    tests = {}
+    for name, result in metrics["corpora"].items():
+        scores = result["scores"]
+        columns = {"chains": result["num_chains"], "residues": sum(scores[COMPARED_AT]["chain_num_residues"])}
+        columns |= {alphabet: scores.get(alphabet, {}).get(alphabet) for alphabet in SCORES}
+        tests[name] = columns | {"sov99_q3": scores[COMPARED_AT]["sov99"]}
+    correct = sums[indices, CORRECT].astype(int)
+    measured = json.loads((folder / ENVIRONMENT_FILE).read_text("utf-8"))
+    time = folder / TIME_FILE  # what killed runs did before is not in it
+    return RunRecord(
+        validation_accuracy(folder, metrics),
+        tests,
+        float(correct.sum() / chains.num_residues),
+        correct,
+        json.loads(time.read_text("utf-8"))["cpu_seconds"] if time.is_file() else None,
+        measured["commit"] or "",
+        ", ".join([measured["processor"], *measured["accelerators"]]),
+    )
+
+
+def _sums(metrics: Mapping[str, Any]) -> np.ndarray:
+    """Return the (chains, 5) sums of all tests of a run, one after another."""
+    results = metrics["corpora"].values()
+    return np.concatenate([chain_sums(result["scores"][COMPARED_AT], COMPARED_AT) for result in results])
+
+
+# ---- from the tables of a report -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """The tables of an earlier report; see `read_published`.
+
+    Attributes:
+        folder: that they were read from.
+        settings: of all runs, as a study records them.
+        chains: the distinct test chains.
+        runs: what is kept of each run, by the name of its folder.
+        comparisons: by both points and the threshold, as written in the table; for runs whose chains were not kept.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    chains: TestChains
+    runs: Mapping[str, RunRecord]
+    comparisons: Mapping[tuple[str, str, str], Difference]
+
+
+def write_chains(path: Path, settings: Mapping[str, Any], chains: TestChains, runs: Mapping[str, RunRecord]) -> None:
+    """Write the correct residues of each distinct test chain (rows) by each run (columns).
+
+    Args:
+        path: the file, in Parquet.
+        settings: of all runs.
+        chains: the chains.
+        runs: by name of the run's folder; those whose chains were not kept are left out.
+    """
+    columns = dict(zip(CHAIN_COLUMNS, (chains.tests, chains.names, chains.labelled.astype(np.int32)), strict=True))
+    columns |= {name: run.correct.astype(np.int32) for name, run in runs.items() if run.correct is not None}
+    table = pa.table(columns).replace_schema_metadata({SETTINGS_KEY: json.dumps(settings)})
+    with replacing(path) as part:
+        pq.write_table(table, part, compression="zstd")
+
+
+def read_published(folder: str | Path) -> Published:
+    """Read the tables of a report, whose runs need not be run again.
+
+    Args:
+        folder: with `study_runs.csv`, `study_comparisons.csv` and `study_chains.parquet`.
+
+    Raises:
+        RecipeError: if one of them is missing, or is not a table of a study.
+    """
+    folder = Path(folder)
+    for name in (RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE):
+        if not (folder / name).is_file():
+            raise RecipeError(f"{folder / name}: not found. Expected the tables of a study's report in {folder}.")
+    try:
+        table = pq.read_table(folder / CHAINS_TABLE)
+        settings = json.loads((table.schema.metadata or {})[SETTINGS_KEY])
+        columns = table.to_pydict()
+        tests, names, residues = (columns.pop(name) for name in CHAIN_COLUMNS)
+        chains = TestChains(tests, names, np.array(residues))
+        correct = {name: np.array(column) for name, column in columns.items()}
+        rows = _rows(folder / RUNS_TABLE)
+        runs = {
+            name: _record([row for row in rows if row["run"] == name], correct.get(name))
+            for name in dict.fromkeys(row["run"] for row in rows)
+        }
+        comparisons = {
+            (row["better"], row["than"], row["threshold"]): _difference(row)
+            for row in _rows(folder / COMPARISONS_TABLE)
+            if row["difference"]
+        }
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise RecipeError(f"{folder}: not the tables of a study's report ({error!r}).") from None
+    return Published(folder, settings, chains, runs, comparisons)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _difference(row: Mapping[str, str]) -> Difference:
+    value, low, high = (float(row[name]) for name in ("difference", "low", "high"))
+    return Difference(value, low, high, p_value=float(row["p_value"] or 1))  # rows without a claim have none
+
+
+def _record(rows: Sequence[Mapping[str, str]], correct: np.ndarray | None) -> RunRecord:
+    """Return what the rows of a run in the table say."""
+    one = rows[0]
+    tests = {row["test"]: {name: _number(row[name]) for name in TEST_COLUMNS} for row in rows}
+    whole = tests.pop(ALL_TESTS)
+    return RunRecord(
+        validation_accuracy=float(one["validation_q3"]),
+        tests=tests,
+        accuracy=float(whole[COMPARED_AT] or 0) if correct is None else float(correct.sum() / (whole["residues"] or 1)),
+        correct=correct,
+        cpu_seconds=_number(one["cpu_seconds"]),
+        commit=one["commit"],
+        machine=one["machine"],
+    )
+
+
+def _number(cell: str) -> float | int | None:
+    return None if not cell else int(cell) if cell.isdigit() else float(cell)
