@@ -86,8 +86,9 @@ def study_markdown(
         comparisons: rows of the comparisons, as in the CSV file.
         rates: the learning rates that were tried, as from `StudyResults.rate_rows`.
         origin: `backbone`, `runs`, `planned`, `chains`, `residues`, `seeds`, `seed_spreads` (standard deviation and
-            number of runs, by group of points), `cpu_hours` of the `timed` runs, `taken_over` (number of comparisons
-            from an earlier report), `commits` and `machines` of the runs, `tables` (names of the files, that of the
+            number of runs, by group of points), `cpu_hours` of the `timed` runs, `without_chains` (number of
+            compared runs of which single chains are not known), `taken_over` (number of comparisons of an earlier
+            report), `commits` and `machines` of the runs, `tables` (names of the files, that of the
             chains last), `about` (path of the page that describes the study, or None) and `environment`.
     """
     lines = ["# A study of adapters", "", *_introduction(origin), "", "## Verdicts", "", _verdicts(comparisons), ""]
@@ -115,9 +116,9 @@ def _introduction(origin: Mapping[str, Any]) -> list[str]:
     about = f" [About this study]({origin['about']})." if origin["about"] else ""
     commits = [_short(commit) for commit in origin["commits"]]
     *tables, chains = (f"[{name}]({name})" for name in origin["tables"])
-    timed = "They" if origin["timed"] == origin["runs"] else f"{origin['timed']:,} of them"
+    known = "" if origin["timed"] == origin["runs"] else f" (known for {origin['timed']:,} runs)"
     return [
-        f"Backbone: {origin['backbone']}. {state}. {timed} took {origin['cpu_hours']:.1f} hours of CPU time. What is "
+        f"Backbone: {origin['backbone']}. {state}. CPU time: {origin['cpu_hours']:.1f} hours{known}. What is "
         f"found holds for this backbone, these chains and this length of training, and for no others.{about}",
         "",
         f"Runs were measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)} on "
@@ -204,11 +205,11 @@ def _learning_rates(rates: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _method(origin: Mapping[str, Any]) -> list[str]:
-    taken_over = []
-    if origin["taken_over"]:
-        taken_over = [
-            f"{origin['taken_over']:,} differences were taken over from an earlier report with fewer runs, since of "
-            "some of their runs the results of single chains were not kept.",
+    kept = []
+    if origin["without_chains"]:
+        kept = [
+            f"Per-chain results of {origin['without_chains']:,} runs were not kept. {origin['taken_over']:,} "
+            "differences between them are those of an earlier report; others need these runs to be repeated.",
             "",
         ]
     spreads = "; ".join(
@@ -228,7 +229,7 @@ def _method(origin: Mapping[str, Any]) -> list[str]:
         "threshold supports the comparison and one below it refutes it. A claim is refuted if any of its comparisons "
         "is, and supported if all are.",
         "",
-        *taken_over,
+        *kept,
         "Learning rates were chosen on the validation chains. The first run of a group's default point is the one by "
         "which its rate was chosen, a slight advantage that all groups have. Intervals cover neither the choice of the "
         "rate nor that of the training chains.",

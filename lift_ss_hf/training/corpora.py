@@ -242,6 +242,11 @@ def _describe(corpora: TrainingCorpora) -> None:
         )
 
 
+def describe_corpora(corpora: TrainingCorpora) -> dict[str, dict[str, Any]]:
+    """Return what `describe_corpus` says of each part with chains: training, validation and tests."""
+    return {name: describe_corpus(part) for name, part in corpora.parts.items() if len(part)}
+
+
 def describe_corpus(corpus: datasets.Dataset) -> dict[str, Any]:
     """Return the numbers of chains and residues that a run uses, and the checksum of their sequences and states."""
     digest = sha256()

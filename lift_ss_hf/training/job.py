@@ -51,7 +51,7 @@ from .arguments import (
 from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, RemoveOldCheckpoints, ReturnFreeMemory, StopOnSigterm
 from .checkpoint_files import read_trainer_state
 from .checkpoints import final_checkpoint, remove_previous_run, reporting_full_disk, starting_checkpoint
-from .corpora import TrainingCorpora, describe_corpus, load_training_corpora
+from .corpora import TrainingCorpora, describe_corpora, load_training_corpora
 from .duration import DurationEstimate, TimeLimit
 from .outcome import (
     CORPORA_FILE,
@@ -132,7 +132,7 @@ def _run(
     recorded = (model_arguments, corpus_arguments, training)
     model_arguments = dataclasses.replace(model_arguments, states=model_arguments.states or corpora.finest_alphabet)
     tokenizer, model, chains = _build(model_arguments, corpora.train)
-    described = {name: describe_corpus(part) for name, part in corpora.parts.items() if len(part)}
+    described = describe_corpora(corpora)
     final = None
     if checkpoint is not None:
         _check_same_chains(out, described)

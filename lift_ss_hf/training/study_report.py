@@ -13,6 +13,7 @@ from ..reports.provenance import environment
 from ..reports.study import csv_text, study_markdown
 from ..reports.study_figures import StudyPoint, plot_levels, plot_trained_parameters
 from .arguments import ModelArguments
+from .recipes import RecipeError
 from .study import NOT_USED, PARAMETERS, Levels, Part
 from .study_records import CHAINS_TABLE, COMPARISONS_TABLE, RUNS_TABLE, write_chains
 from .study_results import PointResult, StudyResults, difference_columns
@@ -24,7 +25,8 @@ PAGE, FIGURES = "study.md", "figures"
 def write_report(results: StudyResults, out: str | Path) -> Path:
     """Write the report of the runs that are finished.
 
-    The tables depend on nothing but the runs; the page also names the version, commit and machine that wrote it.
+    The tables depend on nothing but the runs and what was published of others; the page also names the version, commit
+    and machine that wrote it.
 
     Args:
         results: the finished runs.
@@ -35,27 +37,46 @@ def write_report(results: StudyResults, out: str | Path) -> Path:
 
     Raises:
         ValueError: if `out` is not a folder.
+        RecipeError: if the published tables are there, and have runs that would be lost.
     """
     require_folder(out)
     out = Path(out)
+    _check_nothing_is_lost(results, out)
     written_by = environment()  # first: a page within a checkout changes it
     comparisons = results.comparison_rows()
     parts = [_part(part, results, out) for part in results.folder.study.parts]
     origin = _origin(results, out) | {"environment": written_by}
+    folder = results.folder
+    kept = {folder.folder(run).name: record for run, record in results.records.items()}
+    write_chains(
+        out / CHAINS_TABLE, folder.settings, results.chains, kept
+    )  # first: a kill must not separate the others
     tables = {RUNS_TABLE: results.result_rows(), COMPARISONS_TABLE: [*results.reference_rows(), *comparisons]}
     for name, rows in tables.items():
         with replacing(out / name) as table:
             table.write_text(csv_text(rows), "utf-8")
-    folder = results.folder
-    kept = {folder.folder(run).name: record for run, record in results.records.items()}
-    write_chains(out / CHAINS_TABLE, folder.settings, results.chains, kept)
     with replacing(out / PAGE) as page:
         page.write_text(study_markdown(parts, comparisons, results.rate_rows(), origin), "utf-8")
     return out / PAGE
 
 
+def _check_nothing_is_lost(results: StudyResults, out: Path) -> None:
+    """Raise RecipeError if the report replaces tables with runs that are not in it."""
+    folder = results.folder
+    published = folder.published
+    if published is None or published.folder.resolve() != out.resolve():
+        return
+    lost = published.runs.keys() - {folder.folder(run).name for run in results.runs}
+    if lost:
+        raise RecipeError(
+            f"{out}: {len(lost)} of the {len(published.runs)} runs in its tables are not part of this report, "
+            f"{min(lost)} for instance. Give another folder to --report, so that they are not lost."
+        )
+
+
 def _origin(results: StudyResults, out: Path) -> dict[str, Any]:
     folder, records = results.folder, results.records.values()
+    compared = set(results.compared)
     about = folder.study.path / ABOUT
     seconds = [record.cpu_seconds for record in records if record.cpu_seconds is not None]
     return {
@@ -69,6 +90,7 @@ def _origin(results: StudyResults, out: Path) -> dict[str, Any]:
         "cpu_hours": sum(seconds) / 3600,
         "timed": len(seconds),
         "taken_over": len(results.taken_over),
+        "without_chains": sum(record.correct is None for run, record in results.records.items() if run in compared),
         "commits": sorted({commit for record in records for commit in record.commit.split() or [""]}),
         "machines": list(dict.fromkeys(record.machine for record in records)),
         "tables": [RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE],

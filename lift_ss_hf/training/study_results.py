@@ -23,15 +23,7 @@ from ..reports.study import csv_cell
 from .points import is_finished
 from .recipes import RecipeError
 from .study import Claim, Comparison, Levels, Part
-from .study_records import (
-    ALL_TESTS,
-    COMPARED_AT,
-    TEST_COLUMNS,
-    RunRecord,
-    TestChains,
-    distinct_chains,
-    read_run,
-)
+from .study_records import DistinctChains, RunRecord, distinct_chains, read_run, run_rows
 from .study_runs import Run, StudyFolder
 
 
@@ -74,7 +66,7 @@ class StudyResults:
         resamples: resamples of each bootstrap.
 
     Raises:
-        RecipeError: if two runs were not scored on the same chains.
+        RecipeError: if two runs were not trained or scored on the same chains.
     """
 
     def __init__(
@@ -88,8 +80,8 @@ class StudyResults:
         self.trained_parameters = trained_parameters
         self.taken_over: set[Comparison] = set()  # from the published table, since their chains were not kept
         self._differences: dict[tuple[Comparison, float], Difference | None] = {}  # parts and claims share some
-        self.compared = [run for run in folder.compared(rates) if folder.is_finished(run)]
-        tuning = [run for run in folder.tuning() if folder.is_finished(run)]
+        self.compared = [run for run in folder.compared(rates) if folder.is_known(run)]
+        tuning = [run for run in folder.tuning() if folder.is_known(run)]
         self.runs = list(dict.fromkeys([*tuning, *self.compared]))
 
     @cached_property
@@ -104,10 +96,19 @@ class StudyResults:
                 records[run] = read_run(folder, chains, indices)
             elif published is not None:
                 records[run] = published.runs[folder.name]
+        first: dict[str, Run] = {}
+        for run, record in records.items():
+            if record.corpora:
+                other = first.setdefault(self.folder.chains_key(run), run)
+                if records[other].corpora != record.corpora:
+                    raise RecipeError(
+                        f"{self.folder.folder(run)}: its corpora have other chains than those of "
+                        f"{self.folder.folder(other)}. Remove the run's directory, and run the study again."
+                    )
         return records
 
     @cached_property
-    def _chains(self) -> tuple[TestChains, np.ndarray | None]:
+    def _chains(self) -> tuple[DistinctChains, np.ndarray | None]:
         """The distinct test chains, and their indices among those of a run's folder; None if there is no folder."""
         published = self.folder.published
         folders = [folder for run in self.runs if is_finished(folder := self.folder.folder(run))]
@@ -115,7 +116,7 @@ class StudyResults:
             assert published is not None  # where else would the runs be?
             return published.chains, None
         chains, indices = distinct_chains(folders[0])
-        if published is not None and not chains.are(published.chains):
+        if published is not None and not chains.same_as(published.chains):
             raise RecipeError(
                 f"{folders[0]}: was not scored on the chains of the tables in {published.folder}. The corpora differ; "
                 "give the tables of the same ones, or leave --published out."
@@ -123,7 +124,7 @@ class StudyResults:
         return chains, indices
 
     @property
-    def chains(self) -> TestChains:
+    def chains(self) -> DistinctChains:
         """The distinct chains of all tests."""
         return self._chains[0]
 
@@ -146,7 +147,6 @@ class StudyResults:
     def result_rows(self) -> list[dict[str, Any]]:
         """Return a row for each run and test set, and one for the distinct chains of all tests, in a fixed order."""
         compared = set(self.compared)
-        whole = {"chains": len(self.chains.names), "residues": self.chains.num_residues}
         rows = []
         for run, record in self.records.items():
             own = {
@@ -156,12 +156,8 @@ class StudyResults:
                 "seed": run.seed,
                 "compared": "yes" if run in compared else "no",
                 "trained_parameters": self.trained_parameters[run.levels],
-                "validation_q3": record.validation_accuracy,
             }
-            origin = {"cpu_seconds": record.cpu_seconds, "commit": record.commit, "machine": record.machine}
-            tests = {**record.tests, ALL_TESTS: whole | {COMPARED_AT: record.accuracy}}
-            for test, columns in tests.items():
-                rows.append({**own, "test": test, **dict.fromkeys(TEST_COLUMNS), **columns, **origin})
+            rows += run_rows(own, record, self.chains)
         return rows
 
     def difference(self, comparison: Comparison, threshold: float = 0.0) -> Difference | None:
@@ -191,9 +187,14 @@ class StudyResults:
     def _published_difference(self, comparison: Comparison, threshold: float) -> Difference | None:
         """Return what the published table says of points whose chains were not kept."""
         assert self.folder.published is not None  # a run's folder has its chains
-        self.taken_over.add(comparison)
-        key = (csv_cell(dict(comparison.better)), csv_cell(dict(comparison.than)), csv_cell(threshold))
-        return self.folder.published.comparisons.get(key)
+        better, than = (
+            frozenset(self.folder.folder(run).name for run in self._runs_of(levels))
+            for levels in (comparison.better, comparison.than)
+        )
+        found = self.folder.published.comparisons.get((better, than, csv_cell(threshold)))
+        if found is not None:
+            self.taken_over.add(comparison)
+        return found
 
     @cached_property
     def _deviations(self) -> dict[str, np.ndarray]:
@@ -243,7 +244,8 @@ class StudyResults:
             rates = sorted(self.folder.study.rates(group))
             for rate in rates:
                 run = Run(group, rate, self.folder.study.seeds[0])
-                row = {"levels": dict(group), "learning_rate": rate, "accuracy": self.folder.validation_accuracy(run)}
+                accuracy = self.records[run].validation_accuracy
+                row = {"levels": dict(group), "learning_rate": rate, "accuracy": accuracy}
                 row |= {"is_chosen": rate == self.rates[group], "is_last": rate in (rates[0], rates[-1])}
                 rows.append(row)
         return rows
@@ -255,14 +257,16 @@ class StudyResults:
         ]
 
     def reference_rows(self) -> list[dict[str, Any]]:
-        """Return a row for each point and the one it is compared with in tables and figures; nothing is tested."""
+        """Return a row for each point and the one that it is compared with in tables and figures, without a verdict."""
         rows = []
         for part in self.folder.study.parts:
             for levels, reference in part.references.items():
                 if levels != reference:
                     comparison = Comparison(better=levels, than=reference)
-                    row = self._compared(part, "", comparison, 0.0, self.difference(comparison))
-                    rows.append(row | dict.fromkeys(("p_value", "p_holm", "verdict", "verdict_of_claim")))
+                    difference = self.difference(comparison)
+                    row = self._compared(part, "", comparison, 0.0, difference)
+                    row |= {"p_value": None if difference is None else difference.p_value}
+                    rows.append(row | dict.fromkeys(("p_holm", "verdict", "verdict_of_claim")))
         return rows
 
     def _compared(

@@ -1,4 +1,4 @@
-"""Run a study: choose the learning rates, run the points, test the claims, and write the report."""
+"""The runs of a study: their folders, what they cost, and how those that are missing are run."""
 
 from __future__ import annotations
 
@@ -7,24 +7,36 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..models.atomic import require_folder
 from ..reports.provenance import write_json
-from .corpora import load_training_corpora
+from .corpora import describe_corpora, load_training_corpora
 from .cost import Operations, count_operations, measure_speed, run_operations
 from .duration import duration
-from .points import Job, check_num_processes, is_finished, parse_points, plan_jobs, read_metrics, run_jobs, some_threads
+from .points import (
+    SAME_CHAINS,
+    Job,
+    check_num_processes,
+    is_finished,
+    parse_points,
+    plan_jobs,
+    read_metrics,
+    run_jobs,
+    some_threads,
+)
 from .recipes import RecipeError
 from .study import Levels, Study
-from .study_records import Published, validation_accuracy
+from .study_records import RUNS_TABLE, Published, RunRecord, corpora_digest, validation_accuracy
 
 logger = logging.getLogger(__name__)
 
 STUDY_FILE = "study.json"
+# Settings that may differ between machines: where files are, and how much is kept and shown
+OF_THE_MACHINE = ("source", "prefix_cache", "prefix_cache_gb", "save_total_limit", "report_to", "disable_tqdm")
 # Of all runs: states, so that any two of them can be compared later; and not a study's hundreds of figures
 ALWAYS = {"keep_states": True, "test_figures": False}
 
@@ -44,11 +56,11 @@ class StudyFolder:
     Args:
         study: the study.
         out: the folder of all runs.
-        published: tables of an earlier report. Runs that they hold count as finished, wherever their folders are.
+        published: tables of an earlier report, whose runs need no folder.
 
     Raises:
         ValueError: if `out` is not a folder.
-        RecipeError: if it holds the runs of a study with other settings, as do the tables, or settings are invalid.
+        RecipeError: if the folder or the tables belong to a study with other settings, or settings are invalid.
     """
 
     def __init__(self, study: Study, out: str | Path, published: Published | None = None):
@@ -71,7 +83,7 @@ class StudyFolder:
 
     def _compare_settings(self, folder: Path, before: Mapping[str, Any]) -> None:
         base = self.settings
-        for name in sorted({*before, *base}):
+        for name in sorted({*before, *base}.difference(OF_THE_MACHINE)):
             if before.get(name) != base.get(name):
                 raise RecipeError(
                     f"{folder}: holds a study with {name} {before.get(name)!r}, now it is {base.get(name)!r}. Give "
@@ -81,7 +93,7 @@ class StudyFolder:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of all runs, by which a study is known."""
-        return {name: value for name, value in self.study.base.items() if name != "source"}  # files may move
+        return {name: value for name, value in self.study.base.items() if name not in OF_THE_MACHINE}
 
     def record(self) -> None:
         """Write down the settings of all runs, so that the folder is not used for others.
@@ -104,13 +116,32 @@ class StudyFolder:
         """Return a run as a job, with the prefix cache that its point shares."""
         return Job({**self._planned[run.levels], **self._run_settings(run)}, self.folder(run))
 
-    def is_finished(self, run: Run) -> bool:
-        """Return True if a run has ended in this folder, or is in the published tables."""
-        return self.is_published(run) or is_finished(self.folder(run))
+    def is_known(self, run: Run) -> bool:
+        """Return True if the accuracies of a run are known, from its folder or the published tables."""
+        return is_finished(self.folder(run)) or self.published_record(run) is not None
 
-    def is_published(self, run: Run) -> bool:
-        """Return True if a run is in the published tables."""
-        return self.published is not None and self.folder(run).name in self.published.runs
+    def is_comparable(self, run: Run) -> bool:
+        """Return True if those of single chains are known, too, so that it can be compared with any other run."""
+        record = self.published_record(run)
+        return is_finished(self.folder(run)) or (record is not None and record.correct is not None)
+
+    def published_record(self, run: Run) -> RunRecord | None:
+        """Return what the published tables say of a run, if they have it."""
+        return None if self.published is None else self.published.runs.get(self.folder(run).name)
+
+    def missing(self, rates: Mapping[Levels, float]) -> list[Run]:
+        """Return the runs that are still to be run, those that choose learning rates first.
+
+        Args:
+            rates: the learning rate of each group.
+        """
+        tuning = [run for run in self.tuning() if not self.is_known(run)]
+        return list(dict.fromkeys([*tuning, *(run for run in self.compared(rates) if not self.is_comparable(run))]))
+
+    def chains_key(self, run: Run) -> str:
+        """Return what the chains of a run follow from; runs with the same key have the same chains."""
+        settings = self._run_settings(run)
+        return json.dumps({name: settings.get(name) for name in SAME_CHAINS})
 
     def validation_accuracy(self, run: Run) -> float:
         """Return the validation accuracy of a finished run [fraction].
@@ -118,10 +149,10 @@ class StudyFolder:
         Raises:
             RecipeError: if it had no validation chains.
         """
-        folder = self.folder(run)
-        if is_finished(folder) or self.published is None:
+        folder, record = self.folder(run), self.published_record(run)
+        if record is None or is_finished(folder):
             return validation_accuracy(folder, read_metrics(folder))
-        return self.published.runs[folder.name].validation_accuracy
+        return record.validation_accuracy
 
     def tuning(self) -> list[Run]:
         """Return the runs that choose the learning rates."""
@@ -149,10 +180,14 @@ class StudyFolder:
         chosen = {}
         for group in self.study.groups():
             runs = {rate: Run(group, rate, self.study.seeds[0]) for rate in sorted(self.study.rates(group))}
-            if all(map(self.is_finished, runs.values())):
+            if all(map(self.is_known, runs.values())):
                 found = {rate: self.validation_accuracy(run) for rate, run in runs.items()}
                 chosen[group] = max(found, key=lambda rate: found[rate])
         return chosen
+
+    def expected_rates(self) -> dict[Levels, float]:
+        """Return the learning rate of each group: the first of its rates as long as none is chosen."""
+        return {group: self.study.rates(group)[0] for group in self.study.groups()} | self.choose_rates()
 
 
 # ---- the cost ------------------------------------------------------------------------------------------------------
@@ -192,7 +227,7 @@ def estimate_study(folder: StudyFolder, speed: float | None = None, num_processe
     if speed is not None and not speed > 0:
         raise ValueError(f"a speed of {speed:g} operations a second. Expected more than 0.")
     study = folder.study
-    rates = {group: study.rates(group)[0] for group in study.groups()} | folder.choose_rates()
+    rates = folder.expected_rates()
     runs = list(dict.fromkeys([*folder.tuning(), *folder.compared(rates)]))
     one = {run.levels: run for run in runs}  # of each point: the others have the same cost
     arguments = parse_points([folder.job(run).settings for run in one.values()], list(map(folder.folder, one.values())))
@@ -213,7 +248,7 @@ def estimate_study(folder: StudyFolder, speed: float | None = None, num_processe
 
 def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> str:
     """Return the number of runs and how long they take, in a few lines."""
-    left = [run for run in cost.operations if not folder.is_finished(run)]
+    left = folder.missing(folder.expected_rates())
     tuning = folder.tuning()
     seconds = cost.seconds(left)
     lines = [
@@ -249,23 +284,52 @@ def run_study(folder: StudyFolder, num_processes: int = 1, hours: float | None =
 
     Returns:
         The chosen learning rates; None if the time was over before all could be chosen.
+
+    Raises:
+        RecipeError: if the published runs had other chains, or a run had no validation chains.
+        ValueError: if a run fails; those after it are not started.
+        ChildProcessError: if the process of a run was killed.
     """
+    _check_corpora(folder)
     deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
     folder.record()
     rates: dict[Levels, float] = {}
     for wait in (False, True):
-        _finish(folder, folder.tuning(), num_processes, deadline, wait)
+        _finish(folder, folder.tuning(), folder.is_known, num_processes, deadline, wait)
         for group, rate in folder.choose_rates().items():
             if group not in rates:
                 logger.info("learning rate %g for %s", rate, ", ".join(level for _, level in group))
             rates[group] = rate
-        _finish(folder, folder.compared(rates), num_processes, deadline, wait)
+        _finish(folder, folder.compared(rates), folder.is_comparable, num_processes, deadline, wait)
     return rates if len(rates) == len(folder.study.groups()) else None
 
 
-def _finish(folder: StudyFolder, runs: Sequence[Run], num_processes: int, deadline: float, wait: bool) -> None:
+def _check_corpora(folder: StudyFolder) -> None:
+    """Raise RecipeError if the published runs had other chains than the corpora have now."""
+    if folder.published is None:
+        return
+    for run in folder.compared(folder.expected_rates()):
+        record = folder.published_record(run)
+        if record is not None and record.corpora:
+            ((_, corpus, _),) = parse_points([folder.job(run).settings], [folder.folder(run)])
+            if corpora_digest(describe_corpora(load_training_corpora(corpus))) != record.corpora:
+                raise RecipeError(
+                    f"{RUNS_TABLE}: {folder.folder(run).name} had other chains than the corpora have now. Compare the "
+                    "corpora with those that it was run with, or leave --published out."
+                )
+            return
+
+
+def _finish(
+    folder: StudyFolder,
+    runs: Sequence[Run],
+    is_done: Callable[[Run], bool],
+    num_processes: int,
+    deadline: float,
+    wait: bool,
+) -> None:
     """Run what is missing, say how far it is, and remove the checkpoints of finished runs."""
-    jobs = [folder.job(run) for run in runs if not folder.is_published(run)]
+    jobs = [folder.job(run) for run in runs if is_finished(folder.folder(run)) or not is_done(run)]
     num_published = len(runs) - len(jobs)
     for number, job in enumerate(run_jobs(jobs, num_processes, deadline, wait), start=num_published + 1):
         for checkpoint in job.folder.glob("checkpoint-*"):  # of full fine-tuning, three times the backbone's size

@@ -22,6 +22,7 @@ from transformers import Trainer
 from lift_ss_hf.evaluation.corpora import states_file
 from lift_ss_hf.reports.style import new_figure
 from lift_ss_hf.training import points, study_report, study_runs
+from lift_ss_hf.training.corpora import describe_corpora, load_training_corpora
 from lift_ss_hf.training.points import point_name
 from lift_ss_hf.training.recipes import RecipeError
 from lift_ss_hf.training.study import read_study
@@ -154,7 +155,7 @@ def test_a_setting_that_does_not_exist_is_an_error_before_the_first_run(data, tm
 NUM_CHAINS, LENGTH = 60, 200
 
 
-def write_run(folder, validation, accuracy, seed=0):
+def write_run(folder, validation, accuracy, seed=0, corpora=None):
     """Write what a finished run leaves: an accuracy on validation chains, and correct residues of test chains."""
     rng = random.Random(f"{seed} {accuracy}")
     share = [sum(rng.random() < accuracy for _ in range(LENGTH)) / LENGTH for _ in range(NUM_CHAINS)]
@@ -166,6 +167,7 @@ def write_run(folder, validation, accuracy, seed=0):
     (folder / "environment.json").write_text(
         json.dumps({"commit": "a" * 40, "processor": "made up", "accelerators": []})
     )
+    (folder / "corpora.json").write_text(json.dumps(corpora or {}))
     for name in ("casp12", "cb513"):  # the same chains in both: each counts once
         chains = (f">c{number}\n{'A' * number}\n{'H' * number}\n" for number in range(1, NUM_CHAINS + 1))
         (folder / "predicted" / f"{name}.txt").write_text("".join(chains))
@@ -175,11 +177,14 @@ def made_up(data, tmp_path, accuracies, **changes):
     """Return the folder of a study in which every run is finished, with these test accuracies by regime."""
     folder = StudyFolder(read_study(write_study(tmp_path / "study", data, **changes)), tmp_path / "out")
     best = {group: folder.study.rates(group)[-1] for group in folder.study.groups()}
+    one = folder.tuning()[0]
+    ((_, corpora, _),) = points.parse_points([folder.job(one).settings], [folder.folder(one)])
+    described = describe_corpora(load_training_corpora(corpora))
     for run in dict.fromkeys([*folder.tuning(), *folder.compared(best)]):
         is_best = run.learning_rate == best[folder.study.tuned_group(run.levels)]
         # the rate that is best on the tests is worse on the validation chains
         accuracy = accuracies[dict(run.levels)["regime"]] if is_best else 0.99
-        write_run(folder.folder(run), 0.7 if is_best else 0.6, accuracy, run.seed)
+        write_run(folder.folder(run), 0.7 if is_best else 0.6, accuracy, run.seed, described)
     return folder
 
 
@@ -362,81 +367,187 @@ def tables_in(out):
     return {name: (out / name).read_bytes() for name in (RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE)}
 
 
-def test_a_study_goes_on_from_the_tables_of_its_report(data, tmp_path, monkeypatch):
-    """Its runs are at hand no more: nothing is run again, and the report is the same."""
+def test_a_study_is_resumed_from_the_tables_of_its_report(data, tmp_path, monkeypatch):
+    """The folders of its runs are gone: nothing is run again, and the report is the same, in the same place too."""
     folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
     rates = folder.choose_rates()
     published = write_tables(folder, tmp_path / "report")
     monkeypatch.setattr(points, "_run_in_process", lambda *_: pytest.fail("ran again"))
     again = StudyFolder(folder.study, tmp_path / "elsewhere", published)
     assert run_study(again) == rates
-    assert describe_cost(again, estimate_study(again, speed=1e9), 1).startswith(
-        "5 runs (3 of them to choose learning rates), 5 finished."
-    )
-    write_report(results_of(again), tmp_path / "again")
-    assert tables_in(tmp_path / "again") == tables_in(tmp_path / "report")
-    pages = [(tmp_path / name / PAGE).read_text() for name in ("report", "again")]
-    assert pages[0] == pages[1]
+    said = describe_cost(again, estimate_study(again, speed=1e9), 1)
+    assert said.startswith("5 runs (3 of them to choose learning rates), 5 finished.")
+    before = tables_in(tmp_path / "report"), (tmp_path / "report" / PAGE).read_text()
+    for out in ("again", "report"):
+        write_report(results_of(again), tmp_path / out)
+        assert (tables_in(tmp_path / out), (tmp_path / out / PAGE).read_text()) == before
 
 
-def test_runs_of_the_tables_and_of_the_folder_are_compared_with_each_other(data, tmp_path):
+@pytest.mark.parametrize("regime", ["frozen", "adapters"])
+def test_runs_of_the_tables_and_of_the_folder_are_compared_with_each_other(data, tmp_path, regime):
     folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
     expected = results_of(folder).comparison_rows()
     write_report(results_of(folder), tmp_path / "report")
     for run in folder.compared(folder.choose_rates()):
-        if dict(run.levels)["regime"] == "adapters":
+        if dict(run.levels)["regime"] == regime:
             shutil.rmtree(folder.folder(run))
     mixed = StudyFolder(folder.study, folder.out, read_published(tmp_path / "report"))
     assert results_of(mixed).comparison_rows() == expected
 
 
-def test_tables_of_other_chains_are_an_error(data, tmp_path):
+def test_settings_of_a_machine_may_differ(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    published = write_tables(folder, tmp_path / "report")
+    study = read_study(folder.study.path, {"prefix_cache_gb": 50, "report_to": "tensorboard", "source": "elsewhere"})
+    assert StudyFolder(study, tmp_path / "elsewhere", published).choose_rates()
+    with pytest.raises(RecipeError, match=r"report: holds a study with num_train_epochs 2, now it is 3"):
+        StudyFolder(read_study(folder.study.path, {"num_train_epochs": 3}), tmp_path / "elsewhere", published)
+
+
+def change_chains(report, change):
+    """Change the table of chains of a report."""
+    path = report / CHAINS_TABLE
+    table = pq.read_table(path)
+    pq.write_table(change(table), path)
+
+
+def test_tables_of_other_test_chains_are_an_error(data, tmp_path):
     folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
     write_report(results_of(folder), tmp_path / "report")
-    path = tmp_path / "report" / CHAINS_TABLE
-    table = pq.read_table(path)
-    pq.write_table(table.set_column(2, "residues", [[LENGTH + 1] * NUM_CHAINS]), path)
+    change_chains(tmp_path / "report", lambda table: table.set_column(2, "residues", [[LENGTH + 1] * NUM_CHAINS]))
     mixed = StudyFolder(folder.study, folder.out, read_published(tmp_path / "report"))
-    with pytest.raises(
-        RecipeError, match=r"was not scored on the chains of the tables in .*report\. The corpora differ"
-    ):
+    with pytest.raises(RecipeError, match=r"was not scored on the chains of the tables in .*report\. The corpora diff"):
         results_of(mixed).comparison_rows()
 
 
-def test_tables_of_another_study_are_refused(data, tmp_path):
+def test_runs_on_other_training_chains_are_an_error_before_the_first_run(data, tmp_path, monkeypatch):
+    """Another machine may build other corpora under the same name."""
     folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
-    published = write_tables(folder, tmp_path / "report")
-    other = read_study(folder.study.path, {"num_train_epochs": 3})
-    with pytest.raises(RecipeError, match=r"report: holds a study with num_train_epochs 2, now it is 3"):
-        StudyFolder(other, tmp_path / "elsewhere", published)
+    write_report(results_of(folder), tmp_path / "report")
+    run = folder.compared(folder.choose_rates())[-1]
+    corpora = json.loads((folder.folder(run) / "corpora.json").read_text())
+    corpora["train"]["sha256_of_sequences_and_states"] = "0" * 64
+    (folder.folder(run) / "corpora.json").write_text(json.dumps(corpora))
+    with pytest.raises(RecipeError, match=r"seed=1: its corpora have other chains than those of .*seed=0\. Remove"):
+        results_of(folder).comparison_rows()
+    path = tmp_path / "report" / RUNS_TABLE
+    text = path.read_text()
+    path.write_text(text.replace(next(csv.DictReader(text.splitlines()))["corpora"], "0" * 16))
+    monkeypatch.setattr(points, "_run_in_process", lambda *_: pytest.fail("started"))
+    elsewhere = StudyFolder(folder.study, tmp_path / "elsewhere", read_published(tmp_path / "report"))
+    with pytest.raises(RecipeError, match=r"study_runs\.csv: .* had other chains than the corpora have now"):
+        run_study(elsewhere)
+
+
+# ---- runs of which single chains were not kept, as in tables from before there was one of the chains
+
+
+def without_chains(report, *kept):
+    change_chains(report, lambda table: table.select(["test", "chain", "residues", *kept]))
+    return read_published(report)
 
 
 def test_comparisons_of_runs_without_chains_are_taken_over(data, tmp_path):
-    """Tables from before the chains were kept: what they say of two points stays, and is said to be theirs."""
     folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
     expected = results_of(folder).comparison_rows()
     write_tables(folder, tmp_path / "report")
-    path = tmp_path / "report" / CHAINS_TABLE
-    pq.write_table(pq.read_table(path).select(["test", "chain", "residues"]), path)
-    results = results_of(StudyFolder(folder.study, tmp_path / "out", read_published(tmp_path / "report")))
+    published = without_chains(tmp_path / "report")
+    again = StudyFolder(folder.study, tmp_path / "out", published)
+    results = results_of(again)
     for found, before in zip(results.comparison_rows(), expected, strict=True):
         assert found["verdict"] == before["verdict"]
         assert found["low"] == pytest.approx(before["low"], rel=1e-5)
         assert found["q3_better"] == pytest.approx(before["q3_better"], rel=1e-5)
     page = write_report(results, tmp_path / "again").read_text()
-    assert "2 differences were taken over from an earlier report" in page
+    assert "Per-chain results of 4 runs were not kept. 2 differences between them are those of an earlier" in page
+    assert len(again.missing(again.choose_rates())) == 4  # they are repeated, the runs that chose the rates are not
+
+
+def test_a_difference_is_taken_over_for_the_same_runs_only(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75}, seeds=[0, 1, 2])
+    write_tables(folder, tmp_path / "report")
+    published = without_chains(tmp_path / "report")
+    fewer = StudyFolder(read_study(write_study(tmp_path / "fewer", data, seeds=[0, 1])), tmp_path / "out", published)
+    results = results_of(fewer)
+    assert [row["verdict"] for row in results.comparison_rows()] == ["undecided", "undecided"]
+    assert not results.taken_over
+
+
+def test_a_point_with_and_without_chains_is_compared_once_its_runs_are_repeated(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    write_report(results_of(folder), tmp_path / "report")
+    expected = results_of(folder).comparison_rows()
+    runs = folder.compared(folder.choose_rates())
+    for run in runs[1:]:
+        shutil.move(folder.folder(run), tmp_path / folder.folder(run).name)
+    published = without_chains(tmp_path / "report", folder.folder(runs[1]).name)
+    some = StudyFolder(folder.study, folder.out, published)
+    path = tmp_path / "report" / COMPARISONS_TABLE
+    assert [row["verdict"] for row in results_of(some).comparison_rows()] == ["supported", "refuted"]  # taken over
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    some = StudyFolder(folder.study, folder.out, read_published(tmp_path / "report"))
+    assert [row["verdict"] for row in results_of(some).comparison_rows()] == ["undecided", "undecided"]
+    missing = some.missing(some.choose_rates())
+    assert missing == runs[2:]
+    for run in missing:
+        shutil.move(tmp_path / folder.folder(run).name, folder.folder(run))
+    assert results_of(some).comparison_rows() == expected
+
+
+# ---- tables that cannot be used
 
 
 @pytest.mark.parametrize("name", [RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE])
 def test_missing_and_broken_tables_are_one_line(data, tmp_path, name):
     folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
     write_tables(folder, tmp_path / "report")
-    (tmp_path / "report" / name).write_text("run,x\n1,2\n")
-    with pytest.raises(RecipeError, match=r"report: not the tables of a study's report"):
-        read_published(tmp_path / "report")
-    (tmp_path / "report" / name).unlink()
+    path = tmp_path / "report" / name
+    whole = path.read_bytes()
+    broken = [b"run,x\n1,2\n", whole[: 2 * len(whole) // 3], whole.replace(b",q3", b',"q3', 1), b"\xff\xfe" + whole[9:]]
+    for content in broken:
+        path.write_bytes(content)
+        if content != whole:
+            with pytest.raises(RecipeError, match=rf"{name}: not a table of a study's report"):
+                read_published(tmp_path / "report")
+    path.unlink()
     with pytest.raises(RecipeError, match=rf"{name}: not found\. Expected the tables of a study's report"):
         read_published(tmp_path / "report")
+
+
+@pytest.mark.parametrize("value", [LENGTH + 1, -1, None, 0.5, "x"])
+def test_impossible_numbers_of_correct_residues_are_an_error(data, tmp_path, value):
+    write_tables(made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75}), tmp_path / "report")
+    column = [value, *[type(value)(1) if value is not None else 1] * (NUM_CHAINS - 1)]
+    change_chains(tmp_path / "report", lambda table: table.set_column(3, table.column_names[3], [column]))
+    with pytest.raises(RecipeError, match=r"study_chains\.parquet: not a table of a study's report"):
+        read_published(tmp_path / "report")
+
+
+def test_published_runs_that_the_report_lacks_are_not_overwritten(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    published = write_tables(folder, tmp_path / "report")
+    one_rate = RATES | {"adapters": [1.0e-3]}
+    less = StudyFolder(read_study(write_study(tmp_path / "less", data, learning_rates=one_rate)), tmp_path, published)
+    before = tables_in(tmp_path / "report")
+    with pytest.raises(
+        RecipeError, match=r"report: 1 of the 5 runs in its tables are not part of this report, .*rate=0.01"
+    ):
+        write_report(results_of(less), tmp_path / "report")
+    assert tables_in(tmp_path / "report") == before
+    assert write_report(results_of(less), tmp_path / "other").is_file()
+
+
+def test_the_command_resumes_from_tables(data, tmp_path):
+    folder = made_up(data, tmp_path, {"frozen": 0.70, "adapters": 0.75})
+    write_tables(folder, tmp_path / "report")
+    flags = ("--out", tmp_path / "empty", "--hours", "0", "--teraflops", "0.001", "--report", tmp_path / "again")
+    done = run_script("recipes/study.py", folder.study.path, *flags, "--published", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("the report of 5 of 5 runs.\n")
+    refused = run_script("recipes/study.py", folder.study.path, *flags, "--published", tmp_path / "none")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("study_runs.csv: not found. Expected the tables of a study's report in "
+                                   f"{tmp_path / 'none'}.\n")  # fmt: skip
 
 
 # ---- real runs -----------------------------------------------------------------------------------------------------
