@@ -124,7 +124,8 @@ def _introduction(origin: Mapping[str, Any]) -> list[str]:
         f"Runs were measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)} on "
         f"{', '.join(origin['machines'])}; the page was written by lift_ss_hf {written['lift_ss_hf']} at commit "
         f"{_short(written['commit'])}: `{written['command']}`. Every number is from "
-        f"{' and '.join(tables)}; {chains} has the correct residues of each test chain by each run.",
+        f"{' and '.join(tables)}; {chains} has the number of residues of each test chain that each run predicts "
+        "correctly.",
     ]
 
 

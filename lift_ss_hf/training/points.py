@@ -303,10 +303,11 @@ def _cache_sizes(points: Sequence[Point]) -> tuple[list[tuple[str, int] | None],
         depth = planned.num_frozen_blocks
         if depth == 0:
             continue
-        chains = f"{_digest(corpora, SAME_CHAINS)} {training.prefix_cache_tests}"
+        chains = f"{chosen_values(dataclasses.asdict(corpora), SAME_CHAINS)} {training.prefix_cache_tests}"
         if chains not in lengths:
             lengths[chains] = _cached_lengths(corpora, training)
-        origin = f"{cache.folder} {_digest(model, SAME_STATES)} {training.bf16} {training.fp16} {chains}"
+        states = chosen_values(dataclasses.asdict(model), SAME_STATES)
+        origin = f"{cache.folder} {states} {training.bf16} {training.fp16} {chains}"
         depths[-1] = origin, depth
         sizes.setdefault(origin, {})[depth] = cached_states_bytes(planned, depth, lengths[chains])
     return depths, sizes
@@ -327,6 +328,6 @@ def _cached_lengths(corpora: CorpusArguments, training: RecipeTrainingArguments)
     return [len(sequence) for way in ways for sequence in way]
 
 
-def _digest(arguments: Any, names: Sequence[str]) -> str:
-    values = dataclasses.asdict(arguments)
-    return json.dumps([values[name] for name in names])
+def chosen_values(settings: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the values of some settings as one text, None where one is not set."""
+    return json.dumps([settings.get(name) for name in names])

@@ -269,7 +269,7 @@ def read_published(folder: str | Path) -> Published:
             for row in _rows(path)
             if row["p_value"]
         }
-    except (pa.ArrowException, csv.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, csv.Error, OSError, KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"{path}: not a table of a study's report ({error!r}).") from None
     return Published(folder, settings, chains, runs, comparisons)
 
@@ -277,7 +277,7 @@ def read_published(folder: str | Path) -> Published:
 def _read_chains(path: Path) -> tuple[dict[str, Any], DistinctChains, dict[str, np.ndarray]]:
     """Return the settings of all runs, the chains, and the correct residues of these by run."""
     table = pq.read_table(path)
-    settings = dict(json.loads(table.schema.metadata[SETTINGS_KEY]).items())
+    settings = dict(json.loads(table.schema.metadata[SETTINGS_KEY]))
     columns = table.to_pydict()
     tests, names, residues = (columns.pop(name) for name in CHAIN_COLUMNS)
     labelled = np.array(residues)
@@ -310,13 +310,12 @@ def _difference(row: Mapping[str, str]) -> Difference:
 
 def _record(rows: Sequence[Mapping[str, str]], correct: np.ndarray | None, chains: DistinctChains) -> RunRecord:
     """Return what the rows of a run in the table say."""
-    one = rows[0]
     tests = {
         row["test"]: {name: _number(row[name]) for name in TEST_COLUMNS} for row in rows if row["test"] != ALL_TESTS
     }
     (whole,) = (row for row in rows if row["test"] == ALL_TESTS)
     return RunRecord(
-        validation_accuracy=float(one["validation_q3"]),
+        validation_accuracy=float(whole["validation_q3"]),
         tests=tests,
         accuracy=float(whole[COMPARED_AT]) if correct is None else float(correct.sum() / chains.num_residues),
         correct=correct,

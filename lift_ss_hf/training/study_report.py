@@ -48,9 +48,8 @@ def write_report(results: StudyResults, out: str | Path) -> Path:
     origin = _origin(results, out) | {"environment": written_by}
     folder = results.folder
     kept = {folder.folder(run).name: record for run, record in results.records.items()}
-    write_chains(
-        out / CHAINS_TABLE, folder.settings, results.chains, kept
-    )  # first: a kill must not separate the others
+    # before the rows: a run that has rows and no chains would count as one whose chains were not kept
+    write_chains(out / CHAINS_TABLE, folder.settings, results.chains, kept)
     tables = {RUNS_TABLE: results.result_rows(), COMPARISONS_TABLE: [*results.reference_rows(), *comparisons]}
     for name, rows in tables.items():
         with replacing(out / name) as table:
@@ -76,7 +75,6 @@ def _check_nothing_is_lost(results: StudyResults, out: Path) -> None:
 
 def _origin(results: StudyResults, out: Path) -> dict[str, Any]:
     folder, records = results.folder, results.records.values()
-    compared = set(results.compared)
     about = folder.study.path / ABOUT
     seconds = [record.cpu_seconds for record in records if record.cpu_seconds is not None]
     return {
@@ -90,7 +88,7 @@ def _origin(results: StudyResults, out: Path) -> dict[str, Any]:
         "cpu_hours": sum(seconds) / 3600,
         "timed": len(seconds),
         "taken_over": len(results.taken_over),
-        "without_chains": sum(record.correct is None for run, record in results.records.items() if run in compared),
+        "without_chains": sum(results.records[run].correct is None for run in results.compared),
         "commits": sorted({commit for record in records for commit in record.commit.split() or [""]}),
         "machines": list(dict.fromkeys(record.machine for record in records)),
         "tables": [RUNS_TABLE, COMPARISONS_TABLE, CHAINS_TABLE],

@@ -78,7 +78,6 @@ class StudyResults:
     ):
         self.folder, self.rates, self.resamples = folder, rates, resamples
         self.trained_parameters = trained_parameters
-        self.taken_over: set[Comparison] = set()  # from the published table, since their chains were not kept
         self._differences: dict[tuple[Comparison, float], Difference | None] = {}  # parts and claims share some
         self.compared = [run for run in folder.compared(rates) if folder.is_known(run)]
         tuning = [run for run in folder.tuning() if folder.is_known(run)]
@@ -170,19 +169,18 @@ class StudyResults:
         both = (comparison.than, comparison.better)
         if len(self.folder.study.seeds) < MIN_SEEDS or not all(map(self.is_complete, both)):
             return None
-        worse, better = ([self.records[run].correct for run in self._runs_of(levels)] for levels in both)
-        if any(correct is None for correct in (*worse, *better)):
+        if not all(map(self._has_chains, both)):
             return self._published_difference(comparison, threshold)
+        worse, better = (np.array([self.records[run].correct for run in self._runs_of(levels)]) for levels in both)
         group_of = self.folder.study.spread_group
         around = (self._deviations[group_of(both[0])], self._deviations[group_of(both[1])])
         return bootstrap_difference(
-            np.array(worse),
-            np.array(better),
-            self.chains.labelled,
-            threshold,
-            deviations=around,
-            resamples=self.resamples,
+            worse, better, self.chains.labelled, threshold, deviations=around, resamples=self.resamples
         )
+
+    def _has_chains(self, levels: Levels) -> bool:
+        """Return True if of all runs of a point the results of single chains are known."""
+        return all(self.records[run].correct is not None for run in self._runs_of(levels))
 
     def _published_difference(self, comparison: Comparison, threshold: float) -> Difference | None:
         """Return what the published table says of points whose chains were not kept."""
@@ -191,10 +189,17 @@ class StudyResults:
             frozenset(self.folder.folder(run).name for run in self._runs_of(levels))
             for levels in (comparison.better, comparison.than)
         )
-        found = self.folder.published.comparisons.get((better, than, csv_cell(threshold)))
-        if found is not None:
-            self.taken_over.add(comparison)
-        return found
+        return self.folder.published.comparisons.get((better, than, csv_cell(threshold)))
+
+    @property
+    def taken_over(self) -> set[Comparison]:
+        """Comparisons asked for so far whose differences are those of the published table."""
+        return {
+            comparison
+            for (comparison, _), difference in self._differences.items()
+            if difference is not None
+            and not (self._has_chains(comparison.better) and self._has_chains(comparison.than))
+        }
 
     @cached_property
     def _deviations(self) -> dict[str, np.ndarray]:
@@ -264,12 +269,12 @@ class StudyResults:
                 if levels != reference:
                     comparison = Comparison(better=levels, than=reference)
                     difference = self.difference(comparison)
-                    row = self._compared(part, "", comparison, 0.0, difference)
+                    row = self._comparison_row(part, "", comparison, 0.0, difference)
                     row |= {"p_value": None if difference is None else difference.p_value}
                     rows.append(row | dict.fromkeys(("p_holm", "verdict", "verdict_of_claim")))
         return rows
 
-    def _compared(
+    def _comparison_row(
         self, part: Part, claim: str, comparison: Comparison, threshold: float, difference: Difference | None
     ) -> dict[str, Any]:
         """Return the columns of a comparison up to its difference."""
@@ -288,7 +293,7 @@ class StudyResults:
         adjusted = holm([1.0 if difference is None else difference.p_value for difference in found])
         rows = []
         for comparison, difference, p_value in zip(claim.comparisons, found, adjusted, strict=True):
-            row = self._compared(part, claim.text, comparison, claim.threshold, difference)
+            row = self._comparison_row(part, claim.text, comparison, claim.threshold, difference)
             if difference is None:
                 row |= {"p_value": None, "p_holm": None, "verdict": UNDECIDED}
             else:

@@ -21,6 +21,7 @@ from .points import (
     SAME_CHAINS,
     Job,
     check_num_processes,
+    chosen_values,
     is_finished,
     parse_points,
     plan_jobs,
@@ -140,8 +141,7 @@ class StudyFolder:
 
     def chains_key(self, run: Run) -> str:
         """Return what the chains of a run follow from; runs with the same key have the same chains."""
-        settings = self._run_settings(run)
-        return json.dumps({name: settings.get(name) for name in SAME_CHAINS})
+        return chosen_values(self._run_settings(run), SAME_CHAINS)
 
     def validation_accuracy(self, run: Run) -> float:
         """Return the validation accuracy of a finished run [fraction].
@@ -200,11 +200,13 @@ class StudyCost:
     Attributes:
         operations: of each run [floating-point operations].
         models: of the model of each point.
+        rates: the learning rate of each group, the first of its rates where none is chosen yet.
         speed: of this machine, or of another one [operations per second].
     """
 
     operations: Mapping[Run, float]
     models: Mapping[Levels, Operations]
+    rates: Mapping[Levels, float]
     speed: float
 
     def seconds(self, runs: Iterable[Run]) -> float:
@@ -243,12 +245,12 @@ def estimate_study(folder: StudyFolder, speed: float | None = None, num_processe
         model, _, training = parsed[timed]
         with some_threads(num_processes):
             speed = measure_speed(model, training, models[timed])
-    return StudyCost({run: by_levels[run.levels] for run in runs}, models, speed)
+    return StudyCost({run: by_levels[run.levels] for run in runs}, models, rates, speed)
 
 
 def describe_cost(folder: StudyFolder, cost: StudyCost, num_processes: int) -> str:
     """Return the number of runs and how long they take, in a few lines."""
-    left = folder.missing(folder.expected_rates())
+    left = folder.missing(cost.rates)
     tuning = folder.tuning()
     seconds = cost.seconds(left)
     lines = [

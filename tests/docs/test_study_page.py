@@ -61,6 +61,7 @@ def test_the_correct_residues_of_all_chains_give_the_accuracy_of_each_run():
     accuracies = {row["run"]: row["q3"] for row in rows_of(RUNS_TABLE) if row["test"] == "all"}
     table = pq.read_table(DOCS / CHAINS_TABLE)
     runs = [name for name in table.column_names if name not in CHAIN_COLUMNS]
+    assert runs
     assert set(runs) <= set(accuracies)
     residues = sum(table["residues"].to_pylist())
     for name in runs:

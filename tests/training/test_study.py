@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -90,6 +91,15 @@ def test_the_study_of_the_recipes_is_valid(data, monkeypatch):
     assert all(settings["keep_states"] for settings in settings)
     names = {folder.folder(run) for run in folder.compared(rates)}
     assert len(names) == len(settings)
+
+
+def test_the_part_that_the_readme_shows_is_valid(data, tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "recipes" / "study" / "README.md").read_text(), re.DOTALL)
+    shutil.copytree(ROOT / "recipes" / "study", tmp_path / "study")
+    (tmp_path / "study" / "7_shown.yaml").write_text(text)
+    study = read_study(tmp_path / "study", {"backbone": "bundled"})
+    assert (study.parts[-1].title, len(study.parts[-1].points)) == ("Does LoRA need all blocks?", 3)
+    assert [len(claim.comparisons) for claim in study.parts[-1].claims] == [1]
 
 
 @pytest.mark.parametrize(
