@@ -353,7 +353,7 @@ def part_writer(folder: RunFolder, num_workers: int) -> Iterator[WritePart]:
         yield folder.write_part
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-    with concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent) as pool:
+    with concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=end_with_parent) as pool:
         pending: list[concurrent.futures.Future[None]] = []
 
         def submit(part: Part, chains: Sequence[Any], counts: Counts) -> None:
@@ -366,7 +366,7 @@ def part_writer(folder: RunFolder, num_workers: int) -> Iterator[WritePart]:
             task.result()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this worker when its parent dies, even by SIGKILL: a pool's workers would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:

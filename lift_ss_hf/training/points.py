@@ -31,6 +31,7 @@ import torch
 from ..batches.cached_chains import cached_states_bytes
 from ..models.atomic import claimed_file
 from ..models.modeling import SecondaryStructureModel
+from ..prediction.running import end_with_parent
 from ..reports.provenance import write_json
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .checkpoints import last_checkpoint
@@ -208,7 +209,7 @@ def _run_in_process(job: Job, num_threads: int | None) -> bool:
         if not is_ours:
             return False  # found out here: a process takes seconds to start
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=end_with_parent) as process:
         try:
             return process.submit(_claim_and_run, job.settings, job.folder, num_threads).result()
         except BrokenProcessPool:
@@ -224,7 +225,7 @@ def _claim_of(folder: Path) -> Path:
 
 
 def _claim_and_run(settings: Mapping[str, Any], folder: Path, num_threads: int | None) -> bool:
-    """Run a point while holding its lock: here, because this process may outlive the command that started it."""
+    """Run a point while holding its lock, which is free again as soon as this process has ended."""
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     with claimed_file(_claim_of(folder)) as is_ours:

@@ -1,5 +1,8 @@
 """The points of a sweep or a study are shared: by processes of one command, and by commands."""
 
+import multiprocessing
+import os
+import signal
 import threading
 import time
 
@@ -75,6 +78,38 @@ def test_a_point_whose_lock_is_held_starts_no_process(tmp_path):
         assert is_ours
         assert points._run_in_process(job, None) is False  # conftest.py fails an unmarked test that starts a process
     assert not is_finished(job.folder)
+
+
+@pytest.mark.process
+def test_a_run_ends_with_the_command_that_is_killed(tmp_path, monkeypatch):
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
+    monkeypatch.setattr(points, "parse_point", lambda settings, folder: ())
+    (job,) = jobs_in(tmp_path, 1)
+
+    def run_training():
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+        os._exit(1)
+
+    monkeypatch.setattr(points, "run_training", run_training)
+    command = fork.Process(target=points._run_in_process, args=(job, None))
+    command.start()
+    wait_until(lambda: command.exitcode is not None)  # join() would wait for the run, which has a copy of the pipe
+    assert command.exitcode == -signal.SIGKILL
+    wait_until(lambda: is_free(tmp_path / f".point0{CLAIM}"))  # the run holds the lock as long as it lives
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_free(lock):
+    with claimed_file(lock) as is_ours:
+        return is_ours
 
 
 def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
