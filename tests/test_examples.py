@@ -12,6 +12,7 @@ import pytest
 import yaml
 from accelerate.commands.launch import launch_command_parser
 from small_runs import ROOT
+from torch.distributed.launcher import LaunchConfig
 
 from lift_ss_hf.cli import lift_ss
 from lift_ss_hf.training.arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
@@ -20,6 +21,7 @@ from lift_ss_hf.training.recipes import parse_recipe
 EXAMPLES = ROOT / "examples"
 SLURM = ROOT / "examples" / "slurm_multi_node.sbatch"
 KUBERNETES = ROOT / "examples" / "kubernetes_multi_node.yaml"
+SHUTDOWN = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
 
 def kubernetes_script():
@@ -70,6 +72,15 @@ def test_slurm_leaves_time_for_a_checkpoint_before_the_end():
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", SLURM.read_text(), re.M))
     assert options["signal"].startswith("TERM@")
     assert options["ntasks-per-node"] == "1"
+
+
+def test_the_processes_of_a_launch_get_nearly_all_of_the_grace_period(monkeypatch):
+    for example, grace in ((SLURM, r"--signal=TERM@(\d+)"), (KUBERNETES, r"terminationGracePeriodSeconds: (\d+)")):
+        (seconds,) = map(int, re.findall(grace, example.read_text()))
+        (shutdown,) = re.findall(rf"{SHUTDOWN}\W+(?:value: \")?(\d+)", example.read_text())
+        assert 0.8 * seconds <= int(shutdown) < seconds
+        monkeypatch.setenv(SHUTDOWN, shutdown)
+        assert LaunchConfig(1, 1, 1).shutdown_timeout == int(shutdown)  # torch knows the variable
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-DEFAULT_OVERLAP = 256  # residues; at least 128 of context on either side of a cut
+DEFAULT_OVERLAP = 256  # residues; about 128 of context on either side of a cut
 
 
 class Window(NamedTuple):
