@@ -67,9 +67,9 @@ def embed(args: argparse.Namespace) -> None:
         from ..prediction.loading import load_for_hidden_states
         from ..prediction.running import RunOptions, summarise
 
+    options = RunOptions(formats, args.resume, args.skip_bad, args.num_workers, args.quiet)
     predictor = load_for_hidden_states(args.model, args.backbone, precision=args.precision, max_tokens=args.max_tokens)
     embedder = Embedder(predictor, args.layer, args.pooling, args.half)
-    options = RunOptions(formats, args.resume, args.skip_bad, args.num_workers, args.quiet)
     total = embed_to_folder(embedder, inputs, args.output, options, args.names)
     if total is not None:
         logger.info(summarise(total, time.monotonic() - started))
@@ -80,10 +80,10 @@ def _check(args: argparse.Namespace, formats: list[str]) -> None:
     from ..models.atomic import require_folder
     from ..models.configuration import check_choice
     from ..prediction.embedding import check_layer
-    from ..prediction.embedding_formats import NAMES, POOLINGS, Layout, make_formats
+    from ..prediction.embedding_formats import POOLINGS, Layout, check_names, make_formats
 
     require_folder(args.output)
     check_layer(args.layer)
     check_choice("pooling", args.pooling, POOLINGS)
-    check_choice("names", args.names, NAMES)
+    check_names(args.names, formats)
     make_formats(formats, Layout(args.pooling, "float32", 1))

@@ -154,21 +154,20 @@ def predict(args: argparse.Namespace) -> None:
         from ..prediction.loading import load_predictor
         from ..prediction.running import PredictionOptions, predict_to_folder, predict_to_stream, summarise
 
-    predictor = load_predictor(args.model, args.backbone, args.precision, args.max_tokens)
-    alphabet = args.states or predictor.alphabet
-    if args.output is None:
-        form = _stream_format(formats, alphabet)
-        counts = predict_to_stream(predictor, inputs, form, sys.stdout, args.skip_bad, args.quiet)
-        logger.info(summarise(counts, time.monotonic() - started))
-        return
     options = PredictionOptions(
         formats=formats or ["three-line"],
-        alphabet=alphabet,
+        alphabet=args.states,
         resume=args.resume,
         skip_bad=args.skip_bad,
         num_workers=args.num_workers,
         quiet=args.quiet,
     )
+    predictor = load_predictor(args.model, args.backbone, args.precision, args.max_tokens)
+    if args.output is None:
+        form = _stream_format(formats, args.states or predictor.alphabet)
+        counts = predict_to_stream(predictor, inputs, form, sys.stdout, args.skip_bad, args.quiet)
+        logger.info(summarise(counts, time.monotonic() - started))
+        return
     total = predict_to_folder(predictor, inputs, args.output, options)
     if total is not None:
         logger.info(summarise(total, time.monotonic() - started))
@@ -188,8 +187,9 @@ def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
         return
     if isinstance(sys.stdout, ClosedOutput):
         raise ValueError("standard output is closed. Give a directory with -o.")
-    if args.resume:
-        raise ValueError("--resume needs the directory of the run. Give it with -o.")
+    for name in ("resume", "num_workers"):
+        if getattr(args, name):
+            raise ValueError(f"--{name} needs the directory of the run. Give it with -o.")
     if len(formats) > 1 or not all(is_text):
         raise ValueError(f"{', '.join(formats)}: standard output takes one text format. Give a directory with -o.")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:

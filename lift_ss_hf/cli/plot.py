@@ -32,14 +32,15 @@ def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="figure to write: .svg, .png or .pdf")
     parser.add_argument("--states", help="of sequences: states to predict: q9, q8, q3 or q3_lift_ss")
     add_model_arguments(parser, of="of sequences: ")
+    parser.set_defaults(model=None)  # tells whether it was given
 
 
 def plot(args: argparse.Namespace) -> None:
     """Run `lift-ss plot`.
 
     Raises:
-        ValueError: if the input has no predictions or sequences, a chain is not in it, or the figure's name ends in
-            something else.
+        ValueError: if the input has no predictions or sequences, a chain is not in it, the figure's name ends in
+            something else, or an argument for sequences is given with predictions.
     """
     from ..reports.chain_figures import plot_chains
     from ..reports.figures import check_figure_name, save_figure
@@ -69,9 +70,11 @@ def _predicted_chains(args: argparse.Namespace) -> tuple[Sequence[PredictedChain
 
     path = Path(args.source)
     if path.suffix == ".jsonl":
+        _check_no_model(args)
         return read_predictions(path, args.names)
     folder = path.parent if path.stem == "predictions" else path
-    if (folder / "run.json").is_file():
+    if _holds_run(folder):
+        _check_no_model(args)
         return read_run_predictions(folder, args.names)
 
     records = Inputs([args.source])
@@ -79,5 +82,23 @@ def _predicted_chains(args: argparse.Namespace) -> tuple[Sequence[PredictedChain
     from ..prediction.loading import load_predictor
     from ..prediction.running import predict_records
 
-    predictions = predict_records(load_predictor(args.model, args.backbone), chosen, args.states)
+    predictions = predict_records(load_predictor(args.model or "bundled", args.backbone), chosen, args.states)
     return list(map(PredictedChain.of, predictions)), num_others
+
+
+def _holds_run(folder: Path) -> bool:
+    """Return True if a directory holds a run."""
+    try:
+        return (folder / "run.json").is_file()
+    except OSError:  # a sequence, too long for a path
+        return False
+
+
+def _check_no_model(args: argparse.Namespace) -> None:
+    """Raise ValueError for arguments that say how to predict sequences."""
+    for name in ("states", "model", "backbone"):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"--{name} is for sequences, but {args.source} is read as predictions. Leave it out, or give the "
+                "sequences."
+            )

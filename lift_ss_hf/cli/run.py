@@ -16,16 +16,20 @@ from ..corpora.file_kinds import printable
 
 CLOSED_BY_READER = 141  # what a shell reports for SIGPIPE
 INVALID, INTERRUPTED = 2, 130
+LESS_MEMORY = (
+    "Lower --max_tokens, in training --max_tokens_per_batch, where the command has it; or set CUDA_VISIBLE_DEVICES= to "
+    "run on the CPU."
+)
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command line and exit with its status.
 
-    Errors that the user can fix (ValueError, OSError and their subclasses) are printed in one line on standard error
-    with status 2; output that could not be written is one of them. An interruption gives status 130, an output closed
-    by its reader 141. A SystemExit passes through: a training run stopped by a scheduler exits with 75. Any other
-    exception is a bug of ours and keeps its traceback. Log messages of the package are shown by the first of several
-    processes only.
+    Errors that the user can fix (ValueError, OSError and their subclasses, and a GPU's memory that is full) are printed
+    in one line on standard error with status 2; output that could not be written is one of them. An interruption gives
+    status 130, an output closed by its reader 141. A SystemExit passes through: a training run stopped by a scheduler
+    exits with 75. Any other exception is a bug of ours and keeps its traceback. Log messages of the package are shown
+    by the first of several processes only.
 
     Args:
         main: the command line; returns the exit status, None for success.
@@ -41,6 +45,9 @@ def run(main: Callable[[], int | None]) -> None:
         status = CLOSED_BY_READER
     except (ValueError, OSError) as error:
         status = _report(f"error: {printable(str(error))}", INVALID)
+    except _out_of_memory() as error:
+        wanted = str(error).partition(". GPU ")[0].rstrip(".")  # the rest is about all of its memory
+        status = _report(f"error: {printable(wanted)}. {LESS_MEMORY}", INVALID)
     except KeyboardInterrupt:
         status = _report("interrupted", INTERRUPTED)
     except SystemExit as left:
@@ -94,6 +101,12 @@ def _is_shown(logger: logging.Logger) -> bool:
             return True
         above = above.parent
     return False
+
+
+def _out_of_memory() -> tuple[type[Exception], ...]:
+    """Return the error of a GPU whose memory is full; importing torch for it would delay every command."""
+    torch = sys.modules.get("torch")
+    return () if torch is None else (torch.OutOfMemoryError,)
 
 
 def _report(line: str, status: int) -> int:

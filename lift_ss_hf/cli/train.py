@@ -17,7 +17,7 @@ CHAINS: one or several of
     optionally split: train, validation or test
   FASTA of biotrainer: a file with TARGET= in its headers; SEQUENCES.fasta+STATES.fasta; or the folder of both
   a folder written by save_to_disk of `datasets`, or by dataset_scripts/build.py
-  a data set on the Hub, org/name; a corpus of the catalogue, such as promod3:lt25id; sample, the bundled one
+  a data set on the Hub, org/name; a corpus of the catalogue, such as pisces25; sample, the bundled one
 States are those of DSSP, or H, E and C; X is unresolved.
 
 Unless they are named, validation and test chains are those that CHAINS marks, or else a tenth of the chains for each,
@@ -71,6 +71,7 @@ def train(argv: Sequence[str]) -> None:
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_output(own)
+    own.add_argument("--output_dir", "--output-dir", dest="output")  # as the recipe has it
     args, rest = own.parse_known_args(argv)
     num_chains = next((number for number, word in enumerate(rest) if word.startswith("-")), len(rest))
     chains, flags = rest[:num_chains], rest[num_chains:]
@@ -78,7 +79,7 @@ def train(argv: Sequence[str]) -> None:
         chains, flags = chains or ["CHAINS"], ["--help"]
     elif not chains:
         raise ValueError("no chains to train on. Give them first: lift-ss train CHAINS -o RUN [--argument value ...]")
-    elif args.output is None and "--output_dir" not in flags:
+    elif args.output is None:
         raise ValueError("no directory for the run. Give it with -o RUN.")
     if args.output is not None:
         flags += ["--output_dir", args.output]

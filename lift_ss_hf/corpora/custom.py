@@ -25,9 +25,10 @@ ChainsBySplit = dict[str | None, list[Chain]]
 
 def fasta_pair(name: str) -> tuple[Path, Path] | None:
     """Return the files of a name `SEQUENCES+STATES`, of which at least one exists; None for any other name."""
-    first, plus, second = name.partition(PAIR)
-    pair = Path(first), Path(second)
-    return pair if plus and any(path.is_file() for path in pair) else None
+    parts = name.split(PAIR)  # the names of the files, or of their folders, may have the sign, too
+    pairs = [(Path(PAIR.join(parts[:i])), Path(PAIR.join(parts[i:]))) for i in range(1, len(parts))]
+    num_files = [sum(path.is_file() for path in pair) for pair in pairs]
+    return pairs[num_files.index(max(num_files))] if any(num_files) else None
 
 
 def is_data_set(name: str) -> bool:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -121,6 +122,7 @@ def read_fasta_lines(stream: IO[str], where: str, max_residues: int) -> Iterator
 def bounded_lines(stream: IO[str], where: str, max_characters: int) -> Iterator[str]:
     """Yield the lines of a text, and raise ValueError at one so long that it would fill the memory."""
     number = 0
+    max_characters = min(max_characters, sys.maxsize)  # readline accepts no more
     while line := stream.readline(max_characters):
         number += 1
         if len(line) == max_characters and not line.endswith("\n"):

@@ -91,8 +91,14 @@ def chains_with_targets(
         changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: if a record is not a labelled chain.
+        CorpusError: if a record is not a labelled chain, or only some have a set.
     """
+    return _all_or_no_sets(_chains_with_targets(lines, path, changes), path)
+
+
+def _chains_with_targets(
+    lines: Iterator[tuple[int, str]], path: object, changes: Counter[str]
+) -> Iterator[tuple[str, Chain]]:
     for record in read_records(lines, path):
         if record.attributes.get(SET, "").lower() == PREDICTION_SET:
             continue
@@ -119,8 +125,18 @@ def chains_of_pair(
         changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: if a chain has no states, states have no chain, or a record is not a chain.
+        CorpusError: if a chain has no states, states have no chain, a record is not a chain, or only some have a set.
     """
+    return _all_or_no_sets(_chains_of_pair(sequences, labels, masks, paths, changes), paths[0])
+
+
+def _chains_of_pair(
+    sequences: Iterator[FastaRecord],
+    labels: Iterator[FastaRecord],
+    masks: Iterator[FastaRecord],
+    paths: tuple[object, object],
+    changes: Counter[str],
+) -> Iterator[tuple[str, Chain]]:
     path, labels_path = paths
     states: dict[str, FastaRecord] = {}
     for record in labels:
@@ -156,3 +172,16 @@ def _chain(
         is_validation = attributes.get(VALIDATION, "").lower() == "true"
         extra["split"] = "validation" if is_validation else split_name(attributes[SET], f"{where}: {record.name}")
     return Chain(record.name, sequence, states, extra)
+
+
+def _all_or_no_sets(located: Iterator[tuple[str, Chain]], path: object) -> Iterator[tuple[str, Chain]]:
+    """Pass on chains, and check that all of them have a set, as biotrainer requires, or that none has."""
+    first: dict[bool, str] = {}  # chain that has a set, and that has none
+    for location, chain in located:
+        first.setdefault("split" in chain.extra, f"{location}: {chain.id}")
+        if len(first) == 2:
+            raise CorpusError(
+                f"{path}: {first[False]}: no {SET}=, but other chains have it. Write {SET}=train, {SET}=val or "
+                f"{SET}=test in each header, or in none."
+            )
+        yield location, chain

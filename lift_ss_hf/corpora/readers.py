@@ -9,7 +9,6 @@ lines between chains. Anything else raises a `CorpusError` that says where.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 from collections import Counter
@@ -25,7 +24,7 @@ from ..models.wording import counted, first_line, no_such_file
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
 from .fasta_pairs import chains_of_pair, chains_with_targets, has_targets, read_records
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
-from .tables import SEPARATORS, TableColumns, chains_of_rows, masked, read_mask
+from .tables import SEPARATORS, TableColumns, chains_of_rows, find_column, masked, open_table, read_mask, split_name
 
 Reader = Callable[[Path, "Counter[str]"], Iterator[Chain]]
 
@@ -120,43 +119,22 @@ def _are_residues(line: str, num_residues: int) -> bool:
     return are_other_letters and all(letter in RESIDUES for letter in letters)
 
 
-def _open_csv(path: Path, separator: str = ",") -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """Return the names of the columns of a CSV file, and its rows with their line numbers, which are read as needed."""
-    reader = csv.reader((line for _, line in _lines(path)), delimiter=separator)
-    header = [name.strip() for name in _next_row(reader, path) or []]
-    return header, _csv_rows(reader, header, path)
+def _open_table(path: Path, separator: str = ",") -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
+    return open_table((f"{line}\n" for _, line in _lines(path)), separator, path)
 
 
-def _csv_with_columns(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_with_columns(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
     """Return the rows of a CSV file after checking that it has the given columns."""
-    header, rows = _open_csv(path)
+    header, rows = _open_table(path)
     missing = [name for name in columns if name not in header]
     if missing:
         raise CorpusError(
             f"{path}: line 1: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}. "
             f"Expected {', '.join(columns)}."
         )
+    for name in columns:  # must not be there twice
+        find_column(header, (name,), f"{path}: line 1")
     return rows
-
-
-def _csv_rows(reader: Any, header: list[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    while (row := _next_row(reader, path)) is not None:
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise CorpusError(
-                f"{path}: line {reader.line_num}: {len(row)} fields, but the header has {len(header)} (truncated?). "
-                "Get the file again."
-            )
-        yield reader.line_num, dict(zip(header, row, strict=True))
-
-
-def _next_row(reader: Any, path: Path) -> list[str] | None:
-    """Return the next row of a CSV file, or None at its end."""
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        raise CorpusError(f"{path}: line {reader.line_num}: {error} (damaged?). Get the file again.") from None
 
 
 def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -178,8 +156,8 @@ def read_ps4_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
 def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
     columns = ("input", "dssp8", "disorder", "cb513_mask")
     chain_numbers: dict[str, int] = {}
-    for row_number, (line, row) in enumerate(_csv_with_columns(path, columns), start=1):
-        chain_id, where = f"cb513_{row_number:03d}", f"{path}: line {line}"
+    for row_number, (location, row) in enumerate(_csv_with_columns(path, columns), start=1):
+        chain_id, where = f"cb513_{row_number:03d}", f"{path}: {location}"
         residues, letters = ("".join(row[name].split()) for name in columns[:2])
         sequence, chain_states = check_chain(chain_id, residues, letters, where, changes)
         resolved, domain = (read_mask(row[name], name, len(sequence), where, chain_id) for name in columns[2:])
@@ -191,7 +169,7 @@ def _ps4_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]
             "resolved_mask": resolved,
             "domain_mask": domain,
         }
-        yield f"line {line}", Chain(chain_id, sequence, masked(chain_states, domain), extra)
+        yield location, Chain(chain_id, sequence, masked(chain_states, domain), extra)
 
 
 def read_cu_ssp_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -208,15 +186,15 @@ def read_cu_ssp_csv(path: Path, changes: Counter[str]) -> Iterator[Chain]:
 
 
 def _cu_ssp_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
-    for line, row in _csv_with_columns(path, ("id", "len", "input", "expected")):
-        where = f"{path}: line {line}"
+    for location, row in _csv_with_columns(path, ("id", "len", "input", "expected")):
+        where = f"{path}: {location}"
         if row["len"] != str(len(row["input"])):
             raise CorpusError(
                 f"{where}: {row['id']}: len says {row['len']} but it has {counted(len(row['input']), 'residue')} "
                 "(truncated?)."
             )
         sequence, states = check_chain(row["id"], row["input"], row["expected"], where, changes)
-        yield f"line {line}", Chain(row["id"], sequence, states)
+        yield location, Chain(row["id"], sequence, states)
 
 
 def read_parquet(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -239,19 +217,21 @@ def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Ch
         reason = first_line(error)
         raise CorpusError(f"{path}: not a complete parquet file ({reason}). Build it again.") from None
     names = table.schema_arrow.names
-    rows = enumerate(_parquet_rows(table, path), start=1)
+    columns = TableColumns.of(names, str(path))
+    rows = ((f"row {number}", row) for number, row in enumerate(_parquet_rows(table, path), start=1))
     if not {"id", "sequence", "states", "num_residues"} <= set(names):  # not written by this package
-        located = ((f"row {number}", row) for number, row in rows)
-        yield from chains_of_rows(located, TableColumns.of(names, str(path)), path, changes)
+        yield from chains_of_rows(rows, columns, path, changes)
         return
-    for number, row in rows:
-        where = f"{path}: row {number}"
+    for location, row in rows:
+        where = f"{path}: {location}"
         for name in ("id", "sequence", "states"):
             if not isinstance(row[name], str):
                 raise CorpusError(f"{where}: {name} is {row[name]!r}. Expected a string.")
         sequence, states = check_chain(row["id"], row["sequence"], row["states"], where, changes)
         extra = {k: v for k, v in row.items() if k not in ("id", "sequence", "states", "num_residues")}
-        yield f"row {number}", Chain(row["id"], sequence, states, extra)
+        if columns.split is not None:
+            extra["split"] = split_name(row[columns.split], f"{where}: {row['id']}")
+        yield location, Chain(row["id"], sequence, states, extra)
 
 
 def _parquet_rows(table: pq.ParquetFile, path: Path) -> Iterator[dict[str, Any]]:
@@ -289,9 +269,8 @@ def read_table(path: Path, changes: Counter[str]) -> Iterator[Chain]:
 
 
 def _table_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
-    header, rows = _open_csv(path, SEPARATORS[_suffix(path)])
-    columns = TableColumns.of(header, f"{path}: line 1")
-    yield from chains_of_rows(((f"line {line}", row) for line, row in rows), columns, path, changes)
+    header, rows = _open_table(path, SEPARATORS[_suffix(path)])
+    yield from chains_of_rows(rows, TableColumns.of(header, f"{path}: line 1"), path, changes)
 
 
 def read_fasta_with_targets(path: Path, changes: Counter[str]) -> Iterator[Chain]:
@@ -342,7 +321,7 @@ def _reader(path: Path) -> Reader:
     if suffix == ".parquet":
         return read_parquet
     if suffix in SEPARATORS:
-        header, _ = _open_csv(path, SEPARATORS[suffix])
+        header, _ = _open_table(path, SEPARATORS[suffix])
         return read_cu_ssp_csv if {"len", "input", "expected"} <= set(header) else read_table
     return read_fasta_with_targets if has_targets(_lines(path)) else read_three_line
 

@@ -6,6 +6,8 @@ The columns may have any of the names in use: `id`, `sequence`, `states`; NetSur
 
 from __future__ import annotations
 
+import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ STATES_COLUMNS = (
 )
 SPLIT_COLUMNS = ("split", "set")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of columns, by the suffix of a file
+MAX_TABLE_LINE = 1 << 24  # characters; of a cell as well, which may have several lines
 # NetSurfP-2.0's columns of 0 and 1, one per residue: has coordinates, and is scored. Elsewhere `disorder` may mean the
 # opposite, so it counts only beside these states.
 MASK_COLUMNS = ("disorder", "cb513_mask")
@@ -59,33 +62,134 @@ class TableColumns:
             where: the table, for messages.
 
         Raises:
-            CorpusError: if there is no column of sequences or of states.
+            CorpusError: if there is no column of sequences or of states, or two columns have a name that is read.
 
         Example:
             >>> TableColumns.of(["ID", "Seq", "dssp3", "dssp8"], "chains.csv").states
             'dssp8'
         """
-        by_name = {column.strip().lower(): column for column in reversed(columns)}
-        found = {
-            part: next((by_name[name] for name in names if name in by_name), None)
-            for part, names in (
-                ("sequence", SEQUENCE_COLUMNS),
-                ("states", STATES_COLUMNS),
-                ("name", NAME_COLUMNS),
-                ("split", SPLIT_COLUMNS),
-            )
-        }
-        sequence, states = found["sequence"], found["states"]
-        for part, column, names in (("sequences", sequence, SEQUENCE_COLUMNS), ("states", states, STATES_COLUMNS)):
-            if column is None:
-                raise CorpusError(
-                    f"{where}: no column of {part}; found {', '.join(columns)[:200] or 'nothing'}. "
-                    f"Rename a column to {names[0]} (also read: {', '.join(names[1:])})."
-                )
-        assert sequence is not None and states is not None
+        sequence = require_column(columns, SEQUENCE_COLUMNS, "sequences", where)
+        states = require_column(columns, STATES_COLUMNS, "states", where)
         has_masks = states.strip().lower() in NETSURFP_STATES
-        masks = tuple(by_name[name] for name in MASK_COLUMNS if has_masks and name in by_name)
-        return cls(sequence, states, found["name"], found["split"], masks)
+        masks = [find_column(columns, (name,), where) for name in MASK_COLUMNS if has_masks]
+        return cls(
+            sequence,
+            states,
+            find_column(columns, NAME_COLUMNS, where),
+            find_column(columns, SPLIT_COLUMNS, where),
+            tuple(mask for mask in masks if mask is not None),
+        )
+
+
+def find_column(columns: Sequence[str], names: Sequence[str], where: str) -> str | None:
+    """Return the column with one of some names, in upper or lower case; None if there is none.
+
+    Args:
+        columns: names of all columns.
+        names: the names, the preferred ones first.
+        where: the table, for messages.
+
+    Raises:
+        CorpusError: if two columns have the name.
+    """
+    lower = [column.strip().lower() for column in columns]
+    name = next((name for name in names if name in lower), None)
+    if name is None:
+        return None
+    if lower.count(name) > 1:
+        raise CorpusError(f"{where}: {lower.count(name)} columns are called {name!r}. Rename or remove all but one.")
+    return columns[lower.index(name)]
+
+
+def require_column(columns: Sequence[str], names: Sequence[str], part: str, where: str) -> str:
+    """Return the column that `find_column` finds, and raise CorpusError if there is none of this part of a chain."""
+    column = find_column(columns, names, where)
+    if column is None:
+        raise CorpusError(
+            f"{where}: no column of {part}; found {', '.join(columns)[:200] or 'no columns'}. "
+            f"Rename a column to {names[0]} (also read: {', '.join(names[1:])})."
+        )
+    return column
+
+
+def open_table(
+    lines: Iterable[str], separator: str, path: object
+) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
+    """Return the names of the columns of CSV or TSV, and its rows, which are read as needed.
+
+    A quoted cell of CSV may contain separators and line breaks. TSV has no such cells: quotation marks around a whole
+    cell are removed, as pandas and R write them, and any other one is a letter.
+
+    Args:
+        lines: the text of the table, with the ends of the lines.
+        separator: of the columns, a value of `SEPARATORS`.
+        path: the table, for messages.
+
+    Returns:
+        The names; and for each row where it is (`line 2`), and its values by column.
+
+    Raises:
+        CorpusError: if the text is damaged, a row has too few or too many cells, or a stray quotation mark has joined
+            rows; also while the rows are read.
+    """
+    rows = _rows(lines, separator, path)
+    _, header = next(rows, ("", []))
+    names = [name.strip() for name in header]
+    return names, ((location, dict(zip(names, row, strict=True))) for location, row in rows)
+
+
+def _rows(lines: Iterable[str], separator: str, path: object) -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows of a table and where each starts: first the header, then rows of as many cells."""
+    csv.field_size_limit(MAX_TABLE_LINE)  # 131,072 by default; for the whole process
+    is_tsv = separator == SEPARATORS[".tsv"]
+    reader = csv.reader(
+        lines, delimiter=separator, quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL, strict=True
+    )
+    num_columns = 0
+    while True:
+        location = f"line {reader.line_num + 1}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise CorpusError(
+                f"{path}: {location}: {error} (a stray quotation mark, or damaged?). Remove the mark, or write it "
+                "twice in a quoted cell. Get the file again if it is damaged."
+            ) from None
+        if row is None:
+            return
+        if not row:
+            continue
+        num_columns = num_columns or len(row)
+        if len(row) != num_columns:
+            raise CorpusError(
+                f"{path}: {location}: {len(row)} fields, but the header has {num_columns} (truncated?). "
+                "Get the file again."
+            )
+        if _has_joined_rows(row, separator):
+            raise CorpusError(
+                f"{path}: {location}: a quoted cell contains whole rows (a stray quotation mark?). Remove the "
+                "mark, or write it twice in a quoted cell."
+            )
+        yield location, [_unquoted(cell) for cell in row] if is_tsv else row
+
+
+def _has_joined_rows(row: Sequence[str], separator: str) -> bool:
+    """Return True if a cell with line breaks starts and ends within a row, and all lines between are whole rows.
+
+    A text with line breaks hardly ever has separators in just these places.
+    """
+    last = len(row) - 1
+    for index, cell in enumerate(row):
+        if "\n" in cell:
+            start, *between, end = (line.count(separator) for line in re.split(r"\n+", cell))
+            if (start, end) == (last - index, index) and set(between) <= {last}:
+                return True
+    return False
+
+
+def _unquoted(cell: str) -> str:
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
 def chains_of_rows(

@@ -68,6 +68,7 @@ class EvaluationSettings:
 
 DEFAULT_SETTINGS = EvaluationSettings()
 THREE_STATES = "HEL"  # three-state corpora are read with coil as L
+MAX_STEM = 200  # characters; a file's name has up to 255 bytes, also while it is written under a longer one
 ENOUGH_RESIDUES = 300  # of eight states, a fifth of the residues are T, S, G, B or I
 
 
@@ -250,12 +251,23 @@ def evaluate_saved(
     return results_markdown(results, settings.columns)
 
 
+def file_stem(name: str) -> str:
+    """Return the start of the names of a corpus's files: its whole path, since several can have one name.
+
+    Example:
+        >>> file_stem("promod3:lt25id"), file_stem("mine/test.txt")
+        ('promod3-lt25id', 'mine-test.txt')
+    """
+    stem = name.replace(":", "-").replace("/", "-")[-MAX_STEM:]
+    return f"_{stem}" if stem.startswith(".") else stem  # ../test.txt would be hidden
+
+
 def states_file(folder: Path, name: str) -> Path:
     """Return the file of a run's predicted states for a corpus.
 
     Args:
         folder: the run's directory.
-        name: the corpus. Files are named after their whole path, since several can have one name.
+        name: the corpus.
 
     Example:
         >>> for name in ("promod3:lt25id", "mine/test.txt"):
@@ -263,7 +275,7 @@ def states_file(folder: Path, name: str) -> Path:
         run/predicted/promod3-lt25id.txt
         run/predicted/mine-test.txt
     """
-    return folder / "predicted" / f"{name.replace(':', '-').replace('/', '-').removesuffix('.txt')}.txt"
+    return folder / "predicted" / f"{file_stem(name).removesuffix('.txt')}.txt"
 
 
 def _write_states(path: Path, corpus: datasets.Dataset, predictions: Predictions) -> None:
@@ -284,7 +296,7 @@ def _draw(
 ) -> None:
     """Draw the figures of a corpus at the finest alphabet."""
     alphabet, scores = next(iter(scores_by_alphabet.items()))
-    title, stem = f"{name}, {ALPHABET_TITLES[alphabet]}", Path(name).name.replace(":", "-")
+    title = f"{name}, {ALPHABET_TITLES[alphabet]}"
     figures = {
         "confusion": plots.plot_confusion(scores["confusion_matrix"], scores["letters"], title),
         "states": plots.plot_state_scores(
@@ -305,4 +317,4 @@ def _draw(
     correct = np.concatenate(predictions.labels(alphabet)) == labels
     figures["calibration"] = plots.plot_calibration(confidences[scored], correct[scored], title=title)
     for kind, figure in figures.items():
-        plots.save_figure(figure, folder / f"{stem}-{kind}.png")
+        plots.save_figure(figure, folder / f"{file_stem(name)}-{kind}.png")

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..models.configuration import check_choice
 from ..models.safety import check_finite
-from .embedding_formats import BY_ID, MEAN, NAMES, NO_POOLING, POOLINGS, Embedding, Layout, make_formats
+from .embedding_formats import BY_ID, MEAN, NO_POOLING, POOLINGS, Embedding, Layout, check_names, make_formats
 from .inputs import Inputs
 from .predictor import Predictor
 from .records import Part, Query
@@ -148,7 +148,7 @@ def embed_to_folder(
     Raises:
         ValueError: if the input, the directory or an option is invalid; parts already written are kept.
     """
-    check_choice("names", names, NAMES)
+    check_names(names, options.formats)
     layout = Layout(embedder.pooling, embedder.dtype, embedder.size, names)
     settings = {
         "layer": embedder.layer,

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..models.atomic import replacing
+from ..models.configuration import check_choice
 from .formats import choose_format, join_tables
 
 logger = logging.getLogger(__name__)
@@ -381,6 +382,24 @@ EMBEDDING_FORMATS: dict[str, type[EmbeddingFormat]] = {
     "h5": Hdf5,
     "parquet": EmbeddingTable,
 }
+
+
+def check_names(names: str, formats: Sequence[str]) -> None:
+    """Raise ValueError unless arrays can be named so, and a format has arrays to name.
+
+    Example:
+        >>> check_names("hash", ["parquet"])
+        Traceback (most recent call last):
+        ValueError: --names hash names arrays, but parquet is a table with the names of the chains. Leave it out, or
+        give another --format.
+    """
+    check_choice("names", names, NAMES)
+    has_arrays = any(issubclass(choose_format(EMBEDDING_FORMATS, name), NamedArrays) for name in formats)
+    if names == BY_HASH and not has_arrays:
+        raise ValueError(
+            f"--names {names} names arrays, but {', '.join(formats)} is a table with the names of the chains. Leave it "
+            "out, or give another --format."
+        )
 
 
 def make_formats(names: Iterable[str], layout: Layout) -> dict[str, EmbeddingFormat]:

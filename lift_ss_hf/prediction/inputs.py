@@ -7,12 +7,11 @@ record, or one batch of rows of a Parquet file, is in memory at a time, whatever
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,13 +20,20 @@ import pyarrow.parquet as pq
 
 from ..corpora.fasta import MAX_RESIDUES, bounded_lines, damaged, open_text, read_fasta_lines, too_long
 from ..corpora.file_kinds import DAMAGE_ERRORS
-from ..corpora.tables import NAME_COLUMNS, SEPARATORS, SEQUENCE_COLUMNS
+from ..corpora.tables import (
+    MAX_TABLE_LINE,
+    NAME_COLUMNS,
+    SEPARATORS,
+    SEQUENCE_COLUMNS,
+    find_column,
+    open_table,
+    require_column,
+)
 from ..models.wording import close_paths, first_line, no_such_file
 from .records import Record, printable_name
 
 # As pandas, R and Excel write them. NAN, NA, NONE and NULL are peptides, too, but in a table that is far less likely.
 MISSING_VALUES = ("nan", "none", "null", "na", "n/a", "<na>", "#n/a")
-MAX_TABLE_LINE = 1 << 24  # characters
 STANDARD_INPUT = "-"
 
 Row = tuple[str, str, str]  # name and sequence as read, and why there is no sequence if a table has none
@@ -103,7 +109,7 @@ class Inputs:
                     if len(sequence) > self.max_residues:
                         raise ValueError(too_long(f"{_shown(source)}: record {number}", self.max_residues))
                     yield Record(number, printable_name(name, number), sequence, problem)
-            except (*DAMAGE_ERRORS, pa.ArrowException, csv.Error) as error:
+            except (*DAMAGE_ERRORS, pa.ArrowException) as error:
                 raise ValueError(damaged(_shown(source), error)) from None
             self._finished, self._counter = self._finished + size, ByteCounter(io.BytesIO())
 
@@ -182,29 +188,15 @@ def _fasta_rows(inputs: Inputs, source: str) -> Iterator[Row]:
 
 
 def _table_rows(inputs: Inputs, source: str, separator: str) -> Iterator[Row]:
-    csv.field_size_limit(MAX_TABLE_LINE)  # 131,072 by default, for the whole process
     shown = _shown(source)
     with inputs.open(source) as text:
-        rows = csv.reader(bounded_lines(text, shown, MAX_TABLE_LINE), delimiter=separator)
-        header = next(rows, [])
-        sequence, name = _columns(header, shown)
-        for row in filter(None, rows):
-            where = f"{shown}: line {rows.line_num}"
-            if len(row) != len(header):
-                raise ValueError(f"{where}: {len(row)} fields, but the header has {len(header)}.")
-            yield row[name] if name is not None else "", *_sequence(row[sequence], where, header[sequence])
+        header, rows = open_table(bounded_lines(text, shown, MAX_TABLE_LINE), separator, shown)
+        yield from _rows(_columns(header, shown), rows, shown)
 
 
-def _columns(header: Sequence[str], where: str) -> tuple[int, int | None]:
-    """Return the indices of the column of sequences and of that of names, None if there are no names."""
-    lower = [column.strip().lower() for column in header]
-    sequence = next((lower.index(column) for column in SEQUENCE_COLUMNS if column in lower), None)
-    if sequence is None:
-        raise ValueError(
-            f"{where}: no column of sequences; found {', '.join(header)[:200] or 'no columns'}. "
-            f"Rename a column to {SEQUENCE_COLUMNS[0]} (also read: {', '.join(SEQUENCE_COLUMNS[1:])})."
-        )
-    return sequence, next((lower.index(column) for column in NAME_COLUMNS if column in lower), None)
+def _columns(header: Sequence[str], where: str) -> tuple[str, str | None]:
+    """Return the column of sequences and that of names, None if there are no names."""
+    return require_column(header, SEQUENCE_COLUMNS, "sequences", where), find_column(header, NAME_COLUMNS, where)
 
 
 def _parquet_rows(source: str) -> Iterator[Row]:
@@ -212,20 +204,24 @@ def _parquet_rows(source: str) -> Iterator[Row]:
         table = pq.ParquetFile(source)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{source}: not a complete Parquet file ({first_line(error)}).") from None
-    yield from _rows(table.schema_arrow.names, _parquet_values(table), source)
+    columns = _columns(table.schema_arrow.names, source)
+    yield from _rows(columns, _numbered(_parquet_values(table, [name for name in columns if name])), source)
 
 
-def _parquet_values(table: pq.ParquetFile) -> Iterator[dict[str, Any]]:
-    for batch in table.iter_batches(batch_size=1024):
+def _parquet_values(table: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for batch in table.iter_batches(batch_size=1024, columns=columns):
         yield from batch.to_pylist()
 
 
-def _rows(columns: Sequence[str], rows: Iterator[dict[str, Any]], source: str) -> Iterator[Row]:
-    sequence, name = _columns(columns, source)
-    for number, row in enumerate(rows, start=1):
-        label = row[columns[name]] if name is not None else None
-        cell = _sequence(row[columns[sequence]], f"{source}: row {number}", columns[sequence])
-        yield "" if label is None else str(label), *cell
+def _numbered(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _rows(columns: tuple[str, str | None], rows: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> Iterator[Row]:
+    sequence, name = columns
+    for location, row in rows:
+        label = row[name] if name is not None else None
+        yield "" if label is None else str(label), *_sequence(row[sequence], f"{source}: {location}", sequence)
 
 
 def _sequence(cell: Any, where: str, column: str) -> tuple[str, str]:
@@ -258,8 +254,16 @@ def _dataset_rows(name: str, split: str) -> Iterator[Row]:
         if not split and len(splits) > 1:
             raise ValueError(f"it has the splits {', '.join(splits)}. Choose one, for example {name}@{splits[0]}.")
         rows = datasets.load_dataset(name, split=split or splits[0], streaming=True)
-    columns = list(rows.column_names or next(iter(rows)))
-    yield from _rows(columns, iter(rows), name)
+    values = _dataset_values(rows, name)
+    if first := next(values, None):  # which has the columns; `datasets` does not know those of CSV in advance
+        yield from _rows(_columns(list(first), name), _numbered(itertools.chain([first], values)), name)
+
+
+def _dataset_values(rows: Iterable[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:
+    try:
+        yield from rows
+    except Exception as error:  # of a dozen types, as in `_dataset_errors`
+        raise ValueError(f"Cannot read the data set {name}: {first_line(error)}") from error
 
 
 @contextlib.contextmanager

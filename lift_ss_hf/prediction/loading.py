@@ -13,6 +13,7 @@ from ..models.adapter_methods import prefix_length
 from ..models.backbones import locate, model_classes, read_config_file
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
+from ..models.wording import counted
 from .cpu_kernels import prepack, quantise
 from .packing import can_be_packed
 from .predictor import MAX_TOKENS, Predictor, model_digest
@@ -26,10 +27,20 @@ GPU_MAX_TOKENS = 1 << 14  # not measured
 
 
 def default_device() -> torch.device:
-    """Return this process's GPU if there is one, otherwise the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
+    """Return this process's GPU if there is one, otherwise the CPU.
+
+    Raises:
+        ValueError: if there are fewer GPUs than processes on this machine.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, num_gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= num_gpus:
+        raise ValueError(
+            f"this is process {number + 1} of its machine, but it sees {counted(num_gpus, 'GPU')}. Start no more "
+            "processes than GPUs."
+        )
+    return torch.device("cuda", number)
 
 
 def load_predictor(

@@ -25,6 +25,11 @@ def read_finished(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise ValueError(f"{folder}: no {SETTINGS}. Expected the directory of a run of `lift-ss predict -o`.")
+    if "layer" in read_run_json(path):
+        raise ValueError(
+            f"{folder}: a run of `lift-ss embed`, which has hidden states. Expected the directory of a run of "
+            "`lift-ss predict -o`; or give the sequences to look at."
+        )
     content = read_run_json(path, ["states"])
     if "formats" not in content:
         raise ValueError(

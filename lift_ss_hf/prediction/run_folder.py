@@ -133,7 +133,8 @@ class RunFolder:
 
         Args:
             resume: allow the directory to hold this run already.
-            is_first: True for the first of several processes; the others wait until it has created the directory.
+            is_first: True for the first of several processes. The others wait until it has started the run; with
+                `resume`, whichever comes first starts it.
 
         Raises:
             ValueError: if the path is not a directory, or it holds other files, a run with other settings, or a run and
@@ -141,7 +142,7 @@ class RunFolder:
         """
         path = self.folder / SETTINGS
         require_folder(self.folder)
-        if not is_first:
+        if not (is_first or resume):
             self._wait_for_settings(path)
             self._check_settings(read_run_json(path), path)
             return
@@ -251,11 +252,13 @@ class RunFolder:
             else:
                 found = digests[part.number] if part.number < len(digests) else None
         if found != part.digest:
-            raise ValueError(
-                f"{self.folder} holds a run over another input, which differs from record {part.first_number} on. "
-                "Give the same input, or another directory."
-            )
+            raise self._other_input(f"which differs from record {part.first_number} on")
         return True
+
+    def _other_input(self, difference: str) -> ValueError:
+        return ValueError(
+            f"{self.folder} holds a run over another input, {difference}. Give the same input, or another directory."
+        )
 
     def _joined_digests(self) -> list[str] | None:
         """Return the digests of all parts if they are joined, by this process or another one; else None."""
@@ -295,11 +298,18 @@ class RunFolder:
         return self._counts(counts if isinstance(counts, dict) else {}, path)
 
     def num_missing(self, num_parts: int) -> int:
-        """Return how many parts are not complete yet."""
+        """Return how many parts of the whole input are not complete yet.
+
+        Raises:
+            ValueError: if the run is over an input of another length.
+        """
         with self._locked():  # another process may be replacing a part, which is not there for a moment
-            if self.is_joined:
-                return 0
-            return sum(not (self.part_folder(number) / PART).is_file() for number in range(num_parts))
+            digests = self._joined_digests()
+            done = {int(path.parent.name) for path in (self.folder / PARTS).glob(f"[0-9]*/{PART}")}
+        is_other = max(done, default=0) >= num_parts if digests is None else len(digests) != num_parts
+        if is_other:
+            raise self._other_input("of another length")
+        return num_parts - len(done) if digests is None else 0
 
     def join(self, num_parts: int) -> None:
         """Join the parts to the results and remove them, unless another process has done it; wait if it is doing it."""

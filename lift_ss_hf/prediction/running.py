@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from .formats import Format
 from .inputs import Inputs
 from .prediction_folder import PredictionFolder
 from .predictor import Predictor, is_windowed
-from .records import Part, Record, split_into_parts
+from .records import Part, Record, RecordError, split_into_parts
 from .result import Prediction
 from .run_folder import Counts, RunFolder
 
@@ -68,6 +69,9 @@ class RunOptions:
         skip_bad: list invalid records in rejected.tsv instead of stopping at the first.
         num_workers: additional processes that write while this one computes.
         quiet: show no progress bar.
+
+    Raises:
+        ValueError: if the number of processes is negative.
     """
 
     formats: Sequence[str]
@@ -75,6 +79,10 @@ class RunOptions:
     skip_bad: bool = False
     num_workers: int = 0
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise ValueError(f"--num_workers is {self.num_workers}. Expected 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,9 @@ def predict_records(predictor: Predictor, records: Sequence[Record], alphabet: s
     alphabet = alphabet or predictor.alphabet
     fold_index(predictor.alphabet, alphabet)
     everything = sum(len(record.sequence) for record in records), len(records)
-    (part,) = split_into_parts(records, *everything, skip_bad=False)
+    (part,) = split_into_parts(records, *everything, skip_bad=True)
+    if part.rejected:  # without the advice to add --skip-bad, which only runs have
+        raise RecordError(str(part.rejected[0]))
     return predict_part(predictor, part, alphabet)[0]
 
 
@@ -211,6 +221,7 @@ def predict_to_folder(
 
     Raises:
         ValueError: if the input, the directory or an option is invalid; parts already written are kept.
+        ChildProcessError: if a process that writes was killed.
     """
     options = options or PredictionOptions()
     alphabet = options.alphabet or predictor.alphabet
@@ -348,22 +359,32 @@ def progress_bar(inputs: Inputs, quiet: bool) -> Iterator[Progress]:
 
 @contextmanager
 def part_writer(folder: RunFolder, num_workers: int) -> Iterator[WritePart]:
-    """Provide a function that writes parts, in this process or in others; all are written when the context ends."""
-    if num_workers < 1:
+    """Provide a function that writes parts, in this process or in others; all are written when the context ends.
+
+    Raises:
+        ChildProcessError: if one of the others was killed.
+    """
+    if not num_workers:
         yield folder.write_part
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-    with concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=end_with_parent) as pool:
-        pending: list[concurrent.futures.Future[None]] = []
+    pending: list[concurrent.futures.Future[None]] = []
+    try:
+        with concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=end_with_parent) as pool:
 
-        def submit(part: Part, chains: Sequence[Any], counts: Counts) -> None:
-            while len(pending) > num_workers:  # so that few parts are in memory
-                pending.pop(0).result()
-            pending.append(pool.submit(folder.write_part, part, chains, counts))
+            def submit(part: Part, chains: Sequence[Any], counts: Counts) -> None:
+                while len(pending) > num_workers:  # so that few parts are in memory
+                    pending.pop(0).result()
+                pending.append(pool.submit(folder.write_part, part, chains, counts))
 
-        yield submit
-        for task in pending:
-            task.result()
+            yield submit
+            for task in pending:
+                task.result()
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            f"{folder.folder}: a process of --num_workers was killed, by the system if the memory was full. Finished "
+            "parts stay; start again with --resume, and fewer of these processes."
+        ) from None
 
 
 def end_with_parent() -> None:

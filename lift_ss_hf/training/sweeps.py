@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from ..evaluation.corpora import file_stem
 from ..models.atomic import replacing, require_folder
 from ..reports import figures as plots
 from ..reports.tables import ALPHABET_TITLES, sweep_markdown
@@ -79,7 +80,7 @@ def run_sweep(path: str | Path, out: str | Path, num_processes: int = 1) -> list
             part.write_text(sweep_markdown(rows), "utf-8")
     if "top_blocks" in points[0]:
         for corpus in rows[0]["scores"]:
-            plots.save_figure(_figure(rows, corpus), out / f"blocks-{corpus.replace(':', '-').replace('/', '-')}.png")
+            plots.save_figure(_figure(rows, corpus), out / f"blocks-{file_stem(corpus)}.png")
     return rows
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from forked_runs import launched_environment, run_forked
 from scripts import run_lift_ss
 from tiny_models import save_tiny_model
@@ -15,6 +16,7 @@ from tiny_models import save_tiny_model
 from lift_ss_hf.cli import lift_ss
 from lift_ss_hf.models.modeling import SecondaryStructureModel
 from lift_ss_hf.models.states import ALPHABETS
+from lift_ss_hf.prediction import loading
 from lift_ss_hf.prediction.formats import FORMATS
 from lift_ss_hf.prediction.loading import PRECISIONS
 
@@ -117,6 +119,14 @@ def test_several_formats(data, tmp_path):
         (["predict", SEQUENCE, "--model", "{data}/modle"], "and not a Hub id either. Did you mean '{data}/model'?"),
         (["predict", "{data}/two.fasta", "--format", "tsv,ss2"], "standard output takes one text format"),
         (["predict", "{data}/two.fasta", "--resume"], "--resume needs the directory of the run. Give it with -o"),
+        (
+            ["predict", "{data}/two.fasta", "--num_workers", "1"],
+            "--num_workers needs the directory of the run. Give it",
+        ),
+        (
+            ["predict", "MKVL", "-o", "{data}/out", "--num_workers", "-1", "--model", "no/model"],
+            "--num_workers is -1. Expected 0 or more.",
+        ),
         (["predict", "{data}/two.fasta", "--model", "{data}/three", "--states", "q8"], "cannot be reduced to q8"),
         (
             ["predict", "{data}/two.fasta", "--model", "{data}/three", "--format", "netsurfp"],
@@ -141,6 +151,32 @@ def test_errors_are_one_line(data, arguments, message):
     assert (status, out) == (2, "")
     assert message.format(data=data) in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_a_full_gpu_is_one_line_and_a_bug_keeps_its_traceback(monkeypatch):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(loading, "load_predictor", fail)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of ...")
+    assert run_lift_ss("predict", SEQUENCE) == (
+        2,
+        "",
+        "error: CUDA out of memory. Tried to allocate 20.00 GiB. Lower --max_tokens, in training "
+        "--max_tokens_per_batch, where the command has it; or set CUDA_VISIBLE_DEVICES= to run on the CPU.\n",
+    )
+    error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_lift_ss("predict", SEQUENCE)
+
+
+def test_more_processes_than_gpus_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    status, _, err = run_lift_ss("predict", SEQUENCE, "-o", tmp_path / "out")
+    said = "error: this is process 2 of its machine, but it sees 1 GPU. Start no more processes than GPUs.\n"
+    assert (status, err) == (2, said)
 
 
 def test_text_of_a_file_does_not_command_the_terminal(tmp_path):

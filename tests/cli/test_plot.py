@@ -64,6 +64,11 @@ def test_figures_are_svg_png_or_pdf(data, tmp_path):
     assert "a.gif: not the name of a figure. Give one that ends in .png, .svg or .pdf" in err
 
 
+def test_a_sequence_longer_than_a_file_name_may_be_is_drawn(data, tmp_path):
+    flags = ("--model", data / "model", "-o", tmp_path / "a.svg")
+    assert run_lift_ss("plot", "MKTAYIAKQR" * 30, *flags)[:2] == (0, f"{tmp_path / 'a.svg'}: record_1\n")
+
+
 def test_chains_are_found_by_name_accession_and_entry_or_listed(data, tmp_path):
     flags = ("--model", data / "model", "-o", tmp_path / "a.svg", "--names")
     for name in ("P42212", "GFP_AEQVI", "sp|P42212|GFP_AEQVI"):
@@ -102,6 +107,28 @@ def test_errors_are_one_line(data, tmp_path):
         assert message in err
 
 
+def test_a_record_that_is_not_a_protein_is_an_error_without_advice_for_other_commands(data, tmp_path):
+    (tmp_path / "bad.fasta").write_text(">a\nMK1\n")
+    status, _, err = run_lift_ss("plot", tmp_path / "bad.fasta", "--model", data / "model", "-o", tmp_path / "a.png")
+    assert (status, err.startswith("error: record 1 (a): '1' at position 3")) == (2, True)
+    assert "--skip-bad" not in err
+
+
+@pytest.mark.parametrize("source", ["predictions.jsonl", ""])
+@pytest.mark.parametrize("option", ["--states", "--model", "--backbone"])
+def test_options_for_sequences_are_refused_for_predictions(tmp_path, source, option):
+    (tmp_path / "run.json").write_text(json.dumps({"formats": ["jsonl"], "states": "q3", "digests": []}))
+    (tmp_path / "predictions.jsonl").write_text('{"name": "a", "states": "HH", "confidence": [0.5, 0.5]}\n')
+    source, out = tmp_path / source, tmp_path / "a.svg"
+    status, _, err = run_lift_ss("plot", source, option, "bundled", "-o", out)
+    assert (status, err) == (
+        2,
+        f"error: {option} is for sequences, but {source} is read as predictions. Leave it out, or give the "
+        "sequences.\n",
+    )
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -109,6 +136,7 @@ def test_errors_are_one_line(data, tmp_path):
         ({"states": "q9", "counts": {}}, "a run with Ray, whose results are the Parquet files in it"),
         ({"formats": ["jsonl"], "states": "q9"}, "the run is not finished. Resume it with --resume"),
         ({"formats": ["jsonl"]}, "run.json is damaged"),
+        ({"formats": ["npz"], "layer": "last", "digests": []}, "a run of `lift-ss embed`, which has hidden states"),
         ({"formats": ["parquet"], "states": "q9", "digests": []}, "predictions.parquet is damaged"),
         ({"formats": ["tsv"], "states": "q9", "digests": []}, "predictions.tsv is damaged"),
     ],

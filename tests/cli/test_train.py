@@ -124,6 +124,8 @@ def test_the_recipe_and_the_command_are_one(data, tmp_path, monkeypatch):
             "unknown preset 'no such'. Choose one of: ",
         ),
         (["{data}/train.txt", "-o", "{out}", "--hed", "linear"], "unknown argument 'hed'. Did you mean 'head'?"),
+        (["{data}/train.txt", "--output_dir={out}", "--hed", "linear"], "unknown argument 'hed'."),
+        (["{data}/train.txt", "--output-dir", "{out}", "--hed", "linear"], "unknown argument 'hed'."),
         (["{data}/trian.txt", "-o", "{out}"], "{data}/trian.txt: no such file. Did you mean '{data}/train.txt'"),
         (
             ["{data}/train.txt", "-o", "{out}", "--tests", "{data}/tests/"],

@@ -105,6 +105,17 @@ def split_csv(folder):
     return folder / "chains.csv"
 
 
+def split_parquet(folder, column="split"):
+    """Return a table with the columns that this package writes, and one of splits."""
+    rows = [chain.row() | {column: name} for chain, name in zip(CHAINS, ("train", "VAL", "test"), strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "chains.parquet")
+    return folder / "chains.parquet"
+
+
+def split_parquet_with_a_column_set(folder):
+    return split_parquet(folder, "set")
+
+
 def split_fasta(folder):
     sets = ("TRAIN", "VAL", "TEST-casp")
     headers = [f"{c.id} TARGET={c.states} SET={name}" for c, name in zip(CHAINS, sets, strict=True)]
@@ -132,7 +143,10 @@ def split_saved(folder):
     return folder / "saved"
 
 
-@pytest.mark.parametrize("write", [split_csv, split_fasta, split_fasta_folder, split_saved])
+@pytest.mark.parametrize(
+    "write",
+    [split_csv, split_parquet, split_parquet_with_a_column_set, split_fasta, split_fasta_folder, split_saved],
+)
 def test_a_corpus_that_says_its_splits_keeps_them(write, tmp_path):
     name = str(write(tmp_path))
     assert own_splits(resolve_corpus(name)) == SPLITS
@@ -174,10 +188,19 @@ HEADER = "id,sequence,states\n"
         ("a.csv", HEADER + "a,MK,HH\na,MK,HH\n", r"a\.csv: line 3: a: the chain at line 2 has the same id"),
         ("a.csv", HEADER, r"a\.csv: no chains"),
         ("a.csv", "id,sequence,states,split\na,MK,HH,extra\n", r"line 2: a: unknown split 'extra'\. Write train"),
+        (
+            "a.csv",
+            'id,note,sequence,states\na,"foo,MK,HH\nb,bar",AC,EE\n',
+            r"a\.csv: line 2: a quoted cell contains whole rows",
+        ),
+        ("a.csv", "id,sequence,states,States\na,MK,HH,EE\n", r"line 1: 2 columns are called 'states'\. Rename or"),
+        ("a.csv", "id,len,input,input,expected\na,2,MK,AC,EE\n", r"line 1: 2 columns are called 'input'\. Rename or"),
         ("a.csv", "input,dssp3,disorder\nM K,C C,1.0 2.0\n", r"line 2: chain_1: disorder is '2\.0' at position 2"),
         ("a.fasta", ">a\nMKVL\n>b\nMKKK\n", r"line 1: a: this is FASTA with sequences only.*SEQUENCES\.fasta\+STATES"),
         ("a.fasta", ">a TARGET=HHH\nMK\n", r"a\.fasta: line 1: a: 2 residues but 3 states"),
         ("a.fasta", ">a TARGET=HH\nMK\n>b SET=train\nMK\n", r"line 3: b: no states\. Write them in the header"),
+        ("a.fasta", ">a TARGET=HH SET=train\nMK\n>b TARGET=HH\nMK\n", r"line 3: b: no SET=, but other chains have it"),
+        ("a.fasta", ">a TARGET=HH\nMK\n>b TARGET=HH SET=test\nMK\n", r"line 1: a: no SET=, but other chains have it"),
         ("a.fasta", ">a TARGET=HH MASK=101\nMK\n", r"line 1: a: 2 residues but 3 values of MASK"),
     ],
 )
@@ -185,6 +208,23 @@ def test_what_is_not_a_corpus_says_where_and_why(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(CorpusError, match=message):
         load_corpus(str(tmp_path / name), "train")
+
+
+def test_a_pair_may_have_the_sign_in_its_paths(tmp_path):
+    folder = tmp_path / "H+K" / "a+b"
+    folder.mkdir(parents=True)
+    pair = fasta_pair(folder)
+    assert load_corpus(pair, "train")["id"][:] == [chain.id for chain in CHAINS]
+    (folder / "states.fasta").unlink()
+    with pytest.raises(CorpusError, match=r"^\S+a\+b/states\.fasta: no such file"):
+        load_corpus(pair, "train")
+
+
+def test_a_pair_of_which_some_chains_have_a_set_is_refused(tmp_path):
+    sequences = fasta(tmp_path / "s.fasta", [("a", "MK"), ("b", "MK")])
+    labels = fasta(tmp_path / "l.fasta", [("a VALIDATION=True", "HH"), ("b SET=train", "HH")])
+    with pytest.raises(CorpusError, match=r"s\.fasta: line 1: a: no SET="):
+        load_corpus(f"{sequences}+{labels}", "train")
 
 
 def test_pairs_whose_ids_differ_say_which(tmp_path):

@@ -14,6 +14,7 @@ from lift_ss_hf.evaluation.corpora import (
     EvaluationSettings,
     common_num_states,
     evaluate_saved,
+    file_stem,
     load_corpora,
     num_states_of,
     states_file,
@@ -78,6 +79,23 @@ def test_a_saved_model_is_evaluated_to_table_json_and_figures(folder, tmp_path):
     assert result["scores"]["q3"]["q3_low"] <= result["scores"]["q3"]["q3"] <= result["scores"]["q3"]["q3_high"]
     assert len(list((tmp_path / "figures").glob("*.png"))) == 4
     assert (tmp_path / "results.md").read_text() == table
+
+
+def test_corpora_with_the_same_file_name_have_figures_of_their_own(folder, tmp_path):
+    names = [str(folder / "test.txt"), str(tmp_path / "test.txt")]
+    (tmp_path / "test.txt").write_text((folder / "test.txt").read_text())
+    evaluate_saved([str(folder / "model")], names, EvaluationSettings(bootstrap=0), out=str(tmp_path / "out"))
+    assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == 2 * 4
+
+
+def test_names_of_files_are_visible_and_not_too_long():
+    for name, stem in (
+        ("promod3:lt25id", "promod3-lt25id"),
+        ("chains.txt", "chains.txt"),
+        ("../chains.txt", "_..-chains.txt"),
+        ("a" * 200 + "/chains.txt", "a" * 189 + "-chains.txt"),
+    ):
+        assert file_stem(name) == stem
 
 
 def test_a_corpus_of_one_chain_has_no_intervals(folder, tmp_path, caplog):

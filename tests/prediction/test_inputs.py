@@ -77,6 +77,28 @@ def test_tables(tmp_path):
     assert pairs(tmp_path / "chains.parquet") == CHAINS
 
 
+def test_quotation_marks_and_line_breaks_in_tables(tmp_path):
+    csv, tsv = tmp_path / "chains.csv", tmp_path / "chains.tsv"
+    csv.write_text('id,note,sequence\n"a, b","first line,\nsecond ""line""","MKV"\nc,5" end,ACD\n')
+    assert pairs(csv) == [("a,_b", "MKV"), ("c", "ACD")]
+    # TSV of R and pandas has quoted cells; most other TSV has not, and a mark is a letter.
+    tsv.write_text('"id"\tnote\tsequence\n"a ""b"""\t"foo\t"MKV"\nc\t"x" y\tACD\nd\tbaz"\tMKL\n')
+    assert pairs(tsv) == [('a_"b"', "MKV"), ("c", "ACD"), ("d", "MKL")]
+
+
+def test_columns_that_nobody_reads_may_be_doubled_or_damaged(tmp_path):
+    (tmp_path / "chains.csv").write_text("id,note,note,sequence\none,x,y,MKV\n")
+    assert pairs(tmp_path / "chains.csv") == [("one", "MKV")]
+    path = tmp_path / "chains.parquet"
+    table = pa.table({"id": ["one"] * 500, "note": [f"note {i}" for i in range(500)], "sequence": ["MKV"] * 500})
+    pq.write_table(table, path, use_dictionary=False)
+    start = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    raw = bytearray(path.read_bytes())
+    raw[start : start + 200] = b"\xff" * 200
+    path.write_bytes(raw)
+    assert pairs(path) == [("one", "MKV")] * 500
+
+
 def test_a_data_set_and_letters_and_several_at_once(tmp_path):
     from lift_ss_hf.assets import sample_corpus
 
@@ -88,6 +110,14 @@ def test_a_data_set_and_letters_and_several_at_once(tmp_path):
     records = list(Inputs(["MKV", str(tmp_path / "a.fasta"), "ACD"]))
     assert [record.number for record in records] == [1, 2, 3, 4, 5]
     assert (records[0].name, records[-1].name) == ("record_1", "record_5")
+
+
+def test_a_data_set_without_rows_or_with_a_bad_row(tmp_path):
+    (tmp_path / "train.csv").write_text("id,sequence\n")
+    assert pairs(tmp_path) == []
+    (tmp_path / "train.csv").write_text("id,sequence\na,MKV\nb,MKV,x\n")
+    with pytest.raises(ValueError, match=rf"^Cannot read the data set {tmp_path}: .*line 3"):
+        pairs(tmp_path)
 
 
 @pytest.mark.parametrize("source", ["MKV", "M" * 300, "m" * 300, "mkv", "MkvL", "MKVL*"])
@@ -143,6 +173,17 @@ def test_unknown_sources_are_refused(source, message):
         ),
         ("a.csv", b"name,sequence\nx\n", r"a\.csv: line 2: 1 fields, but the header has 2"),
         ("a.csv", b"", r"a\.csv: no column of sequences; found no columns"),
+        ("a.csv", b"id,Sequence,sequence\na,MKV,ACD\n", r"a\.csv: 2 columns are called 'sequence'\. Rename or remove"),
+        (
+            "a.csv",
+            b'id,note,sequence\nx,y,MKV\na,"foo,MKTAYI\n\nb,bar,MKVAAA\nc,baz",MKLCCC\n',
+            r"a\.csv: line 3: a quoted cell contains whole rows \(a stray quotation mark\?\)",
+        ),
+        (
+            "a.csv",
+            b'id,sequence,note\na,MKV,x\nb,MKV,"foo\nc,MKV,y\nd,MKV,z\n',
+            r"a\.csv: line 3: unexpected end of data \(a stray quotation mark, or damaged\?\)",
+        ),
         ("a.parquet", b"PAR1", r"a\.parquet: not a complete Parquet file"),
         ("a.fasta", ">a\nMKV\n".encode("utf-16"), r"a\.fasta: this is UTF-16 text\. Save it as UTF-8"),
         ("a.csv", ">a\nMKV\n".encode("utf-16"), r"a\.csv: this is UTF-16 text"),
@@ -187,6 +228,8 @@ def test_the_limit_on_the_length_can_be_raised(tmp_path):
     path.write_text("id,sequence\na," + "M" * 150_000)
     (record,) = Inputs([str(path)], max_residues=150_000)
     assert len(record.sequence) == 150_000
+    (tmp_path / "a.fasta").write_bytes(FASTA)
+    assert len(list(Inputs([str(tmp_path / "a.fasta")], max_residues=10**20))) == len(CHAINS)
     with pytest.raises(ValueError, match=r"^MMM+: record 1 has more than 5 residues"):
         list(Inputs(["M" * 6], max_residues=5))
     with pytest.raises(ValueError, match=r"--max_residues is 0\. Expected 1 or more"):

@@ -8,7 +8,9 @@ import signal
 import threading
 import time
 import weakref
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from forked_runs import run_forked, signal_at
@@ -213,6 +215,16 @@ def test_workers_that_write_change_nothing(whole, data, tmp_path, small_parts):
     assert tree(tmp_path / "run") == tree(whole[0])
 
 
+def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(data, tmp_path):
+    with (
+        mock.patch.object(running.concurrent.futures, "ProcessPoolExecutor") as pool,
+        pytest.raises(OSError, match=r"run: a process of --num_workers was killed, .* start again with --resume"),
+    ):
+        pool.return_value.__exit__.return_value = False
+        pool.return_value.__enter__.return_value.submit.side_effect = BrokenProcessPool
+        run(data, tmp_path / "run", num_workers=1)
+
+
 @pytest.mark.process
 def test_a_run_killed_anywhere_resumes_to_the_same_bytes(whole, data, tmp_path):
     out = tmp_path / "run"
@@ -291,6 +303,18 @@ def test_runs_with_other_settings_or_input_are_refused(whole, data, tmp_path, sm
     with pytest.raises(ValueError, match=r"a run over another input, which differs from record 1 on"):
         run(data, out, source="changed.fasta", resume=True)
     assert tree(out) == before
+
+
+@pytest.mark.parametrize(("num_processes", "num_chains"), [(1, 2), (1, 6), (2, 2)])
+def test_an_input_of_another_length_is_refused(data, tmp_path, monkeypatch, num_processes, num_chains):
+    """One process finishes the run; the first of two leaves it unfinished."""
+    monkeypatch.setattr(running, "PART_RECORDS", 1)
+    out = tmp_path / "run"
+    for number in (4, num_chains):
+        (data / f"{number}.fasta").write_text(">a\nMKV\n" * number)
+    run(data, out, source="4.fasta", formats=("three-line",), process=ProcessRank(0, num_processes))
+    with pytest.raises(ValueError, match="run holds a run over another input"):
+        run(data, out, source=f"{num_chains}.fasta", formats=("three-line",), resume=True)
 
 
 def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
@@ -393,6 +417,17 @@ def test_a_finished_run_whose_result_is_gone_starts_again(data, whole, tmp_path,
     assert run(data, out, resume=True) == whole[1]
     assert tree(out) == tree(whole[0])
     assert "predictions.tsv is missing or incomplete, so the run starts again" in caplog.text
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (1, 0)])
+def test_all_processes_start_again_if_a_result_is_gone(data, text, tmp_path, small_parts, ranks):
+    """The second of two took the parts for done if it came first; the first one then waited for it in vain."""
+    out = tmp_path / "out"
+    shutil.copytree(text[0], out)
+    (out / "predictions.txt").unlink()
+    found = [run(data, out, resume=True, formats=("three-line",), process=ProcessRank(rank, 2)) for rank in ranks]
+    assert found == [None, text[1]]
+    assert tree(out) == tree(text[0])
 
 
 def test_settings_describe_the_run(whole):
