@@ -30,7 +30,7 @@ from lift_ss_hf.corpora.labelling import (
 )
 from lift_ss_hf.corpora.mkdssp import Mkdssp
 from lift_ss_hf.corpora.structures import find_structure_files
-from lift_ss_hf.models.atomic import require_folder
+from lift_ss_hf.corpora.writing import require_replaceable
 from lift_ss_hf.models.wording import counted
 
 
@@ -73,7 +73,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Label the structures, report what was skipped, write the corpus, and return the exit status."""
     args = parse()
-    require_folder(args.out)
+    require_replaceable(args.out, [args.split])
     mkdssp = Mkdssp.find(args.mkdssp)
     files = find_structure_files(args.paths)
     structures: list[LabelledStructure] = []

@@ -30,7 +30,9 @@ from lift_ss_hf.corpora.leakage import (
 )
 from lift_ss_hf.corpora.loading import Corpus, resolve_corpus
 from lift_ss_hf.corpora.mmseqs import MissingMmseqsError
-from lift_ss_hf.models.atomic import require_folder
+from lift_ss_hf.corpora.writing import require_replaceable
+
+WRITTEN_SPLIT = "train"
 
 
 def parse() -> argparse.Namespace:
@@ -86,7 +88,7 @@ def main() -> int:
     args = parse()
     settings = SearchSettings(args.sensitivity, args.max_evalue, args.min_aligned, args.min_identity, args.threads)
     if args.write:
-        require_folder(args.write)
+        require_replaceable(args.write, [WRITTEN_SPLIT])
     # All names first: an unknown one is reported before anything is loaded.
     corpus, others = resolve_corpus(args.train), held_out(args)
     train = load_chains(corpus, args.split, args.source)
@@ -116,7 +118,7 @@ def main() -> int:
     if args.write:
         if not kept:
             raise CorpusError(f"{args.train}: no chains are left, nothing was written.")
-        split = Split.of("train", kept)
+        split = Split.of(WRITTEN_SPLIT, kept)
         write_corpus(args.write, [split], card_facts(args, others, corpus, settings, len(kept), len(train)))
         print(f"wrote {args.write}: {split.counts}")
     return status

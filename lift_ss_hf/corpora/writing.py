@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import datasets
@@ -11,6 +11,7 @@ from huggingface_hub.constants import REPOCARD_NAME
 
 from ..models.atomic import replacing_folder, require_folder, restore
 from .cards import CardFacts, dataset_card, file_name
+from .catalogue import DEFAULT_CONFIG
 from .chains import CorpusError
 from .splits import Split
 
@@ -20,7 +21,7 @@ def write_corpus(
 ) -> None:
     """Write `folder/README.md` and `folder/data/*.parquet`, completely or not at all.
 
-    An existing corpus in that folder is replaced.
+    An existing corpus in that folder is replaced, with all its splits; see `require_replaceable`.
 
     Args:
         folder: folder of the corpus; its name is the corpus's name on the Hub.
@@ -45,12 +46,7 @@ def write_corpus(
     if not splits or any(not split.chains for split in splits):
         empty = ", ".join(split.name for split in splits if not split.chains) or "no split"
         raise CorpusError(f"{folder}: nothing to write ({empty} has no chains).")
-    require_folder(folder)
-    restore(folder)
-    if folder.exists() and not _is_replaceable(folder):
-        raise CorpusError(
-            f"{folder}: contains files that do not belong to a corpus. Name another folder, or remove it."
-        )
+    _require_corpus(folder)
     with replacing_folder(folder) as part:
         (part / "data").mkdir()
         sizes = {}
@@ -64,6 +60,40 @@ def write_corpus(
             sizes[split.config, split.name] = (table.data.nbytes, path.stat().st_size)
         assert features is not None
         (part / REPOCARD_NAME).write_text(dataset_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
+
+
+def require_replaceable(folder: str | Path, splits: Iterable[str]) -> None:
+    """Raise an error if `write_corpus` would refuse a folder, or remove splits from it that are not written.
+
+    Call it before work whose result goes there; the folder need not exist.
+
+    Args:
+        folder: folder of the corpus.
+        splits: names of the splits to write, of the default configuration.
+
+    Raises:
+        CorpusError: if the folder holds other splits, or anything but a corpus.
+        ValueError: if the path is not a folder.
+    """
+    folder = Path(folder)
+    _require_corpus(folder)
+    ending = file_name("", DEFAULT_CONFIG)
+    found = {path.name.removesuffix(ending) for path in folder.glob("data/*.parquet")}
+    if lost := sorted(found.difference(splits)):
+        raise CorpusError(
+            f"{folder}: holds the split{'s' * (len(lost) > 1)} {', '.join(lost)}, which would be removed. Give another "
+            "directory, or remove it."
+        )
+
+
+def _require_corpus(folder: Path) -> None:
+    """Raise an error if a folder exists and holds anything but a corpus."""
+    require_folder(folder)
+    restore(folder)
+    if folder.exists() and not _is_replaceable(folder):
+        raise CorpusError(
+            f"{folder}: contains files that do not belong to a corpus. Name another folder, or remove it."
+        )
 
 
 def _is_replaceable(folder: Path) -> bool:

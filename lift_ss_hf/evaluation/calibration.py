@@ -24,7 +24,7 @@ from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
 from ..reports.provenance import in_training, load_training_chains
 from .corpora import num_states_of
-from .predictions import Predictions, predict, scorable_alphabets
+from .predictions import Predictions, check_scorable, predict, scorable_alphabets
 
 
 def calibrate(predictions: Predictions, references: Sequence[np.ndarray], num_states: int) -> dict[str, Any]:
@@ -105,6 +105,7 @@ def calibrate_saved(
     kept = list(range(len(sequences))) if known is None else np.flatnonzero(~known).tolist()
     model = SecondaryStructureModel.from_pretrained(folder, backbone=backbone).to(PartialState().device)
     tokenizer = ResidueTokenizer.from_pretrained(folder, backbone=backbone)
+    check_scorable(model.config.states, corpus, num_states_of(corpus, states))
     result = calibrate(
         predict(model, tokenizer, [sequences[index] for index in kept]),
         encode_references(states[index] for index in kept),

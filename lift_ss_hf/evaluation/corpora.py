@@ -31,7 +31,7 @@ from ..reports import figures as plots
 from ..reports.provenance import count_duplicates, environment, load_training_chains, write_json
 from ..reports.tables import ALPHABET_TITLES, SCORE_TABLES, STANDARD_COLUMNS, results_markdown
 from .baselines import ResidueBaseline
-from .predictions import Predictions, majority_accuracy, predict_corpora, score_predictions
+from .predictions import Predictions, check_scorable, majority_accuracy, predict_corpora, score_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class EvaluationSettings:
         cache: take the frozen blocks' hidden states from this prefix cache; see `predictions.predict`.
 
     Raises:
-        ValueError: if there is no such layout.
+        ValueError: if there is no such layout, or the number of resamples is negative.
     """
 
     split: str = "test"
@@ -64,9 +64,12 @@ class EvaluationSettings:
     def __post_init__(self):
         if self.columns not in SCORE_TABLES:
             raise ValueError(f"unknown columns {self.columns!r}. Choose one of: {', '.join(sorted(SCORE_TABLES))}.")
+        if self.bootstrap < 0:
+            raise ValueError(f"bootstrap is {self.bootstrap}. Expected a number of resamples, 0 for no intervals.")
 
 
 DEFAULT_SETTINGS = EvaluationSettings()
+STATES_FOLDER = "predicted"  # of the predicted states, with a file for each corpus
 THREE_STATES = "HEL"  # three-state corpora are read with coil as L
 MAX_STEM = 200  # characters; a file's name has up to 255 bytes, also while it is written under a longer one
 ENOUGH_RESIDUES = 300  # of eight states, a fifth of the residues are T, S, G, B or I
@@ -156,6 +159,8 @@ def evaluate_corpora(
     logger.info(
         "evaluating on %s", ", ".join(f"{name} ({counted(len(corpus), 'chain')})" for name, corpus in corpora.items())
     )
+    for name, corpus in corpora.items():
+        check_scorable(model.config.states, name, num_states_of(name, corpus["states"]))
     sequences_of = {name: corpus["sequence"][:] for name, corpus in corpora.items()}
     predicted = predict_corpora(model, tokenizer, sequences_of, settings.max_tokens, settings.cache)
     for name, corpus in corpora.items():
@@ -275,7 +280,7 @@ def states_file(folder: Path, name: str) -> Path:
         run/predicted/promod3-lt25id.txt
         run/predicted/mine-test.txt
     """
-    return folder / "predicted" / f"{file_stem(name).removesuffix('.txt')}.txt"
+    return folder / STATES_FOLDER / f"{file_stem(name).removesuffix('.txt')}.txt"
 
 
 def _write_states(path: Path, corpus: datasets.Dataset, predictions: Predictions) -> None:

@@ -152,6 +152,27 @@ def scorable_alphabets(model_states: str, num_states: int) -> list[str]:
     return [name for name in reportable_alphabets(model_states) if num_states >= NEEDED_STATES.get(name, 3)]
 
 
+def check_scorable(model_states: str, name: str, num_states: int) -> None:
+    """Raise ValueError if a model cannot be scored on a corpus at any alphabet.
+
+    Args:
+        model_states: alphabet of the model.
+        name: of the corpus, for the message.
+        num_states: states of the corpus, nine, eight or three.
+
+    Example:
+        >>> check_scorable("q3_lift_ss", "mine.txt", 3)
+        Traceback (most recent call last):
+        ValueError: mine.txt: its 3 states are too few to score a model of q3_lift_ss. Expected at least 8; or train
+        with --states q3.
+    """
+    if not scorable_alphabets(model_states, num_states):
+        raise ValueError(
+            f"{name}: its {num_states} states are too few to score a model of {model_states}. Expected at least "
+            f"{NEEDED_STATES[model_states]}; or train with --states q3."
+        )
+
+
 def score_predictions(
     references: Sequence[np.ndarray], predictions: Predictions, num_states: int, bootstrap: int = 0
 ) -> dict[str, dict[str, Any]]:

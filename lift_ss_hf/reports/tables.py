@@ -281,7 +281,8 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of a sweep: a row for each point, with mean and standard deviation over its seeds and folds.
 
     Args:
-        rows: for each run its settings and, under `scores`, accuracies [fraction] by corpus and alphabet.
+        rows: for each run its settings and, under `scores`, accuracies [fraction] by corpus and alphabet; the corpora
+            may differ.
 
     Example:
         >>> runs = [{"adapter": "lora", "seed": 0, "scores": {"casp12": {"q9": 0.61, "q3": 0.78}}}]
@@ -297,25 +298,31 @@ def sweep_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         <BLANKLINE>
     """
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*REPEATED, "scores")]
-    points: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        points.setdefault(tuple(row.get(key, MISSING) for key in keys), []).append(row["scores"])
-    corpora = list(rows[0]["scores"])
-    alphabet = next(iter(rows[0]["scores"][corpora[0]]))
-    header = [*keys, "runs", *(f"{corpus} {alphabet}, q3" for corpus in corpora)]
+    points: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:  # by their text: a setting may be a list or a mapping
+        points.setdefault(tuple(str(row.get(key, MISSING)) for key in keys), []).append(row["scores"])
+    corpora = dict.fromkeys(corpus for row in rows for corpus in row["scores"])
+    shown = {corpus: _shown_alphabets(row["scores"].get(corpus, {}) for row in rows) for corpus in corpora}
+    header = [*keys, "runs", *(f"{corpus} {', '.join(alphabets)}" for corpus, alphabets in shown.items())]
     table = [
-        [*map(str, settings), str(len(runs))]
-        + [", ".join(_accuracies(runs, corpus, name) for name in (alphabet, "q3")) for corpus in corpora]
+        [*settings, str(len(runs))]
+        + [", ".join(_accuracies(runs, corpus, name) for name in alphabets) for corpus, alphabets in shown.items()]
         for settings, runs in points.items()
     ]
     repeated = " and ".join(words for name, words in REPEATED.items() if any(name in row for row in rows))
     spread = f", mean ± standard deviation over {repeated}" if repeated else ""
-    heading = f"# Sweep\n\nAccuracies in percent{spread}.\n\n"
-    return f"{heading}{markdown_table(header, table)}\n"
+    text = f"Accuracies in percent{spread}." if corpora else "No tests were given."
+    return f"# Sweep\n\n{text}\n\n{markdown_table(header, table)}\n"
+
+
+def _shown_alphabets(scores: Iterable[Mapping[str, float]]) -> list[str]:
+    """Return the finest alphabet of each run, and Q3, as far as the runs were scored at them."""
+    shown = {name for found in scores for name in (next(iter(found), ""), "q3") if name in found}
+    return [name for name in ALPHABET_TITLES if name in shown]
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]], corpus: str, alphabet: str) -> str:
-    values = [run[corpus].get(alphabet) for run in runs]
+    values = [run.get(corpus, {}).get(alphabet) for run in runs]
     return mean_and_spread([100 * value for value in values if value is not None], digits=1)
 
 

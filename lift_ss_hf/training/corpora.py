@@ -136,6 +136,8 @@ def _check(arguments: CorpusArguments) -> None:
     for name, lowest in (("train_fraction", 1e-9), ("validation_fraction", 0.0), ("test_fraction", 0.0)):
         if not lowest <= getattr(arguments, name) <= 1:
             raise RecipeError(f"{name} is {getattr(arguments, name)}. Expected a fraction of at most 1.")
+    if arguments.bootstrap < 0:
+        raise RecipeError(f"bootstrap is {arguments.bootstrap}. Expected a number of resamples, 0 for no intervals.")
     for name in arguments.tests:
         if name in arguments.train and Path(name).is_file():
             raise RecipeError(f"{name} is given for training and as a test. Name another test.")

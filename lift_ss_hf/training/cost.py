@@ -104,8 +104,8 @@ def measure_speed(arguments: ModelArguments, training: RecipeTrainingArguments, 
         ValueError: if the model cannot be loaded.
     """
     options = planned_options(arguments)
-    dtype = getattr(torch, arguments.backbone_dtype)
-    model = SecondaryStructureModel.from_backbone(arguments.backbone, dtype=dtype, **options).to(training.device)
+    model = SecondaryStructureModel.from_backbone(arguments.backbone, dtype=arguments.backbone_dtype, **options)
+    model = model.to(training.device)
     rows = max(1, training.max_tokens_per_batch // CHAIN_LENGTH)
     # 5 is a residue in the vocabulary of every family
     tokens = torch.full((rows, CHAIN_LENGTH), 5, device=training.device)

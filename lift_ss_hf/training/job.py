@@ -24,8 +24,8 @@ from ..batches.collator import ChainCollator, TokenBudgetBatches
 from ..batches.labelled_chains import LabelledChains
 from ..batches.masking import MaskedChains
 from ..evaluation.baselines import ResidueBaseline
-from ..evaluation.corpora import EvaluationSettings, evaluate_corpora
-from ..evaluation.predictions import scorable_alphabets, score_predictions
+from ..evaluation.corpora import STATES_FOLDER, EvaluationSettings, evaluate_corpora, num_states_of
+from ..evaluation.predictions import check_scorable, scorable_alphabets, score_predictions
 from ..hub.push import prepare_push
 from ..metrics.labels import encode_references
 from ..metrics.trainer_metrics import compute_metrics
@@ -76,7 +76,13 @@ logger = logging.getLogger(__name__)
 
 ARGUMENTS_FILE, UNTRAINED_FILE = "recipe.yaml", "untrained.json"
 # written besides checkpoints
-RESULTS = (MODEL_FOLDER, UNTRAINED_FILE, METRICS_FILE, RESULTS_FILE, FIGURES_FOLDER, HELD_OUT_FOLDER, CACHE_FOLDER)
+RESULTS = (
+    *(MODEL_FOLDER, UNTRAINED_FILE, METRICS_FILE, RESULTS_FILE),
+    *(FIGURES_FOLDER, HELD_OUT_FOLDER, STATES_FOLDER, CACHE_FOLDER),
+)
+# AdamW's settings are in its checkpoint, which the Trainer loads: others would be ignored.
+RESUMED_SETTINGS = ("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon")
+MAY_DIFFER = ("backbone", "backbone_revision", "convert_backbone")  # the checkpoint verifies the weights
 
 
 def run_training(
@@ -130,11 +136,17 @@ def _run(
     if not len(corpora.validation):
         training = training.without_validation()
     recorded = (model_arguments, corpus_arguments, training)
-    model_arguments = dataclasses.replace(model_arguments, states=model_arguments.states or corpora.finest_alphabet)
+    states = model_arguments.states or corpora.finest_alphabet
+    if len(corpora.validation):
+        check_scorable(states, "validation chains", corpora.num_states)
+    for name, corpus in corpora.tests.items():
+        check_scorable(states, name, num_states_of(name, corpus["states"]))
+    model_arguments = dataclasses.replace(model_arguments, states=states)
     tokenizer, model, chains = _build(model_arguments, corpora.train)
     described = describe_corpora(corpora)
     final = None
     if checkpoint is not None:
+        _check_same_settings(out, *recorded)
         _check_same_chains(out, described)
         num_batches = _num_batches(_batches(chains, chains, training), training)
         final = final_checkpoint(checkpoint, training, num_batches)
@@ -233,8 +245,8 @@ def _build(
     chains = LabelledChains(train, tokenizer, states)
     if options["loss"] == "ldam" or options["balance"]:
         options["class_counts"] = chains.class_counts(len(get_alphabet(states)))
-    dtype = getattr(torch, arguments.backbone_dtype)
-    return tokenizer, SecondaryStructureModel.from_backbone(arguments.backbone, dtype=dtype, **options), chains
+    model = SecondaryStructureModel.from_backbone(arguments.backbone, dtype=arguments.backbone_dtype, **options)
+    return tokenizer, model, chains
 
 
 def model_options(arguments: ModelArguments) -> dict[str, Any]:
@@ -292,6 +304,24 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
     if content is not None and not isinstance(content, dict):
         raise RecipeError(f'adapter_options is {text!r}. Expected JSON like {{"reduction_factor": 16}}.')
     return content
+
+
+def _check_same_settings(
+    out: Path, model: ModelArguments, corpora: CorpusArguments, training: RecipeTrainingArguments
+) -> None:
+    """Raise RecipeError if a run that is resumed has another model, or another setting that would be ignored."""
+    try:
+        before = yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
+    except (OSError, yaml.YAMLError):
+        return
+    now = {name: value for name, value in dataclasses.asdict(model).items() if name not in MAY_DIFFER}
+    now |= {name: value for name, value in training.to_dict().items() if name in RESUMED_SETTINGS}
+    for name, value in now.items():
+        if name in before and before[name] != value:
+            raise RecipeError(
+                f"{out}: started with {name} {before[name]}, now it is {value}. Resume with the same, or start anew "
+                "in another directory, or here with --overwrite_output_dir."
+            )
 
 
 def _check_same_chains(out: Path, now: Mapping[str, Any]) -> None:

@@ -45,6 +45,11 @@ class EstimateArguments:
     num_processes: int = field(default=1, metadata={"help": "number of devices"})
     chain_length: int = field(default=512, metadata={"help": "length of the chains of a batch [residues]"})
 
+    def __post_init__(self):
+        for name in ("num_processes", "chain_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}. Expected at least 1.")
+
 
 @dataclass
 class Estimate:

@@ -43,7 +43,7 @@ def reload_model(
     if PartialState().is_main_process:
         save_training_chains(folder, train["sequence"])
         tokenizer.save_pretrained(folder)
-    return SecondaryStructureModel.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+    return SecondaryStructureModel.from_pretrained(folder, dtype=dtype).to(device)
 
 
 def predict_validation(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from accelerate import PartialState
 from torch.utils.data import Dataset, IterableDataset
 from transformers import EsmConfig, EsmTokenizer, Trainer
 from transformers.models.esm.tokenization_esm import VOCAB_FILES_NAMES
@@ -31,7 +32,7 @@ from ..models.backbones import quietly, whole_weights
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
 from .callbacks import RemoveOldCheckpoints, ReturnFreeMemory, StopOnSigterm
-from .checkpoints import reporting_full_disk, starting_checkpoint
+from .checkpoints import remove_previous_run, reporting_full_disk, starting_checkpoint
 from .launch import LaunchedArguments
 
 logger = logging.getLogger(__name__)
@@ -309,6 +310,10 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: La
         eval_dataset=UnpaddedBatches(validation, *batching, endless=False),
     )
     logger.info("%d sequences, %d residues", len(train), len(train.tokens))
+    PartialState().wait_for_everyone()  # until all have looked for a checkpoint
+    if checkpoint is None and PartialState().is_main_process:
+        remove_previous_run(str(training.output_dir))
+    PartialState().wait_for_everyone()
     with StopOnSigterm(resumable=checkpoint is not None) as stop:
         trainer.add_callback(stop)
         with reporting_full_disk(str(training.output_dir)):

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import transformers
 import yaml
@@ -145,7 +145,7 @@ def parse_settings(
     )
     for action in parser._actions:
         if action.type is string_to_bool:  # `--bf16` alone means true, although its default is unset
-            action.nargs, action.const = "?", True
+            action.nargs, action.const, action.type = "?", True, _bool
         if action.dest == "bf16":
             action.type = _bool_or_auto
         # transformers 4.57 has "10% slower" in a help text, which argparse formats. Drop when it is escaped there.
@@ -154,6 +154,7 @@ def parse_settings(
     for key in settings:
         if key not in known:
             raise RecipeError(where + _unknown(key, known))
+    settings = _checked(settings, parser, where)
     options = [*known, "help"]
     if RESUME in known:
         parser.add_argument("--resume", dest=RESUME, action="store_const", const="last", help=f"--{RESUME} last")
@@ -171,6 +172,18 @@ def parse_settings(
         raise RecipeError(first_line(error)) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads `on`, `off`, `yes` and `no` as words, as YAML does since 1.2: `prefix_cache: off`, `eval_strategy: no`."""
+
+
+BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(BOOLEAN, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read the settings of a YAML recipe.
 
@@ -180,7 +193,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise RecipeError(f"{no_such_file(path, 'recipe')} Give a YAML file first, then flags.")
     try:
-        settings = yaml.safe_load(Path(path).read_text("utf-8"))
+        settings = yaml.load(Path(path).read_text("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(settings, dict):
@@ -188,8 +201,33 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return settings
 
 
+def _bool(text: str) -> bool:
+    return string_to_bool({"on": "true", "off": "false"}.get(text.lower(), text))
+
+
 def _bool_or_auto(text: str) -> bool | str:
-    return AUTO if str(text).lower() == AUTO else string_to_bool(text)
+    return AUTO if text.lower() == AUTO else _bool(text)
+
+
+def _checked(settings: Mapping[str, Any], parser: HfArgumentParser, where: str) -> dict[str, Any]:
+    """Return the settings, with an empty list where a list of values is left empty.
+
+    Raises:
+        RecipeError: if a value would be read as another one: nothing, or true or false where words are expected.
+    """
+    actions = {action.dest: action for action in parser._actions}
+    hints = [hint for kind in parser.dataclass_types for hint in get_type_hints(kind).items()]
+    may_be_none = {name for name, hint in hints if type(None) in get_args(hint)}
+    checked = dict(settings)
+    for key, value in settings.items():
+        action = actions[key]
+        if value is None and key not in may_be_none and action.default is not None:
+            if action.nargs not in ("+", "*"):
+                raise RecipeError(f"{where}{key} is empty. Write a value, or leave the line out.")
+            checked[key] = []
+        if isinstance(value, bool) and action.type is str:
+            raise RecipeError(f"{where}{key} is {str(value).lower()}. Expected a word or a path; see --help.")
+    return checked
 
 
 def _known_names(parser: HfArgumentParser) -> list[str]:

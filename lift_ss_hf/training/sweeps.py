@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from ..evaluation.corpora import file_stem
-from ..models.atomic import replacing, require_folder
+from ..models.atomic import locked_file, replacing, require_folder
 from ..reports import figures as plots
+from ..reports.provenance import write_json
 from ..reports.tables import ALPHABET_TITLES, sweep_markdown
-from .arguments import unless_none
-from .points import plan_jobs, point_name, read_metrics, run_jobs
+from .arguments import ModelArguments, unless_none
+from .points import CLAIM, plan_jobs, point_name, read_metrics, run_jobs
 from .recipes import RecipeError, read_recipe
+from .study_runs import OF_THE_MACHINE
+
+SWEEP_FILE = "sweep.json"
+# Settings of the base that may change between commands; tokens are not written down
+NOT_RECORDED = (*OF_THE_MACHINE, "hub_token", "push_to_hub_token")
 
 
 def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -53,9 +60,10 @@ def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
 def run_sweep(path: str | Path, out: str | Path, num_processes: int = 1) -> list[dict[str, Any]]:
     """Run the points of a grid, and summarise them. Finished points are not run again, killed ones are resumed.
 
-    Writes `out/POINT/` (the directory of each run), `out/results.md` and, if the grid has `top_blocks`, the figure of
-    accuracy against the number of blocks with adapters. Points of `also` without an adapter are lines in the figure:
-    frozen backbone (`adapter: none`) and full fine-tuning (`adapter: none, freeze: none`).
+    Writes `out/POINT/` (the directory of each run), `out/sweep.json` (the base), `out/results.md` and, if the grid has
+    `top_blocks`, a figure for each test of accuracy against the number of blocks with adapters. Points without an
+    adapter are lines in the figure: frozen backbone (`adapter: none`) and full fine-tuning (`adapter: none, freeze:
+    none`).
 
     Args:
         path: the sweep's YAML file; see `read_points`.
@@ -67,21 +75,47 @@ def run_sweep(path: str | Path, out: str | Path, num_processes: int = 1) -> list
 
     Raises:
         ValueError: if `out` is not a folder.
-        RecipeError: if the grid is invalid, before anything is run.
+        RecipeError: if the grid is invalid, or the folder holds a sweep with another base; before anything is run.
     """
     require_folder(out)
     base, points = read_points(path)
     out = Path(out)
     jobs = plan_jobs([base | point for point in points], [out / point_name(point) for point in points])
+    _record_base(out, base)
     rows = []
     for point, job in zip(points, run_jobs(jobs, num_processes), strict=True):
         rows.append(point | {"scores": _scores(read_metrics(job.folder))})
         with replacing(out / "results.md") as part:
             part.write_text(sweep_markdown(rows), "utf-8")
     if "top_blocks" in points[0]:
-        for corpus in rows[0]["scores"]:
-            plots.save_figure(_figure(rows, corpus), out / f"blocks-{file_stem(corpus)}.png")
+        for corpus in dict.fromkeys(corpus for row in rows for corpus in row["scores"]):
+            if (figure := _figure(rows, base, corpus)) is not None:
+                plots.save_figure(figure, out / f"blocks-{file_stem(corpus)}.png")
     return rows
+
+
+def _record_base(out: Path, base: Mapping[str, Any]) -> None:
+    """Write down the base with which a folder's points are run: the names of their folders do not tell it.
+
+    Raises:
+        RecipeError: if the folder holds a sweep with another base.
+    """
+    recorded = {name: value for name, value in base.items() if name not in NOT_RECORDED}
+    now = json.loads(json.dumps(recorded, default=str))  # as it is read back, with names of nested settings as text
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / SWEEP_FILE
+    with locked_file(out / f".sweep{CLAIM}"):  # other commands may be starting in the same folder
+        if not path.is_file():
+            write_json(path, now)
+            return
+        before = json.loads(path.read_text("utf-8"))
+    for name in sorted({*before, *now}.difference(NOT_RECORDED)):
+        if (name in before, before.get(name)) != (name in now, now.get(name)):  # null is not the default
+            was, is_now = (repr(part[name]) if name in part else "not set" for part in (before, now))
+            raise RecipeError(
+                f"{out}: holds a sweep whose base has {name} {was}, now it is {is_now}. Give another folder (--out) or "
+                "the base that it was started with, or remove the folder."
+            )
 
 
 def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -91,18 +125,34 @@ def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def _figure(rows: list[dict[str, Any]], corpus: str) -> Any:
-    """Draw Q3 against the number of blocks with adapters, and points without an adapter as lines."""
+def _figure(rows: list[dict[str, Any]], base: Mapping[str, Any], corpus: str) -> Any:
+    """Draw accuracy against the number of blocks with adapters, and points without an adapter as lines.
+
+    Returns:
+        The figure; None if there is nothing to draw, or no alphabet at which all points were scored.
+    """
+    rows = [row for row in rows if corpus in row["scores"]]
+    alphabet = _coarsest_alphabet([row["scores"][corpus] for row in rows])
+    if alphabet is None:
+        return None
     curves: dict[str, dict[int, list[float]]] = {}
     without: dict[str, list[float]] = {"frozen": [], "full": []}
     for row in rows:
-        accuracy = row["scores"][corpus]["q3"]
-        if row.get("top_blocks") is not None:
-            curve = curves.setdefault(str(row.get("adapter", "adapter")), {})
-            curve.setdefault(int(row["top_blocks"]), []).append(accuracy)
-        elif unless_none(row.get("adapter")) is None:
-            freeze = unless_none(row.get("freeze", "all"))
+        accuracy = row["scores"][corpus][alphabet]
+        settings = {"adapter": ModelArguments.adapter, "freeze": ModelArguments.freeze, **base, **row}
+        adapter, freeze = unless_none(settings["adapter"]), unless_none(settings["freeze"])
+        if adapter is None:
             regime = "full" if freeze is None else "frozen" if freeze == "all" else ""
             without.get(regime, []).append(accuracy)
+        elif row.get("top_blocks") is not None:
+            curves.setdefault(adapter, {}).setdefault(int(row["top_blocks"]), []).append(accuracy)
+    if not curves:
+        return None
     lines = {regime: mean(values) for regime, values in without.items() if values}
-    return plots.plot_blocks(curves, title=f"{corpus}, {ALPHABET_TITLES['q3']}", **lines)
+    return plots.plot_blocks(curves, title=f"{corpus}, {ALPHABET_TITLES[alphabet]}", **lines)
+
+
+def _coarsest_alphabet(scores: list[Mapping[str, float]]) -> str | None:
+    """Return Q3, or else the coarsest alphabet, of those at which all points were scored; None if there is none."""
+    common = [alphabet for alphabet in ALPHABET_TITLES if all(alphabet in found for found in scores)]
+    return "q3" if "q3" in common else common[-1] if common else None

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import datasets
@@ -14,6 +15,7 @@ from stopped_at import STOPS, check_replacing
 
 from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, read_chains, write_corpus
 from lift_ss_hf.corpora import catalogue as catalogue_module
+from lift_ss_hf.corpora.writing import require_replaceable
 
 SCRIPT = "dataset_scripts/build.py"
 NEWER = (30, 35, 40, 45, 50)  # PISCES training sets of two versions
@@ -194,6 +196,25 @@ def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):
         write_corpus(other / "chapter1.tex", [Split.of("train", CHAINS)], FACTS)
     assert (other / "chapter1.tex").is_file()
     assert (folder / "data" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "splits, message",
+    [
+        (["test"], r"mine: holds the split train, which would be removed\. Give another directory, or remove it\."),
+        (["validation"], r"mine: holds the splits test, train, which would be removed\."),
+        (["train", "test"], None),
+    ],
+)
+def test_splits_that_would_be_lost_can_be_refused_before_the_work(tmp_path, splits, message):
+    folder = tmp_path / "mine"
+    require_replaceable(folder, splits)
+    write_corpus(folder, [Split.of("train", CHAINS), Split.of("test", CHAINS[:1])], FACTS)
+    with nullcontext() if message is None else pytest.raises(CorpusError, match=message):
+        require_replaceable(folder, splits)
+    (folder / "notes.txt").touch()
+    with pytest.raises(CorpusError, match="contains files that do not belong to a corpus"):
+        require_replaceable(folder, splits)
 
 
 def test_a_failed_write_leaves_the_old_corpus_whole(tmp_path):

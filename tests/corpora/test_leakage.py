@@ -209,6 +209,18 @@ def test_command_line_counts_validation_chains_as_it_does_tests(tmp_path):
     assert counted("--tests", test, "--split", "validation")[0] == [[str(test), "1", "0"]]  # not against itself
 
 
+def test_command_line_does_not_remove_other_splits(files, tmp_path):
+    train, kin, alien = files
+    folder = splits_of(tmp_path / "mine", train=TRAIN, validation=TRAIN[:1])
+    done = run_script(SCRIPT, train, "--tests", kin, "--exact-only", "--write", folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{folder}: holds the split validation, which would be removed. Give another directory" in done.stderr
+    assert len(load_chains(folder, "validation")) == 1
+    for test in (kin, alien):  # the same corpus over itself
+        done = run_script(SCRIPT, train, "--tests", test, "--exact-only", "--write", tmp_path / "clean")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_command_line_without_mmseqs_still_reports_exact_duplicates(files, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     train, kin, _ = files

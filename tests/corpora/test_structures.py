@@ -13,7 +13,7 @@ from scripts import run_script
 from stopped_at import STOPS, check_replacing
 from tools import needs_mkdssp
 
-from lift_ss_hf.corpora.chains import CorpusError
+from lift_ss_hf.corpora import CardFacts, Chain, CorpusError, Split, write_corpus
 from lift_ss_hf.corpora.labelling import label_structure, label_structures, name_chains
 from lift_ss_hf.corpora.mkdssp import CLASSIC_CHAIN_IDS, Mkdssp
 from lift_ss_hf.corpora.structures import Polymer, find_structure_files, read_structure
@@ -272,6 +272,17 @@ def test_command_line_writes_the_corpus_and_reports_what_it_skipped(tmp_path):
     assert all(len(row["sequence"]) == len(row["states"]) == row["num_residues"] for row in corpus)
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "license: cc0-1.0" in card and "mkdssp version" in card
+
+
+def test_command_line_does_not_remove_another_split(tmp_path):
+    folder = tmp_path / "mine"
+    write_corpus(folder, [Split.of("train", [Chain("a", "MKV", "LHX")])], CardFacts("Mine", "One chain.", "unknown"))
+    done = run_script(SCRIPT, STRUCTURES, "--out", folder, "--split", "test")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {folder}: holds the split train, which would be removed. Give another directory, or remove it.\n"
+    )
+    assert len(list(folder.glob("data/train-*.parquet"))) == 1
 
 
 @needs_mkdssp

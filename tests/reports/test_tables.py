@@ -132,6 +132,27 @@ def test_a_sweep_shows_mean_and_spread_over_seeds():
     ]
 
 
+def test_a_sweep_shows_corpora_and_alphabets_of_any_of_its_runs():
+    runs = [
+        {"tests": ["a", "b"], "scores": {"a": {"q9": 0.5, "q3": 0.7}, "b": {"q8": 0.6, "q3": 0.8}}},
+        {"tests": ["a"], "scores": {"a": {"q3_lift_ss": 0.9}}},
+        {"tests": ["none"], "scores": {}},
+    ]
+    header, _, *cells = rows(sweep_markdown(runs))
+    assert header == ["tests", "runs", "a q9, q3, q3_lift_ss", "b q8, q3"]
+    assert cells == [
+        ["['a', 'b']", "1", "50.0, 70.0, –", "60.0, 80.0"],
+        ["['a']", "1", "–, –, 90.0", "–, –"],
+        ["['none']", "1", "–, –, –", "–, –"],
+    ]
+
+
+def test_a_sweep_without_tests_is_a_table_of_its_points():
+    text = sweep_markdown([{"adapter_options": {"r": 4}, "seed": seed, "scores": {}} for seed in (0, 1)])
+    assert "No tests were given." in text
+    assert rows(text)[2:] == [["{'r': 4}", "2"]]
+
+
 def test_memory_is_in_gigabytes():
     parameters = {"head": {"trained": 1234, "frozen": 0}}
     memory = {"alone": dict.fromkeys(("weights", "gradients", "optimizer", "activations", "total"), 1_500_000_000)}

@@ -200,11 +200,12 @@ def test_early_stopping_continues_its_count_in_a_resumed_run(data, tmp_path):
 
 def test_a_run_that_replaces_another_takes_nothing_from_it(data, tmp_path):
     out = tmp_path / "run"
-    train(data, out, "--states", "q3", "--num_train_epochs", "3")
+    train(data, out, "--states", "q3", "--num_train_epochs", "3", "--keep_states", "True")
     former = last_checkpoint(out)
+    assert list(out.glob("predicted/*"))
     again = ("--seed", "5", "--num_train_epochs", "1", "--overwrite_output_dir", "True")
     results = train(data, out, *again)
-    assert not former.exists()
+    assert not former.exists() and not (out / "predicted").exists()
     assert results["learnt"] == train(data, tmp_path / "new", *again)["learnt"]
 
 
@@ -354,6 +355,10 @@ def test_random_batches_are_of_that_many_chains_of_any_length_and_resume(data, t
         (["--states", "q7"], "unknown alphabet 'q7'"),
         (["--backbone", "nobody/nothing"], "nobody/nothing"),
         (["--mask_fraction", "1"], "mask_fraction is 1.0. Expected a fraction"),
+        (["--bootstrap", "-3"], "bootstrap is -3. Expected a number of resamples"),
+        (["--early_stopping_patience", "-1"], "early_stopping_patience is -1. Expected at least 0"),
+        (["--max_tokens_per_batch", "0"], "max_tokens_per_batch is 0. Expected at least 1"),
+        (["--backbone_dtype", "bf16"], "unknown dtype 'bf16'. Choose one of: bfloat16, float16, float32"),
         (["--mask_fraction", "0.1", "--prefix_cache", "cache"], "--mask_fraction 0, or --prefix_cache off"),
         (["--learning_rat", "1"], "unknown argument 'learning_rat'. Did you mean 'learning_rate'?"),
     ],
@@ -363,6 +368,30 @@ def test_invalid_arguments_are_errors_before_anything_is_written(data, tmp_path,
         train(data, tmp_path / "run", *more)
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("use", ["validation", "tests"])
+def test_chains_with_too_few_states_for_the_model_are_refused_before_training(use, data, tmp_path):
+    three_states = [Chain(f"c{number}", "MKVLAAGIVG" * 4, "LLHHHHEEEL" * 4) for number in range(10)]
+    write_three_line(three_states, tmp_path / "three.txt")
+    with pytest.raises(ValueError, match=r"its 3 states are too few to score a model of q3_lift_ss"):
+        train(data, tmp_path / "run", "--states", "q3_lift_ss", f"--{use}", str(tmp_path / "three.txt"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--learning_rate", "1e-5"), r"started with learning_rate 0\.\d+, now it is 1e-05"),
+        (("--head_channels", "24"), "started with head_channels .*, now it is 24"),
+        (("--loss", "ldam"), "started with loss .*, now it is ldam"),
+    ],
+)
+def test_what_a_resumed_run_would_ignore_is_refused(run, data, more, message):
+    before = (run[0] / "recipe.yaml").read_bytes()
+    with pytest.raises(RecipeError, match=message):
+        train(data, run[0], *MASKED, "--columns", "lift_ss", *LAST, *more)
+    assert (run[0] / "recipe.yaml").read_bytes() == before
 
 
 def test_a_test_that_is_the_training_file_is_refused(data, tmp_path):

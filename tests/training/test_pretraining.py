@@ -130,6 +130,15 @@ def test_a_backbone_in_the_place_of_a_file_is_refused_before_training(fasta, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_replaces_another_keeps_its_own_checkpoints(fasta, tmp_path):
+    sequences = SequenceArguments(train_file=str(fasta), validation_file=str(fasta))
+    options = {"save_steps": 1, "save_total_limit": 1, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
+    for max_steps in (3, 2):
+        training = LaunchedArguments(str(tmp_path), max_steps=max_steps, overwrite_output_dir=max_steps == 2, **options)
+        pretrain(EncoderArguments(16, 2, 2, 32), sequences, training)
+        assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{max_steps}"]
+
+
 def test_baselines_follow_from_the_counts(tmp_path):
     for name, text in (("train", "AC" * 500), ("validation", "AC" * 20)):
         (tmp_path / f"{name}.fasta").write_text(f">x\n{text}\n")

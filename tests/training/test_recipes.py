@@ -47,12 +47,27 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
         ("a: [1", r"recipe\.yaml: not YAML"),
         ("columns: paper", r"argument --columns: invalid choice: 'paper' \(choose from 'lift_ss', 'standard'\)"),
         ("seed: many", r"argument --seed: invalid int value: 'many'"),
+        ("seed:", r"recipe\.yaml: seed is empty\. Write a value, or leave the line out"),
+        ("prefix_cache: false", r"recipe\.yaml: prefix_cache is false\. Expected a word or a path"),
     ],
 )
 def test_invalid_files_are_reported_in_one_line(tmp_path, text, message):
     with pytest.raises(RecipeError, match=message) as error:
         parse(tmp_path, text=text)
     assert "\n" not in str(error.value)
+
+
+def test_on_off_and_no_are_words_where_words_are_expected(tmp_path):
+    text = "prefix_cache: off\neval_strategy: no\nload_best_model_at_end: off\ngradient_checkpointing: on\nbf16: no\n"
+    _, _, training = parse(tmp_path, text=text)
+    assert training.prefix_cache_settings is None
+    assert (training.eval_strategy, training.load_best_model_at_end) == ("no", False)
+    assert (training.gradient_checkpointing, training.bf16) == (True, False)
+
+
+def test_an_empty_list_of_a_recipe_has_no_values(tmp_path):
+    _, corpora, _ = parse(tmp_path, text="tests:\nvalidation:\n")
+    assert (corpora.tests, corpora.validation) == ([], [])
 
 
 def test_invalid_flags_are_reported_in_one_line(tmp_path):

@@ -7,13 +7,15 @@ import multiprocessing
 
 import pytest
 from corpus_files import write_three_line
-from small_runs import make_chains
+from small_runs import make_chains, write_finished_run
 from tiny_models import save_tiny_backbone
 
 from lift_ss_hf.batches.prefix_store import DATA_FILE
+from lift_ss_hf.evaluation.predictions import scorable_alphabets
+from lift_ss_hf.training import points
 from lift_ss_hf.training.points import parse_point, shared_blocks
 from lift_ss_hf.training.recipes import RecipeError
-from lift_ss_hf.training.sweeps import _figure, read_points, run_sweep
+from lift_ss_hf.training.sweeps import SWEEP_FILE, _figure, read_points, run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,81 @@ def test_a_sweep_runs_every_point_once(grid, monkeypatch):
 def test_a_sweep_in_the_place_of_a_file_is_refused_before_its_first_run(grid):
     with pytest.raises(ValueError, match=r"grid\.yaml exists and is not a directory"):
         run_sweep(grid / "grid.yaml", grid / "grid.yaml")
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Run a sweep whose points are finished at once, with an accuracy of 0.5 at every alphabet of every test."""
+
+    def finish(job, num_threads):
+        scores = {name: {name: 0.5} for name in scorable_alphabets(job.settings.get("states", "q9"), 9)}
+        tests = [name for name in job.settings["tests"] if name != "none"]
+        write_finished_run(job.folder, {"corpora": {name: {"scores": scores} for name in tests}})
+        return True
+
+    def run(text):
+        (tmp_path / "grid.yaml").write_text(text)
+        return run_sweep(tmp_path / "grid.yaml", tmp_path / "out")
+
+    monkeypatch.setattr(points, "_run_in_process", finish)
+    return run
+
+
+@pytest.mark.parametrize(
+    "base, message",
+    [
+        ("tests: [casp12], num_train_epochs: 2, seed: 1", r"num_train_epochs 1, now it is 2\."),
+        ("tests: [casp12], num_train_epochs: 1", r"seed 1, now it is not set\."),
+        ("tests: [casp12], num_train_epochs: 1, seed: 1, head: linear", r"head not set, now it is 'linear'\."),
+        ("tests: [casp12], num_train_epochs: 1, seed: 1, adapter: null", r"adapter not set, now it is None\."),
+        ("tests: [casp13], num_train_epochs: 1, seed: 1", r"tests \['casp12'\], now it is \['casp13'\]\."),
+    ],
+)
+def test_a_folder_of_a_sweep_with_another_base_is_refused(sweep, base, message):
+    sweep("base: {tests: [casp12], num_train_epochs: 1, seed: 1}\ngrid: {top_blocks: [1]}")
+    with pytest.raises(RecipeError, match=rf"out: holds a sweep whose base has {message} Give another folder"):
+        sweep(f"base: {{{base}}}\ngrid: {{top_blocks: [1]}}")
+
+
+def test_settings_of_the_machine_and_the_grid_may_change(sweep, tmp_path):
+    base = "tests: [casp12], adapter_options: {1: 2}"  # a name that JSON has as text
+    assert len(sweep(f"base: {{{base}, hub_token: secret}}\ngrid: {{top_blocks: [1]}}")) == 1
+    assert len(sweep(f"base: {{{base}, disable_tqdm: true, source: data}}\ngrid: {{top_blocks: [1, 2]}}")) == 2
+    assert "secret" not in (tmp_path / "out" / SWEEP_FILE).read_text()
+
+
+def test_a_sweep_that_did_not_record_its_base_is_resumed(sweep, tmp_path):
+    rows = sweep("base: {tests: [casp12]}\ngrid: {top_blocks: [1]}")
+    (tmp_path / "out" / SWEEP_FILE).unlink()
+    assert sweep("base: {tests: [casp12]}\ngrid: {top_blocks: [1]}") == rows
+    assert json.loads((tmp_path / "out" / SWEEP_FILE).read_text()) == {"tests": ["casp12"]}
+
+
+@pytest.mark.parametrize(
+    "text, header, figures",
+    [
+        ("base: {tests: [casp12]}\ngrid: {leave_out: [[0, 1], [2, 3]]}", "leave_out | runs | casp12 q9, q3", []),
+        (
+            "base: {tests: [casp12]}\ngrid: {adapter_options: [{r: 4}, {r: 8}]}",
+            *("adapter_options | runs | casp12 q9, q3", []),
+        ),
+        ("base: {tests: [none]}\ngrid: {top_blocks: [1, 2]}", "top_blocks | runs", []),
+        (
+            "grid: {top_blocks: [1], tests: [[casp12], [casp13]]}",
+            *("top_blocks | tests | runs | casp12 q9, q3 | casp13 q9, q3", ["casp12", "casp13"]),
+        ),
+        (
+            "base: {tests: [casp12], states: q3_lift_ss}\ngrid: {top_blocks: [1, 2]}",
+            *("top_blocks | runs | casp12 q3_lift_ss", ["casp12"]),
+        ),
+        ("base: {tests: [casp12], adapter: none}\ngrid: {top_blocks: [1, 2]}", "top_blocks | runs | casp12 q9, q3", []),
+    ],
+)
+def test_every_legal_grid_ends_with_its_table_and_figures(sweep, tmp_path, text, header, figures):
+    rows = sweep(text)
+    assert sweep(text) == rows
+    assert f"| {header} |\n" in (tmp_path / "out" / "results.md").read_text()
+    assert sorted(path.stem for path in tmp_path.glob("out/*.png")) == [f"blocks-{name}" for name in figures]
 
 
 def points_of(grid, tmp_path, *settings, **base):
@@ -114,16 +191,48 @@ def test_an_invalid_point_is_an_error_before_the_first_is_run(grid, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_regimes_without_adapters_are_lines_in_the_figure():
-    def row(accuracy, **point):
-        return {**point, "scores": {"casp12": {"q9": accuracy, "q3": accuracy}}}
+def row(accuracy, *alphabets, **point):
+    return {**point, "scores": {"casp12": dict.fromkeys(alphabets or ("q9", "q3", "q3_lift_ss"), accuracy)}}
 
+
+def heights_of(figure):
+    return {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
+
+
+def test_regimes_without_adapters_are_lines_in_the_figure():
     rows = [row(0.75, adapter="lora", top_blocks=1), row(0.7, adapter="none"), row(0.72, adapter="none", seed=1)]
     rows.append(row(0.8, adapter="none", freeze="none"))
-    axes = _figure(rows, "casp12").axes[0]
-    heights = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    heights = heights_of(_figure(rows, {}, "casp12"))
     assert heights["frozen backbone"] == pytest.approx(71)
     assert heights["full fine-tuning"] == pytest.approx(80)
+
+
+@pytest.mark.parametrize(
+    "base, point, line",
+    [
+        ({}, {"head": "dilated"}, None),  # the default adapter
+        ({"adapter": "lora"}, {"leave_out": [0]}, None),
+        ({"adapter": "none"}, {"head": "dilated"}, "frozen backbone"),
+        ({"adapter": "none", "freeze": "none"}, {"head": "dilated"}, "full fine-tuning"),
+        ({"freeze": 2}, {"adapter": "none"}, None),
+        ({}, {"adapter": "none", "top_blocks": 1}, "frozen backbone"),  # without an adapter it is ignored
+    ],
+)
+def test_a_point_is_a_line_if_it_has_no_adapter_with_the_settings_of_the_base(base, point, line):
+    heights = heights_of(_figure([row(0.75, adapter="lora", top_blocks=1), row(0.5, **point)], base, "casp12"))
+    lines = {"frozen backbone", "full fine-tuning"} & set(heights)
+    assert lines == ({line} if line else set())
+    assert line is None or heights[line] == pytest.approx(50)
+
+
+def test_a_figure_is_of_the_coarsest_alphabet_of_all_its_points():
+    def title(*rows):
+        figure = _figure([{**part, "top_blocks": 1} for part in rows], {}, "casp12")
+        return figure and figure.axes[0].get_title(loc="left") + figure.axes[0].get_title()
+
+    assert title(row(0.5), row(0.5)) == "casp12, Q3 (P→C)"
+    assert title(row(0.5), row(0.5, "q3_lift_ss")) == "casp12, Q3 (P→H)"
+    assert title(row(0.5, "q3"), row(0.5, "q3_lift_ss")) is None
 
 
 def test_each_point_of_also_is_run_with_every_seed(tmp_path):
