@@ -65,7 +65,7 @@ def _left_out(num_others: int) -> str:
 
 def _predicted_chains(args: argparse.Namespace) -> tuple[Sequence[PredictedChain], int]:
     """Read the chains from predictions, or predict them; and count the others, as `choose_chains` does."""
-    from ..prediction.inputs import Inputs
+    from ..prediction.inputs import Inputs, path_kind
     from ..prediction.reading import PredictedChain, choose_chains, read_predictions, read_run_predictions
 
     path = Path(args.source)
@@ -73,7 +73,7 @@ def _predicted_chains(args: argparse.Namespace) -> tuple[Sequence[PredictedChain
         _check_no_model(args)
         return read_predictions(path, args.names)
     folder = path.parent if path.stem == "predictions" else path
-    if _holds_run(folder):
+    if path_kind(folder / "run.json") == "file":
         _check_no_model(args)
         return read_run_predictions(folder, args.names)
 
@@ -84,14 +84,6 @@ def _predicted_chains(args: argparse.Namespace) -> tuple[Sequence[PredictedChain
 
     predictions = predict_records(load_predictor(args.model or "bundled", args.backbone), chosen, args.states)
     return list(map(PredictedChain.of, predictions)), num_others
-
-
-def _holds_run(folder: Path) -> bool:
-    """Return True if a directory holds a run."""
-    try:
-        return (folder / "run.json").is_file()
-    except OSError:  # a sequence, too long for a path
-        return False
 
 
 def _check_no_model(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -91,14 +91,8 @@ def chains_with_targets(
         changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: if a record is not a labelled chain, or only some have a set.
+        CorpusError: if a record is not a labelled chain.
     """
-    return _all_or_no_sets(_chains_with_targets(lines, path, changes), path)
-
-
-def _chains_with_targets(
-    lines: Iterator[tuple[int, str]], path: object, changes: Counter[str]
-) -> Iterator[tuple[str, Chain]]:
     for record in read_records(lines, path):
         if record.attributes.get(SET, "").lower() == PREDICTION_SET:
             continue
@@ -125,18 +119,8 @@ def chains_of_pair(
         changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: if a chain has no states, states have no chain, a record is not a chain, or only some have a set.
+        CorpusError: if a chain has no states, states have no chain, or a record is not a chain.
     """
-    return _all_or_no_sets(_chains_of_pair(sequences, labels, masks, paths, changes), paths[0])
-
-
-def _chains_of_pair(
-    sequences: Iterator[FastaRecord],
-    labels: Iterator[FastaRecord],
-    masks: Iterator[FastaRecord],
-    paths: tuple[object, object],
-    changes: Counter[str],
-) -> Iterator[tuple[str, Chain]]:
     path, labels_path = paths
     states: dict[str, FastaRecord] = {}
     for record in labels:
@@ -174,8 +158,16 @@ def _chain(
     return Chain(record.name, sequence, states, extra)
 
 
-def _all_or_no_sets(located: Iterator[tuple[str, Chain]], path: object) -> Iterator[tuple[str, Chain]]:
-    """Pass on chains, and check that all of them have a set, as biotrainer requires, or that none has."""
+def all_or_no_sets(located: Iterable[tuple[str, Chain]], path: object) -> Iterator[tuple[str, Chain]]:
+    """Pass on the chains of a file, and check that all of them have a set, as biotrainer requires, or that none has.
+
+    Args:
+        located: chains, each with its location in the file ("line 4").
+        path: the file, for messages.
+
+    Raises:
+        CorpusError: if only some chains have a set.
+    """
     first: dict[bool, str] = {}  # chain that has a set, and that has none
     for location, chain in located:
         first.setdefault("split" in chain.extra, f"{location}: {chain.id}")

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ..models.states import COIL_SPELLINGS, NINE_STATES, UNRESOLVED
 from ..models.wording import counted, first_line, no_such_file
 from .chains import RESIDUES, Chain, CorpusError, check_chain, pdb_origin, require_unique_ids
-from .fasta_pairs import chains_of_pair, chains_with_targets, has_targets, read_records
+from .fasta_pairs import all_or_no_sets, chains_of_pair, chains_with_targets, has_targets, read_records
 from .file_kinds import BZIP2, DAMAGE_ERRORS, GZIP, START_BYTES, XZ, ZSTD, other_kind
 from .tables import SEPARATORS, TableColumns, chains_of_rows, find_column, masked, open_table, read_mask, split_name
 
@@ -283,7 +283,7 @@ def read_fasta_with_targets(path: Path, changes: Counter[str]) -> Iterator[Chain
     Raises:
         CorpusError: if the file does not have this format.
     """
-    return require_unique_ids(chains_with_targets(_lines(path), path, changes), path)
+    return require_unique_ids(all_or_no_sets(chains_with_targets(_lines(path), path, changes), path), path)
 
 
 def read_fasta_pair(sequences: Path, labels: Path, masks: Path | None = None) -> Iterator[Chain]:
@@ -307,7 +307,7 @@ def read_fasta_pair(sequences: Path, labels: Path, masks: Path | None = None) ->
         (sequences, labels),
         Counter(),
     )
-    return require_unique_ids(chains, sequences)
+    return require_unique_ids(all_or_no_sets(chains, sequences), sequences)
 
 
 def _suffix(path: Path) -> str:

@@ -105,11 +105,12 @@ def calibrate_saved(
     kept = list(range(len(sequences))) if known is None else np.flatnonzero(~known).tolist()
     model = SecondaryStructureModel.from_pretrained(folder, backbone=backbone).to(PartialState().device)
     tokenizer = ResidueTokenizer.from_pretrained(folder, backbone=backbone)
-    check_scorable(model.config.states, corpus, num_states_of(corpus, states))
+    num_states = num_states_of(corpus, states)
+    check_scorable(model.config.states, corpus, num_states)
     result = calibrate(
         predict(model, tokenizer, [sequences[index] for index in kept]),
         encode_references(states[index] for index in kept),
-        num_states_of(corpus, states),
+        num_states,
     )
     store_temperature(folder, result["temperature"])
     return (

@@ -36,6 +36,12 @@ from .predictions import Predictions, check_scorable, majority_accuracy, predict
 logger = logging.getLogger(__name__)
 
 
+def check_bootstrap(resamples: int) -> None:
+    """Raise ValueError if a number of bootstrap resamples is negative."""
+    if resamples < 0:
+        raise ValueError(f"bootstrap is {resamples}. Expected a number of resamples, 0 for no intervals.")
+
+
 @dataclass(frozen=True)
 class EvaluationSettings:
     """How to evaluate.
@@ -64,8 +70,7 @@ class EvaluationSettings:
     def __post_init__(self):
         if self.columns not in SCORE_TABLES:
             raise ValueError(f"unknown columns {self.columns!r}. Choose one of: {', '.join(sorted(SCORE_TABLES))}.")
-        if self.bootstrap < 0:
-            raise ValueError(f"bootstrap is {self.bootstrap}. Expected a number of resamples, 0 for no intervals.")
+        check_bootstrap(self.bootstrap)
 
 
 DEFAULT_SETTINGS = EvaluationSettings()
@@ -159,8 +164,9 @@ def evaluate_corpora(
     logger.info(
         "evaluating on %s", ", ".join(f"{name} ({counted(len(corpus), 'chain')})" for name, corpus in corpora.items())
     )
-    for name, corpus in corpora.items():
-        check_scorable(model.config.states, name, num_states_of(name, corpus["states"]))
+    num_states = {name: num_states_of(name, corpus["states"]) for name, corpus in corpora.items()}
+    for name, number in num_states.items():
+        check_scorable(model.config.states, name, number)
     sequences_of = {name: corpus["sequence"][:] for name, corpus in corpora.items()}
     predicted = predict_corpora(model, tokenizer, sequences_of, settings.max_tokens, settings.cache)
     for name, corpus in corpora.items():
@@ -169,7 +175,7 @@ def evaluate_corpora(
         resamples = settings.bootstrap if num_labelled > 1 else 0
         if resamples < settings.bootstrap:
             logger.warning("%s: no intervals, which need two chains with labels or more", name)
-        scores = score_predictions(references, predictions, num_states_of(name, corpus["states"]), resamples)
+        scores = score_predictions(references, predictions, num_states[name], resamples)
         result: dict[str, Any] = {
             "split": settings.split,
             **_circumstances(sequences, predictions, training_chains, is_timed=settings.cache is None),

@@ -40,6 +40,12 @@ def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"unknown {what} {value!r}. Choose one of: {', '.join(sorted(choices))}.")
 
 
+def check_at_least(what: str, value: float, lowest: float) -> None:
+    """Raise ValueError if a value is below the lowest that makes sense."""
+    if value < lowest:
+        raise ValueError(f"{what} is {value}. Expected at least {lowest}.")
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 

@@ -147,7 +147,7 @@ def _is_sequence(source: str) -> bool:
 def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
     """Return the function that reads a source."""
     path = Path(source)
-    if source == STANDARD_INPUT or _path_kind(path) == "file":
+    if source == STANDARD_INPUT or path_kind(path) == "file":
         suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
         if ".parquet" in suffixes[-1:]:
             return lambda inputs: _parquet_rows(source)
@@ -158,7 +158,7 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
     if _is_sequence(source):
         return lambda inputs: iter([("", source, "")])
     name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
-    if _path_kind(Path(name)) == "folder" or (DATA_SET.fullmatch(name) and not close_paths(name)):
+    if path_kind(Path(name)) == "folder" or (DATA_SET.fullmatch(name) and not close_paths(name)):
         return lambda inputs: _dataset_rows(name, split)
     raise ValueError(
         f"{no_such_file(source)} Give a file, - for standard input, a sequence (in capital letters, if it resembles a "
@@ -166,7 +166,7 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
     )
 
 
-def _path_kind(path: Path) -> str | None:
+def path_kind(path: Path) -> str | None:
     """Return `file` (or a named pipe or device), `folder`, or None if the path does not exist."""
     try:
         if path.is_file() or path.is_fifo() or path.is_char_device():
@@ -178,7 +178,7 @@ def _path_kind(path: Path) -> str | None:
 
 def _file_size(path: Path) -> int:
     """Return the size of a file [bytes], 0 for anything else."""
-    return path.stat().st_size if _path_kind(path) == "file" else 0
+    return path.stat().st_size if path_kind(path) == "file" else 0
 
 
 def _fasta_rows(inputs: Inputs, source: str) -> Iterator[Row]:
@@ -271,5 +271,5 @@ def _dataset_errors(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # `datasets` raises a dozen types; all mean that the data set cannot be read
-        missing = "" if _path_kind(Path(name)) else f"{no_such_file(name)} "
+        missing = "" if path_kind(Path(name)) else f"{no_such_file(name)} "
         raise ValueError(f"{missing}Cannot read the data set {name}: {first_line(error)}") from error

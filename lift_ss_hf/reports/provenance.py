@@ -25,7 +25,8 @@ from ..version import __version__
 PACKAGES = ("torch", "transformers", "adapters", "datasets", "accelerate", "deepspeed", "numpy")
 TRAINING_CHAINS = "training_chains.safetensors"
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-TOKEN_FLAGS = ("--hub_token", "--push_to_hub_token")
+TOKENS = ("hub_token", "push_to_hub_token")
+TOKEN_FLAGS = tuple(f"--{name}" for name in TOKENS)
 HASH_BYTES = 8
 
 

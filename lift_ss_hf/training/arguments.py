@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy
 from ..batches.cached_chains import PrefixCacheSettings
 from ..models.adapter_methods import ADAPTERS
 from ..models.backbones import BUNDLED
-from ..models.configuration import LIFT_SS_CHANNELS, LIFT_SS_EMBEDDING, LIFT_SS_SCALE, check_choice
+from ..models.configuration import LIFT_SS_CHANNELS, LIFT_SS_EMBEDDING, LIFT_SS_SCALE, check_at_least, check_choice
 from ..models.pretrained import as_dtype
 from ..reports.tables import SCORE_TABLES, STANDARD_COLUMNS
 from .launch import LaunchedArguments
@@ -362,8 +362,7 @@ class RecipeTrainingArguments(LaunchedArguments):
                 f"mask_fraction is {self.mask_fraction}. Expected a fraction of at least 0 and less than 1."
             )
         for name, lowest in (("max_tokens_per_batch", 1), ("early_stopping_patience", 0)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} is {getattr(self, name)}. Expected at least {lowest}.")
+            check_at_least(name, getattr(self, name), lowest)
         if self.mask_fraction and self.prefix_cache != PREFIX_CACHE_OFF:
             raise ValueError(
                 "mask_fraction changes the chains every epoch, so their hidden states cannot be cached. Switch one of "

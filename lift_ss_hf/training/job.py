@@ -36,7 +36,7 @@ from ..models.modeling import SecondaryStructureModel
 from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
-from ..reports.provenance import environment, sequence_hashes, write_json
+from ..reports.provenance import TOKENS, environment, sequence_hashes, write_json
 from .arguments import (
     CACHE_FOLDER,
     DEFAULT_STATES,
@@ -310,10 +310,7 @@ def _check_same_settings(
     out: Path, model: ModelArguments, corpora: CorpusArguments, training: RecipeTrainingArguments
 ) -> None:
     """Raise RecipeError if a run that is resumed has another model, or another setting that would be ignored."""
-    try:
-        before = yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
-    except (OSError, yaml.YAMLError):
-        return
+    before = _recorded_arguments(out)
     now = {name: value for name, value in dataclasses.asdict(model).items() if name not in MAY_DIFFER}
     now |= {name: value for name, value in training.to_dict().items() if name in RESUMED_SETTINGS}
     for name, value in now.items():
@@ -348,11 +345,19 @@ def _finished(out: Path, corpus_arguments: CorpusArguments) -> dict[str, Any] | 
     if results is None:
         return None
     asked = dataclasses.asdict(corpus_arguments)
-    recorded = yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
+    recorded = _recorded_arguments(out)
     if any(recorded.get(name) != value for name, value in asked.items()):
         return None
     logger.info("%s is finished: there is nothing left to train", out)
     return results
+
+
+def _recorded_arguments(out: Path) -> dict[str, Any]:
+    """Return the arguments of the run in a directory; none if they are missing or damaged."""
+    try:
+        return yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
 
 
 def _record_origin(out: Path, arguments: Sequence[Any], described: Mapping[str, Any]) -> None:
@@ -360,7 +365,7 @@ def _record_origin(out: Path, arguments: Sequence[Any], described: Mapping[str, 
     settings: dict[str, Any] = {}
     for part in arguments:
         settings |= part.to_dict() if hasattr(part, "to_dict") else dataclasses.asdict(part)
-    for secret in ("hub_token", "push_to_hub_token"):
+    for secret in TOKENS:
         settings.pop(secret, None)
     with replacing(out / ARGUMENTS_FILE) as path:
         path.write_text(yaml.safe_dump(settings, sort_keys=True), "utf-8")

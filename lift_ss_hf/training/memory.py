@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..batches.cached_chains import cached_states_bytes
 from ..models.adapters_library import IA3, LoRA, bottleneck_maths
+from ..models.configuration import check_at_least
 from ..models.modeling import SecondaryStructureModel
 from .arguments import ModelArguments, RecipeTrainingArguments
 from .job import planned_options
@@ -47,8 +48,7 @@ class EstimateArguments:
 
     def __post_init__(self):
         for name in ("num_processes", "chain_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}. Expected at least 1.")
+            check_at_least(name, getattr(self, name), 1)
 
 
 @dataclass

@@ -29,17 +29,17 @@ from typing import Any
 import torch
 
 from ..batches.cached_chains import cached_states_bytes
-from ..models.atomic import claimed_file
+from ..models.atomic import claimed_file, locked_file
 from ..models.modeling import SecondaryStructureModel
 from ..prediction.running import end_with_parent
-from ..reports.provenance import write_json
+from ..reports.provenance import TOKENS, write_json
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .checkpoints import last_checkpoint
 from .corpora import load_training_corpora
 from .job import run_training
 from .memory import fake_weights, planned_model
 from .outcome import METRICS_FILE, finished_results
-from .recipes import parse_settings
+from .recipes import RecipeError, parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ Point = tuple[ModelArguments, CorpusArguments, RecipeTrainingArguments]
 CLAIM, TIME_FILE = ".claim", "time.json"
 WAIT_SECONDS = 20.0  # between two looks at a point that another command runs
 
+# Settings that may differ between machines: where files are, and how much is kept and shown; and the user's tokens
+OF_THE_MACHINE = ("source", "prefix_cache", "prefix_cache_gb", "save_total_limit", "report_to", "disable_tqdm", *TOKENS)
 # Models that agree in these, and in depth, compute the same hidden states of a chain.
 SAME_STATES = ("backbone", "backbone_revision", "backbone_dtype", "block_mix", "max_residues")
 SAME_CHAINS = (
@@ -119,6 +121,56 @@ def parse_point(settings: Mapping[str, Any], folder: Path) -> Point:
     classes = (ModelArguments, CorpusArguments, RecipeTrainingArguments)
     model, corpora, training = parse_settings(classes, {**settings, "output_dir": str(folder)})
     return model, corpora, training
+
+
+def shared_settings(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by which the points of a folder belong together, as they are read back from JSON."""
+    settings = {name: value for name, value in base.items() if name not in OF_THE_MACHINE}
+    return json.loads(json.dumps(settings, default=str))
+
+
+def check_same_settings(holder: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise RecipeError if the settings of all points, `now`, are not those with which a folder was started.
+
+    Args:
+        holder: start of the message.
+        before: settings that were written down, perhaps with some that may differ.
+        now: from `shared_settings`.
+
+    Example:
+        >>> check_same_settings("out: holds a study with", {"seed": 1}, {})
+        Traceback (most recent call last):
+        lift_ss_hf.training.recipes.RecipeError: out: holds a study with seed 1, now it is not set. Give another folder,
+        or the settings that it was started with.
+    """
+    for name in sorted({*before, *now}.difference(OF_THE_MACHINE)):
+        if (name in before, before.get(name)) != (name in now, now.get(name)):  # null is not the default
+            was, is_now = (repr(part[name]) if name in part else "not set" for part in (before, now))
+            raise RecipeError(
+                f"{holder} {name} {was}, now it is {is_now}. Give another folder, or the settings that it was started "
+                "with."
+            )
+
+
+def record_settings(path: Path, holder: str, settings: Mapping[str, Any]) -> None:
+    """Write down the settings of all points, so that their folder is not used for others: no point's name has them.
+
+    Args:
+        path: the file.
+        holder: as for `check_same_settings`.
+        settings: from `shared_settings`.
+
+    Raises:
+        RecipeError: if another command has written down others.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}{CLAIM}")
+    with locked_file(lock):  # other commands may be starting in the same folder
+        if path.is_file():
+            check_same_settings(holder, json.loads(path.read_text("utf-8")), settings)
+        else:
+            write_json(path, settings)
+        lock.unlink()
 
 
 def check_num_processes(number: int) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ..models.atomic import require_folder
-from ..reports.provenance import write_json
 from .corpora import describe_corpora, load_training_corpora
 from .cost import Operations, count_operations, measure_speed, run_operations
 from .duration import duration
@@ -21,12 +20,15 @@ from .points import (
     SAME_CHAINS,
     Job,
     check_num_processes,
+    check_same_settings,
     chosen_values,
     is_finished,
     parse_points,
     plan_jobs,
     read_metrics,
+    record_settings,
     run_jobs,
+    shared_settings,
     some_threads,
 )
 from .recipes import RecipeError
@@ -36,8 +38,6 @@ from .study_records import RUNS_TABLE, Published, RunRecord, corpora_digest, val
 logger = logging.getLogger(__name__)
 
 STUDY_FILE = "study.json"
-# Settings that may differ between machines: where files are, and how much is kept and shown
-OF_THE_MACHINE = ("source", "prefix_cache", "prefix_cache_gb", "save_total_limit", "report_to", "disable_tqdm")
 # Of all runs: states, so that any two of them can be compared later; and not a study's hundreds of figures
 ALWAYS = {"keep_states": True, "test_figures": False}
 
@@ -67,9 +67,10 @@ class StudyFolder:
     def __init__(self, study: Study, out: str | Path, published: Published | None = None):
         require_folder(out)
         self.study, self.out, self.published = study, Path(out), published
-        self._check_same()
+        if (path := self.out / STUDY_FILE).is_file():
+            check_same_settings(_holder(self.out), json.loads(path.read_text("utf-8")), self.settings)
         if published is not None:
-            self._compare_settings(published.folder, published.settings)
+            check_same_settings(_holder(published.folder), published.settings, self.settings)
         self.points = study.points()
         groups = study.groups()
         first = {group: study.rates(group)[0] for group in groups}
@@ -78,23 +79,10 @@ class StudyFolder:
         jobs = plan_jobs([self._run_settings(run) for run in needed], [self.folder(run) for run in needed])
         self._planned = {run.levels: job.settings for run, job in zip(needed, jobs, strict=True)}
 
-    def _check_same(self) -> None:
-        if (path := self.out / STUDY_FILE).is_file():
-            self._compare_settings(self.out, json.loads(path.read_text("utf-8")))
-
-    def _compare_settings(self, folder: Path, before: Mapping[str, Any]) -> None:
-        base = self.settings
-        for name in sorted({*before, *base}.difference(OF_THE_MACHINE)):
-            if before.get(name) != base.get(name):
-                raise RecipeError(
-                    f"{folder}: holds a study with {name} {before.get(name)!r}, now it is {base.get(name)!r}. Give "
-                    "another folder, or the settings that it was started with."
-                )
-
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of all runs, by which a study is known."""
-        return {name: value for name, value in self.study.base.items() if name not in OF_THE_MACHINE}
+        return shared_settings(self.study.base)
 
     def record(self) -> None:
         """Write down the settings of all runs, so that the folder is not used for others.
@@ -102,9 +90,7 @@ class StudyFolder:
         Raises:
             RecipeError: if another command has written down others since this one was started.
         """
-        self._check_same()
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_json(self.out / STUDY_FILE, self.settings)
+        record_settings(self.out / STUDY_FILE, _holder(self.out), self.settings)
 
     def _run_settings(self, run: Run) -> dict[str, Any]:
         return {**self.study.base, **self.study.settings(run.levels, run.learning_rate, run.seed), **ALWAYS}
@@ -212,6 +198,10 @@ class StudyCost:
     def seconds(self, runs: Iterable[Run]) -> float:
         """Return the time that runs take one after another [s]."""
         return sum(self.operations[run] for run in runs) / self.speed
+
+
+def _holder(folder: Path) -> str:
+    return f"{folder}: holds a study with"
 
 
 def estimate_study(folder: StudyFolder, speed: float | None = None, num_processes: int = 1) -> StudyCost:

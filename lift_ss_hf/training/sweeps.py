@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from ..evaluation.corpora import file_stem
-from ..models.atomic import locked_file, replacing, require_folder
+from ..models.atomic import replacing, require_folder
 from ..reports import figures as plots
-from ..reports.provenance import write_json
 from ..reports.tables import ALPHABET_TITLES, sweep_markdown
 from .arguments import ModelArguments, unless_none
-from .points import CLAIM, plan_jobs, point_name, read_metrics, run_jobs
+from .points import plan_jobs, point_name, read_metrics, record_settings, run_jobs, shared_settings
 from .recipes import RecipeError, read_recipe
-from .study_runs import OF_THE_MACHINE
 
 SWEEP_FILE = "sweep.json"
-# Settings of the base that may change between commands; tokens are not written down
-NOT_RECORDED = (*OF_THE_MACHINE, "hub_token", "push_to_hub_token")
 
 
 def read_points(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -81,7 +76,7 @@ def run_sweep(path: str | Path, out: str | Path, num_processes: int = 1) -> list
     base, points = read_points(path)
     out = Path(out)
     jobs = plan_jobs([base | point for point in points], [out / point_name(point) for point in points])
-    _record_base(out, base)
+    record_settings(out / SWEEP_FILE, f"{out}: holds a sweep whose base has", shared_settings(base))
     rows = []
     for point, job in zip(points, run_jobs(jobs, num_processes), strict=True):
         rows.append(point | {"scores": _scores(read_metrics(job.folder))})
@@ -92,30 +87,6 @@ def run_sweep(path: str | Path, out: str | Path, num_processes: int = 1) -> list
             if (figure := _figure(rows, base, corpus)) is not None:
                 plots.save_figure(figure, out / f"blocks-{file_stem(corpus)}.png")
     return rows
-
-
-def _record_base(out: Path, base: Mapping[str, Any]) -> None:
-    """Write down the base with which a folder's points are run: the names of their folders do not tell it.
-
-    Raises:
-        RecipeError: if the folder holds a sweep with another base.
-    """
-    recorded = {name: value for name, value in base.items() if name not in NOT_RECORDED}
-    now = json.loads(json.dumps(recorded, default=str))  # as it is read back, with names of nested settings as text
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / SWEEP_FILE
-    with locked_file(out / f".sweep{CLAIM}"):  # other commands may be starting in the same folder
-        if not path.is_file():
-            write_json(path, now)
-            return
-        before = json.loads(path.read_text("utf-8"))
-    for name in sorted({*before, *now}.difference(NOT_RECORDED)):
-        if (name in before, before.get(name)) != (name in now, now.get(name)):  # null is not the default
-            was, is_now = (repr(part[name]) if name in part else "not set" for part in (before, now))
-            raise RecipeError(
-                f"{out}: holds a sweep whose base has {name} {was}, now it is {is_now}. Give another folder (--out) or "
-                "the base that it was started with, or remove the folder."
-            )
 
 
 def _scores(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
