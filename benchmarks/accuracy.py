@@ -1,4 +1,4 @@
-"""Score a trained predictor on CASP12-14 and Test2018, in fp32 and int8, beside reprof if it is installed.
+"""Score a trained predictor on CASP12-14 and TEST2018, in fp32 and int8, beside reprof if it is installed.
 
 Q3 is over all labelled residues, P (kappa helix) counts as coil. Residues per second are of CPU time, of this process
 and those it starts: one thread, from sequences to states, without loading the model; reprof is started for each chain,

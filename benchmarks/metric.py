@@ -1,7 +1,7 @@
-"""Time the metric on Test2016 against a noisy copy of it, and on up to 100,000 chains.
+"""Time the metric on TEST2016 against a noisy copy of it, and on up to 100,000 chains.
 
 Reports the CPU time of one process (`time.process_time`), the best of several runs. Set OMP_NUM_THREADS=1, although
-numpy uses a single thread for everything done here. Without Test2016 (see LIFT_SS_DATA_DIR), a synthetic set of the
+numpy uses a single thread for everything done here. Without TEST2016 (see LIFT_SS_DATA_DIR), a synthetic set of the
 same size is timed, and the table says so.
 """
 
@@ -22,7 +22,7 @@ from lift_ss_hf.metrics.scored_chains import ScoredChains
 from lift_ss_hf.metrics.scoring import score
 from lift_ss_hf.metrics.segments import tally
 
-# CPU seconds of LIFT_SS's SOV.pl (SOV_refine.pl of Liu & Wang 2018) on Test2016 against a noisy copy, measured when
+# CPU seconds of LIFT_SS's SOV.pl (SOV_refine.pl of Liu & Wang 2018) on TEST2016 against a noisy copy, measured when
 # the metric was planned. It is not run here, since its licence is GPL-2.
 PERL_SECONDS = 1.32
 REPEATS = 40
@@ -30,13 +30,13 @@ GROWTH = (1_000, 10_000, 100_000)  # [chains]
 
 
 def test2016_or_synthetic(seed: int) -> tuple[list[str], str]:
-    """Return the states of Test2016, or of a synthetic set of its size, and the name of the set."""
+    """Return the states of TEST2016, or of a synthetic set of its size, and the name of the set."""
     try:
-        return list(load_corpus("test2016", "test")["states"]), "Test2016"
+        return list(load_corpus("test2016", "test")["states"]), "TEST2016"
     except MissingSourceError:
         rng = np.random.default_rng(seed)
         lengths = rng.multinomial(287_877 - 1213 * 30, np.full(1213, 1 / 1213)) + 30
-        return [synthetic_chain(length, rng) for length in lengths], "synthetic set of the size of Test2016"
+        return [synthetic_chain(length, rng) for length in lengths], "synthetic set of the size of TEST2016"
 
 
 def synthetic_chain(length: int, rng: np.random.Generator) -> str:

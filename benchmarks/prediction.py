@@ -3,7 +3,7 @@
 Residues per second of CPU time (`time.process_time`, one thread; the median and the range of several rounds, in each
 of which every way takes its turn), from sequences to states: tokenizing is within the time, loading and a first pass
 are not. Shapes are real, heads linear, weights random but the same for all ways, whose states are compared with those
-of the stock model; the chains are those of a file, of Test2016 where LIFT_SS_DATA_DIR is set, or of the bundled sample.
+of the stock model; the chains are those of a file, of TEST2016 where LIFT_SS_DATA_DIR is set, or of the bundled sample.
 Other engines and implementations (`prediction_peers.py`) run where they are installed.
 """
 
@@ -204,7 +204,7 @@ def real_chains(number: int, file: str | None = None, longest: int = LONGEST) ->
 
     Args:
         number: of chains.
-        file: as `lift-ss predict` reads it; else Test2016, or else the bundled sample.
+        file: as `lift-ss predict` reads it; else TEST2016, or else the bundled sample.
         longest: chain that is taken; the usual loop has no memory for the longest of a proteome [residues].
     """
     if file is not None:
@@ -212,7 +212,7 @@ def real_chains(number: int, file: str | None = None, longest: int = LONGEST) ->
         sequences, source = [str(query.sequence) for query in found if isinstance(query, Query)], Path(file).name
     else:
         try:
-            corpus, source = load_corpus("test2016", "test"), "Test2016"
+            corpus, source = load_corpus("test2016", "test"), "TEST2016"
         except MissingSourceError:
             corpus, source = load_corpus("sample", "train"), "the bundled sample"
         sequences = corpus["sequence"][:]
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="ESM-2 shapes, or ProtT5's blocks"
     )
-    parser.add_argument("--sequences", metavar="FILE", help="FASTA or table to use instead of Test2016")
+    parser.add_argument("--sequences", metavar="FILE", help="FASTA or table to use instead of TEST2016")
     parser.add_argument("--longest", type=int, default=LONGEST, help="skip longer chains of FILE [residues]")
     parser.add_argument("--chains", type=int, default=200, help="number of chains, evenly spaced in the file")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the median is shown")

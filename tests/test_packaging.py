@@ -100,7 +100,7 @@ def test_the_image_has_all_that_the_package_is_built_from():
 
 
 def test_the_image_installs_in_the_order_of_the_makefile_and_runs_the_command():
-    known = {"FROM", "COPY", "RUN", "ENV", "WORKDIR", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "COPY", "RUN", "ENV", "WORKDIR", "CMD"}  # no ENTRYPOINT: Nextflow starts bash
     assert {name for name, _ in instructions()} <= known
     installed = [
         line.split()[-1].strip('"')
@@ -110,9 +110,10 @@ def test_the_image_installs_in_the_order_of_the_makefile_and_runs_the_command():
         if "pip install" in line
     ]
     assert installed == ["torch", "/source[prot-t5]", "adapters"]
-    last = dict(instructions())
-    assert yaml.safe_load(last["ENTRYPOINT"]) == ["lift-ss"]
-    assert yaml.safe_load(last["CMD"]) == ["--help"]
+    assert yaml.safe_load(dict(instructions())["CMD"]) == ["lift-ss", "--help"]
+    (tag,) = set(re.findall(r"(?:-t|/data\") (\S+)", (PACKAGING / "Dockerfile").read_text()))
+    assert f'container "{tag}"' in (MODULE / "main.nf").read_text()
+    assert (PACKAGING / "README.md").read_text().count(f" {tag} ") == 2
     (python,) = re.findall(r"FROM python:(3\.\d+)-slim", (PACKAGING / "Dockerfile").read_text())
     assert f"Programming Language :: Python :: {python}" in metadata()["metadata"]["classifiers"]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub.constants import REPOCARD_NAME
 
-from .cards import CardFacts, file_name, origin_facts
+from .cards import CardFacts, file_name, origin_facts, renamed_card
 from .catalogue import DEFAULT_CONFIG, CorpusEntry, SourceFile
 from .chains import CorpusError
 from .columns import corpus_features
@@ -129,5 +132,9 @@ def push_corpus(folder: Path, organisation: str) -> str:
     api = huggingface_hub.HfApi()
     repo = f"{organisation}/{folder.name}"
     api.create_repo(repo, repo_type="dataset", exist_ok=True)
-    api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=folder, commit_message=f"Build {folder.name}")
+    with tempfile.TemporaryDirectory() as temporary:
+        staging = shutil.copytree(folder, Path(temporary) / folder.name)
+        card = staging / REPOCARD_NAME
+        card.write_text(renamed_card(card.read_text("utf-8"), repo), "utf-8")
+        api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=staging, commit_message=f"Build {folder.name}")
     return repo

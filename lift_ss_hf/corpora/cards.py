@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +90,7 @@ def dataset_card(
     """Return the text of a corpus's README.md.
 
     Args:
-        name: name of the corpus on the Hub.
+        name: what `datasets.load_dataset` loads it by: a folder, or a name on the Hub.
         splits: its splits.
         facts: what the card says apart from the counts.
         features: its columns.
@@ -108,6 +109,11 @@ def dataset_card(
     if facts.citation:
         parts += ["## Citation", f"```bibtex\n{facts.citation.strip()}\n```"]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def renamed_card(card: str, name: str) -> str:
+    """Return the text of a corpus's card with another name in the calls that load it."""
+    return re.sub(r'load_dataset\("[^"]*"', lambda _: f'load_dataset("{name}"', card)
 
 
 def _front_matter(
@@ -158,8 +164,8 @@ def _size_category(rows: int) -> str:
 def _usage(name: str, splits: Sequence[Split]) -> str:
     others = [split for split in splits if split.config != DEFAULT_CONFIG]
     lines = ["```python", "import datasets", ""]
-    lines.append(f'corpus = datasets.load_dataset("lift_ss/{name}", split="{splits[0].name}")')
-    lines += [f'{s.config} = datasets.load_dataset("lift_ss/{name}", "{s.config}", split="{s.name}")' for s in others]
+    lines.append(f'corpus = datasets.load_dataset("{name}", split="{splits[0].name}")')
+    lines += [f'{s.config} = datasets.load_dataset("{name}", "{s.config}", split="{s.name}")' for s in others]
     return "\n".join([*lines, "```"])
 
 

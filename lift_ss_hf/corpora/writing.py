@@ -59,7 +59,14 @@ def write_corpus(
             pq.write_table(table.data.table, path)
             sizes[split.config, split.name] = (table.data.nbytes, path.stat().st_size)
         assert features is not None
-        (part / REPOCARD_NAME).write_text(dataset_card(folder.resolve().name, splits, facts, features, sizes), "utf-8")
+        card = dataset_card(_shown_path(folder), splits, facts, features, sizes)
+        (part / REPOCARD_NAME).write_text(card, "utf-8")
+
+
+def _shown_path(folder: Path) -> str:
+    """Return the path of a folder from the current one; of a folder elsewhere only the name, which tells nothing."""
+    folder, here = folder.resolve(), Path.cwd()
+    return folder.relative_to(here).as_posix() if folder.is_relative_to(here) and folder != here else folder.name
 
 
 def require_replaceable(folder: str | Path, splits: Iterable[str]) -> None:

@@ -25,6 +25,7 @@ from ..reports.provenance import TOKEN, TRAINING_CHAINS
 
 PACKAGE = Path(__file__).parents[1]
 PUSHED_SUFFIXES = {".json", ".safetensors", ".py", ".md", ".txt", ".model"}
+UNNAMED = "ORG/NAME"  # stands for the repository in the template of a model's card
 ROOTS = {"home", "root", "tmp", "mnt", "data", "Users", "scratch", "var", "opt"}  # top folders of users' files
 
 
@@ -47,6 +48,7 @@ def push_model(folder: str | Path, repo: str, private: bool = False, revision: s
     with tempfile.TemporaryDirectory() as staging:
         stage_model(Path(folder), Path(staging))
         repo = make_repository(repo, private=private)
+        _name_in_card(Path(staging), UNNAMED, repo)
         api = HfApi()
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
@@ -85,10 +87,12 @@ def push_metric(repo: str) -> str:
         ValueError: if the name is invalid.
         OSError: from the Hub's client: no token, no permission, no connection.
     """
-    return push_space(repo, Q8_SOV)
+    return push_space(repo, Q8_SOV, unnamed=f"{PACKAGE.name}/{Q8_SOV.relative_to(PACKAGE).as_posix()}")
 
 
-def push_space(repo: str, folder: Path, with_package: bool = False, private: bool = False) -> str:
+def push_space(
+    repo: str, folder: Path, with_package: bool = False, private: bool = False, unnamed: str = UNNAMED
+) -> str:
     """Push a folder of this package as a Space, in one commit; links are followed.
 
     Args:
@@ -96,6 +100,7 @@ def push_space(repo: str, folder: Path, with_package: bool = False, private: boo
         folder: with the Space's README.md and app.py.
         with_package: push this package beside them, since it cannot be installed from an index.
         private: visibility of a Space that is created.
+        unnamed: what stands for the repository's name in the Space's README.md.
 
     Returns:
         The commit's URL.
@@ -109,9 +114,11 @@ def push_space(repo: str, folder: Path, with_package: bool = False, private: boo
         shutil.copytree(folder, staging, ignore=ignore, dirs_exist_ok=True)
         if with_package:
             shutil.copytree(PACKAGE, Path(staging) / PACKAGE.name, ignore=ignore)
+        repo = make_repository(repo, private=private, repo_type="space", space_sdk="gradio")
+        _name_in_card(Path(staging), unnamed, repo)
         return str(
             HfApi().upload_folder(
-                repo_id=make_repository(repo, private=private, repo_type="space", space_sdk="gradio"),
+                repo_id=repo,
                 repo_type="space",
                 folder_path=staging,
                 commit_message="Push the Space",
@@ -198,6 +205,13 @@ def check_staged(staging: Path) -> None:
     _check_backbone(json.loads((staging / "config.json").read_text("utf-8")))
     if (staging / REPOCARD_NAME).is_file():
         ModelCard.load(staging / REPOCARD_NAME)
+
+
+def _name_in_card(staging: Path, unnamed: str, repo: str) -> None:
+    """Put a repository's name where a staged card leaves it open, so that its examples run."""
+    card = staging / REPOCARD_NAME
+    if card.is_file():
+        card.write_text(card.read_text("utf-8").replace(unnamed, repo), "utf-8")
 
 
 def _check_backbone(config: Mapping[str, Any]) -> None:

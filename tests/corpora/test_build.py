@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -172,6 +173,14 @@ def test_a_corpus_is_not_replaced_if_a_split_would_be_lost(sources, tmp_path):
     assert result.returncode == 1
     assert f"{folder} was left unchanged: train would be lost. Remove it to build the rest." in result.stderr
     assert list(read_chains(folder / "data" / "train-00000-of-00001.parquet")) == CHAINS
+
+
+def test_the_card_loads_the_corpus_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder, name in (("runs/mine", "runs/mine"), (tmp_path / "mine", "mine")):
+        write_corpus(folder, [Split.of("train", CHAINS)], FACTS)
+        assert f'datasets.load_dataset("{name}", split="train")' in (Path(folder) / "README.md").read_text()
 
 
 def test_writing_replaces_an_older_corpus_and_nothing_else(tmp_path):

@@ -195,6 +195,9 @@ def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
     assert len(hub.repos["org/run"]["main"]) == 2  # empty, and one commit
     assert sum(map(len, files.values())) < 5e6
     assert b"Q3 accuracy" in files["README.md"]
+    assert b'pipeline(model="org/run", trust_remote_code=True)' in files["README.md"]
+    assert b"ORG/NAME" not in files["README.md"]
+    assert "ORG/NAME" in (tmp_path / "a" / "run" / "model" / "README.md").read_text()
     for path in (tmp_path / "a" / "run").rglob("*"):
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
     assert TOKEN not in done.stdout + done.stderr
@@ -241,7 +244,10 @@ def test_a_corpus_is_pushed_and_read_back_equal_and_as_a_stream(hub, shared_corp
     build = ("build.py", "casp12", "--source", shared_corpora, "--out", "built", "--push-to-hub", "org")
     done = in_forked_process(hub, tmp_path / "a", ROOT / "dataset_scripts" / build[0], *build[1:])
     assert done.statuses == [0], done.stderr
-    assert set(hub.snapshot("datasets/org/casp12", "main")[1]) >= {"README.md", "data/test-00000-of-00001.parquet"}
+    files = hub.snapshot("datasets/org/casp12", "main")[1]
+    assert set(files) >= {"README.md", "data/test-00000-of-00001.parquet"}
+    assert b'load_dataset("org/casp12", split="test")' in files["README.md"]
+    assert 'load_dataset("built/casp12", split="test")' in (tmp_path / "a" / "built/casp12/README.md").read_text()
     code = """
 import datasets, json
 from lift_ss_hf import load_corpus
@@ -261,7 +267,10 @@ print([len(whole), *(list(whole[c]) == list(ours[c]) == [row[c] for row in strea
 def test_the_metric_is_a_space_and_needs_no_package(hub, tmp_path):
     done = in_forked_process(hub, tmp_path / "a", ROOT / "recipes" / "push_metric.py", "org/q8_sov")
     assert done.statuses == [0], done.stderr
-    assert {"README.md", "app.py", "q8_sov.py", "scoring.py"} <= set(hub.snapshot("spaces/org/q8_sov", "main")[1])
+    files = hub.snapshot("spaces/org/q8_sov", "main")[1]
+    assert {"README.md", "app.py", "q8_sov.py", "scoring.py"} <= set(files)
+    assert b'evaluate.load("org/q8_sov")' in files["README.md"]
+    assert b"lift_ss_hf/metrics/q8_sov" not in files["README.md"]
     code = (
         BLOCKED
         + """
