@@ -16,7 +16,8 @@ from huggingface_hub.errors import HFValidationError
 from transformers import TrainingArguments
 
 from ..metrics import Q8_SOV
-from ..models.backbones import BUNDLED
+from ..models.artefact import is_of_this_package
+from ..models.backbones import BUNDLED, portable_name
 from ..models.modeling import SecondaryStructureModel
 from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
@@ -166,7 +167,7 @@ def prepare_push(training: TrainingArguments, backbone: str) -> str | None:
         os.environ["HF_TOKEN"] = training.hub_token
     if not training.push_to_hub:
         return None
-    _check_backbone({"backbone_name": backbone})
+    _check_backbone({"backbone_name": portable_name(backbone)[0]})
     name = training.hub_model_id or Path(str(training.output_dir)).name
     return make_repository(name, private=bool(training.hub_private_repo)) if training.process_index == 0 else name
 
@@ -179,8 +180,10 @@ def stage_model(folder: Path, staging: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json. Expected the folder of a saved model: RUN/model.")
-    SecondaryStructureModel.from_pretrained(folder).save_pretrained(staging, include_code=True)
-    ResidueTokenizer.from_pretrained(folder).save_pretrained(staging, include_code=True)
+    model = SecondaryStructureModel.from_pretrained(folder)
+    with_code = is_of_this_package(model)  # others import the module of a family from elsewhere
+    model.save_pretrained(staging, include_code=with_code)
+    ResidueTokenizer.from_pretrained(folder).save_pretrained(staging, include_code=with_code)
     for name in (REPOCARD_NAME, TRAINING_CHAINS):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, staging / name)
@@ -217,7 +220,9 @@ def _name_in_card(staging: Path, unnamed: str, repo: str) -> None:
 def _check_backbone(config: Mapping[str, Any]) -> None:
     """Raise ValueError unless others can download the backbone."""
     name = config.get("backbone_name")
-    if not config.get("includes_backbone") and name != BUNDLED and hub_id(name) is None:
+    if config.get("includes_backbone") or name == BUNDLED:
+        return
+    if hub_id(name) is None or (Path(str(name)).is_dir() and not HfApi().repo_exists(str(name))):
         raise ValueError(
             f"config.json: the backbone {name!r} is a local folder, which nobody else has. Train on a Hub id, or save "
             "with include_backbone=True."

@@ -47,6 +47,11 @@ def write_artefact(folder: Path, config: SecondaryStructureConfig, weights: Mapp
         temporary.write_text(config.to_json_string(use_diff=False), encoding="utf-8")
 
 
+def is_of_this_package(model: PreTrainedModel) -> bool:
+    """Return True if the source of a model's class is part of this package, so that `copy_code` can copy it."""
+    return Path(str(sys.modules[type(model).__module__].__file__)).parent == Path(__file__).parent
+
+
 def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
     """Copy the modules that a model needs into its folder, for `trust_remote_code=True`.
 
@@ -57,7 +62,7 @@ def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
         ValueError: if the model's class is not part of this package.
     """
     source = Path(str(sys.modules[type(model).__module__].__file__))
-    if source.parent != Path(__file__).parent:
+    if not is_of_this_package(model):
         raise ValueError(
             f"{type(model).__name__} is defined in {source.name}, outside this package, so its source cannot be "
             "copied. Save without include_code; whoever loads the model imports your module first."

@@ -23,7 +23,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where leftovers of killed writers stay
+except ImportError:  # Windows, where there are no locks, and leftovers of killed writers stay
     fcntl = None  # type: ignore[assignment]
 
 INCOMPLETE, OLD = ".lift_ss_hf.incomplete", ".lift_ss_hf.old"  # endings of the hidden names
@@ -172,6 +172,9 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder until the end of the context or of the process, if the system has locks."""
+    if fcntl is None:  # Windows cannot open a folder either
+        yield
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         _lock(handle, is_shared=False)
@@ -307,6 +310,9 @@ def _sync(path: Path) -> None:
 
 
 def _umask() -> int:
+    with suppress(OSError, StopIteration):  # the other way changes it for a moment, for all threads
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
     umask = os.umask(0)
     os.umask(umask)
     return umask

@@ -251,8 +251,13 @@ class SecondaryStructureConfig(PretrainedConfig):
         """
         for name in DERIVED:
             if name in kwargs:
-                raise ValueError(f"{name} follows from states. To train for other states, pass states=.")
+                raise ValueError(f"{name} follows from states. For other states, pass states= to from_backbone.")
         changes = {name: kwargs.pop(name) for name in OWN_VALUES & set(kwargs)}
+        if changes.get("states", config_dict.get("states")) != config_dict.get("states"):
+            raise ValueError(
+                f"the model was trained for states {config_dict.get('states')!r}, not {changes['states']!r}. Leave out "
+                "states=, and reduce its predictions (states= of a pipeline, --states of lift-ss predict)."
+            )
         if isinstance(changes.get("backbone_config"), Mapping):
             changes["backbone_config"] = {**config_dict.get("backbone_config", {}), **changes["backbone_config"]}
         content = {**config_dict, **changes}

@@ -396,8 +396,8 @@ class ResidueTokenizer(PreTrainedTokenizerFast):
             ValueError: if a chain is invalid; the message names it.
         """
         sequences = batch["sequence"]
-        states: Sequence[str | None] = batch.get("states") or [None] * len(sequences)
-        names = batch.get("id") or [f"row {number} of the batch" for number in range(1, len(sequences) + 1)]
+        states: Sequence[str | None] = batch.get("states", [None] * len(sequences))
+        names = batch.get("id", [f"row {number} of the batch" for number in range(1, len(sequences) + 1)])
         if None in states and set(states) != {None}:
             raise ValueError(f"{names[[*states].index(None)]}: no states, but other rows have them. Drop such rows.")
         chains = [

@@ -142,7 +142,7 @@ def _public_name(name: str) -> str:
 
 
 def hub_id(name: str | None) -> str | None:
-    """Return a Hub id, `ORG/NAME`, and None for a folder of this machine or another name.
+    """Return a name that can be a Hub id, `ORG/NAME`, and None for others, such as paths of this machine.
 
     Example:
         >>> hub_id("facebook/esm2_t6_8M_UR50D"), hub_id("/data/esm2"), hub_id("bundled")

@@ -348,6 +348,7 @@ class RecipeTrainingArguments(LaunchedArguments):
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "pin batches in memory"})
 
     def __post_init__(self):
+        self.prefix_cache = unless_none(self.prefix_cache) or PREFIX_CACHE_OFF
         check_choice("batching", self.batching, BATCHINGS)
         check_choice("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS)
         if self.prefix_cache_blocks is not None and self.prefix_cache_blocks < 1:
@@ -371,6 +372,16 @@ class RecipeTrainingArguments(LaunchedArguments):
         if self.dataloader_persistent_workers:
             raise ValueError(
                 "dataloader_persistent_workers would repeat the first epoch's batches in every epoch. Leave it false."
+            )
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor is {self.label_smoothing_factor}: the Trainer would train with its own "
+                "cross entropy instead of --loss and --balance. Leave it 0."
+            )
+        if self.restore_callback_states_from_checkpoint:
+            raise ValueError(
+                "restore_callback_states_from_checkpoint would build the callbacks anew; those of a recipe restore "
+                "themselves. Leave it false."
             )
         chosen = self.metric_for_best_model
         if chosen is None and self.greater_is_better is None:

@@ -97,7 +97,7 @@ class RemoveOldCheckpoints(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Remove the checkpoints that the new one makes superfluous."""
         if self.limit and args.should_save:
-            remove_old_checkpoints(str(args.output_dir), self.limit, state.best_model_checkpoint)
+            remove_old_checkpoints(str(args.output_dir), state.global_step, self.limit, state.best_model_checkpoint)
 
 
 class StopOnSigterm(TrainerCallback):

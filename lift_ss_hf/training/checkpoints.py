@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 LAST = ("last", "true")  # the stock Trainer's name for it is True
 EARLY_STOPPING = "EarlyStopping"  # the callback's name, under which the Trainer saves its count
+ROUNDING = 1e-6  # of a number of epochs
+OTHER_STEPS = 0.1  # difference between steps an epoch that smaller batches, gathered into as large steps, may make
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -109,7 +111,7 @@ def remove_previous_run(out: str | Path, *names: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def final_checkpoint(checkpoint: str | Path, training: RecipeTrainingArguments, num_batches: int) -> Path | None:
+def final_checkpoint(checkpoint: str | Path, training: RecipeTrainingArguments) -> Path | None:
     """Return the checkpoint that holds the result of a finished run; None if there are steps left to train.
 
     If it resumed a run that ended within an epoch, or by early stopping, the Trainer would train one more step.
@@ -117,18 +119,40 @@ def final_checkpoint(checkpoint: str | Path, training: RecipeTrainingArguments, 
     Args:
         checkpoint: the checkpoint to resume from.
         training: how long to train, and whether to keep the best model.
-        num_batches: number of batches of an epoch, on all processes together.
     """
     state = read_trainer_state(Path(checkpoint))
-    steps_an_epoch = math.ceil(math.ceil(num_batches / training.world_size) / training.gradient_accumulation_steps)
-    max_steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * steps_an_epoch)
+    if training.max_steps > 0:
+        is_trained = state.global_step >= training.max_steps
+    else:
+        is_trained = (state.epoch or 0) >= training.num_train_epochs - ROUNDING
     if training.minutes is not None:  # then the run planned its number of steps itself
-        max_steps = min(max_steps, state.max_steps)
+        is_trained |= state.global_step >= state.max_steps
     stopped_early = training.stops_early and evaluations_without_improvement(state) >= training.early_stopping_patience
-    if state.global_step < max_steps and not stopped_early:
+    if not is_trained and not stopped_early:
         return None
     best = best_checkpoint(Path(checkpoint)) if training.load_best_model_at_end else None
     return best or Path(checkpoint)
+
+
+def check_same_steps(checkpoint: Path, training: RecipeTrainingArguments, num_batches: int) -> None:
+    """Raise RecipeError if a run that is resumed has more or fewer steps an epoch: the Trainer counts epochs in steps.
+
+    Args:
+        checkpoint: the checkpoint to resume from.
+        training: its number of processes, and the batches of a step.
+        num_batches: number of batches of an epoch, on all processes together.
+    """
+    state = read_trainer_state(checkpoint)
+    if not state.epoch or not state.global_step:
+        return
+    before = state.global_step / state.epoch  # not whole if steps do not divide the batches
+    now = math.ceil(math.ceil(num_batches / training.world_size) / training.gradient_accumulation_steps)
+    if abs(now - before) >= max(1, OTHER_STEPS * before):
+        raise RecipeError(
+            f"{checkpoint}: an epoch had {before:.0f} steps, now it has {now}. Resume with as many processes and as "
+            "large batches, or make up for them: with half the processes, or half of --max_tokens_per_batch, "
+            "double --gradient_accumulation_steps."
+        )
 
 
 def evaluations_without_improvement(state: TrainerState) -> int:
@@ -137,15 +161,20 @@ def evaluations_without_improvement(state: TrainerState) -> int:
     return callbacks.get(EARLY_STOPPING, {}).get("attributes", {}).get("early_stopping_patience_counter", 0)
 
 
-def remove_old_checkpoints(out: str | Path, limit: int, best: str | Path | None) -> None:
+def remove_old_checkpoints(out: str | Path, step: int, limit: int, best: str | Path | None) -> None:
     """Remove all checkpoints of a run but the newest ones and the best, which counts among them.
 
     Args:
         out: the run's directory.
+        step: of the checkpoint that was just saved. Later ones, from before the run was resumed at an earlier step,
+            are the first to go.
         limit: how many to keep; at least the newest and the best are kept.
         best: the best checkpoint; None if there is none.
     """
-    *older, newest = _checkpoints(out)
+    checkpoints = _checkpoints(out)
+    newest = Path(out, f"{PREFIX_CHECKPOINT_DIR}-{step}")
+    later = [folder for folder in checkpoints if _step_of(folder) > step]
+    older = later + [folder for folder in checkpoints if _step_of(folder) < step]
     older.sort(key=lambda folder: best is not None and folder.name == Path(best).name)  # stable: the best goes last
     num_kept = max(limit - 1, best is not None and newest.name != Path(best).name)
     for folder in older[: len(older) - num_kept]:
@@ -155,7 +184,11 @@ def remove_old_checkpoints(out: str | Path, limit: int, best: str | Path | None)
 def _checkpoints(out: str | Path) -> list[Path]:
     """Return the folders of a run's checkpoints, from the oldest to the newest."""
     folders = [path for path in Path(out).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
-    return sorted(folders, key=lambda path: int(path.name.split("-")[-1]))
+    return sorted(folders, key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[-1])
 
 
 def last_checkpoint(out: str | Path) -> Path | None:

@@ -16,8 +16,10 @@ import datasets
 import torch
 import yaml
 from accelerate import PartialState
+from huggingface_hub.constants import REPOCARD_NAME
 from transformers import Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.utils import CONFIG_NAME
 
 from ..batches.cached_chains import with_cached_states
 from ..batches.collator import ChainCollator, TokenBudgetBatches
@@ -33,6 +35,7 @@ from ..models.atomic import remove_leftovers, replacing
 from ..models.backbones import get_family, read_backbone_config
 from ..models.conversion import convert_backbone
 from ..models.modeling import SecondaryStructureModel
+from ..models.safety import read_json_object
 from ..models.states import get_alphabet
 from ..models.tokenization import ResidueTokenizer
 from ..models.wording import counted
@@ -50,7 +53,13 @@ from .arguments import (
 )
 from .callbacks import EarlyStopping, EvaluateAtEnd, NewBatches, RemoveOldCheckpoints, ReturnFreeMemory, StopOnSigterm
 from .checkpoint_files import read_trainer_state
-from .checkpoints import final_checkpoint, remove_previous_run, reporting_full_disk, starting_checkpoint
+from .checkpoints import (
+    check_same_steps,
+    final_checkpoint,
+    remove_previous_run,
+    reporting_full_disk,
+    starting_checkpoint,
+)
 from .corpora import TrainingCorpora, describe_corpora, load_training_corpora
 from .duration import DurationEstimate, TimeLimit
 from .outcome import (
@@ -82,7 +91,7 @@ RESULTS = (
 )
 # AdamW's settings are in its checkpoint, which the Trainer loads: others would be ignored.
 RESUMED_SETTINGS = ("learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon")
-MAY_DIFFER = ("backbone", "backbone_revision", "convert_backbone")  # the checkpoint verifies the weights
+MAY_DIFFER = ("backbone", "backbone_revision", "convert_backbone")  # it may have been moved: its weights are compared
 
 
 def run_training(
@@ -148,9 +157,13 @@ def _run(
     if checkpoint is not None:
         _check_same_settings(out, *recorded)
         _check_same_chains(out, described)
-        num_batches = _num_batches(_batches(chains, chains, training), training)
-        final = final_checkpoint(checkpoint, training, num_batches)
-        if final is not None and (results := _finished(out, corpus_arguments)) is not None:
+        _check_same_backbone(Path(checkpoint), model)
+        final = final_checkpoint(checkpoint, training)
+        if final is None:
+            num_batches = _num_batches(_batches(chains, chains, training), training)
+            check_same_steps(Path(checkpoint), training, num_batches)
+        elif (results := _finished(out, corpus_arguments)) is not None:
+            _finish(out, training, repository)
             return results
     PartialState().wait_for_everyone()  # until all have decided whether there is something to do
     with training.main_process_first(desc="run directory"):
@@ -159,14 +172,14 @@ def _run(
                 remove_previous_run(out, *RESULTS)
             elif out.is_dir():
                 remove_leftovers(out)
+                _remove_reports(out)
             _record_origin(out, recorded, described)
             write_held_out(out, corpora)
     untrained = _untrained_accuracies(model, tokenizer, corpora, training)
     if checkpoint is not None and final is not None:
         logger.info("training is finished; using %s", final)
         if training.process_index == 0:
-            finished = SecondaryStructureModel.from_pretrained(final, dtype=model.backbone.dtype)
-            finished.save_pretrained(out / MODEL_FOLDER)
+            _save_finished(final, model, model_arguments.backbone, out / MODEL_FOLDER)
         seconds, history = 0.0, read_trainer_state(Path(checkpoint)).log_history
     else:
         seconds, history = _train(model, tokenizer, chains, corpora, training, checkpoint, stop)
@@ -175,11 +188,18 @@ def _run(
     results["training_seconds"] = seconds
     if PartialState().is_main_process:
         write_reports(out, results, history)
-        if training.prefix_cache == PREFIX_CACHE_IN_RUN:
-            shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
-        if repository is not None:
-            push_run(out, repository, training.hub_revision)
+    _finish(out, training, repository)
     return results
+
+
+def _finish(out: Path, training: RecipeTrainingArguments, repository: str | None) -> None:
+    """Do what comes after the reports; a resumed run does it again, since the first one may have been killed before."""
+    if not PartialState().is_main_process:
+        return
+    if training.prefix_cache == PREFIX_CACHE_IN_RUN:
+        shutil.rmtree(out / CACHE_FOLDER, ignore_errors=True)
+    if repository is not None:
+        push_run(out, repository, training.hub_revision)
 
 
 def _score(
@@ -339,6 +359,35 @@ def _check_same_chains(out: Path, now: Mapping[str, Any]) -> None:
         )
 
 
+def _check_same_backbone(checkpoint: Path, model: SecondaryStructureModel) -> None:
+    """Raise RecipeError if a run that is resumed was started on a backbone with other weights."""
+    before = (read_json_object(checkpoint, CONFIG_NAME) or {}).get("backbone_fingerprint")
+    now = model.config.backbone_fingerprint
+    if before is not None and before != now:
+        raise RecipeError(
+            f"{checkpoint}: started on another backbone; its fingerprint is {before}, that of "
+            f"{model.config.backbone_name} is {now}. Resume with --backbone and --backbone_revision as at the start."
+        )
+
+
+def _save_finished(final: Path, model: SecondaryStructureModel, backbone: str, folder: Path) -> None:
+    """Save the model of a finished run from its checkpoint, with its backbone where it is now."""
+    saved = read_json_object(final, CONFIG_NAME) or {}
+    is_elsewhere = not saved.get("includes_backbone") and saved.get("backbone_name") != model.config.backbone_name
+    places = {"backbone": backbone} if is_elsewhere else {}
+    finished = SecondaryStructureModel.from_pretrained(final, dtype=model.backbone.dtype, **places)
+    if is_elsewhere:
+        finished.config.backbone_name = model.config.backbone_name
+        finished.config.backbone_revision = model.config.backbone_revision
+    finished.save_pretrained(folder)
+
+
+def _remove_reports(out: Path) -> None:
+    """Remove what says that a run is finished: it is resumed, and may be stopped before it has reported anew."""
+    for path in (out / METRICS_FILE, out / MODEL_FOLDER / REPOCARD_NAME):
+        path.unlink(missing_ok=True)
+
+
 def _finished(out: Path, corpus_arguments: CorpusArguments) -> dict[str, Any] | None:
     """Return the results of a run that has no steps left to train; None if there are tests left to score."""
     results = finished_results(out)
@@ -355,9 +404,10 @@ def _finished(out: Path, corpus_arguments: CorpusArguments) -> dict[str, Any] | 
 def _recorded_arguments(out: Path) -> dict[str, Any]:
     """Return the arguments of the run in a directory; none if they are missing or damaged."""
     try:
-        return yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
-    except (OSError, yaml.YAMLError):
+        recorded = yaml.safe_load((out / ARGUMENTS_FILE).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def _record_origin(out: Path, arguments: Sequence[Any], described: Mapping[str, Any]) -> None:

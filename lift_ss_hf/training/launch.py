@@ -105,6 +105,9 @@ class LaunchedArguments(TrainingArguments):
         # accelerate calls the CPU of a distributed run `cpu:0`, to which torch.load cannot map when the run is resumed.
         # Drop when transformers > 4.57 does not ask it to.
         device = super()._setup_devices
+        if self._n_gpu > 1:  # the Trainer would use torch's DataParallel, whose replicas have no parameters
+            logger.info("using one of %d GPUs; to use all, start it with: accelerate launch", self._n_gpu)
+            self._n_gpu = 1
         return torch.device("cpu") if device.type == "cpu" else device
 
 

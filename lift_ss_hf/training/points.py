@@ -17,6 +17,7 @@ import logging
 import math
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -200,10 +201,16 @@ def run_jobs(
     num_threads = _threads_of_each(num_processes)
     wait_until = deadline if wait else -math.inf
 
+    failed = threading.Event()
+
     def run(job: Job) -> Job:
-        if not is_finished(job.folder) and time.monotonic() < deadline:
+        if not is_finished(job.folder) and time.monotonic() < deadline and not failed.is_set():
             logger.info(names[id(job)])
-            _run_in_process(job, num_threads)
+            try:
+                _run_in_process(job, num_threads)
+            except BaseException:
+                failed.set()
+                raise
         return job
 
     if num_processes == 1:

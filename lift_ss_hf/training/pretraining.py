@@ -32,6 +32,7 @@ from ..models.backbones import quietly, whole_weights
 from ..models.sequences import STANDARD_RESIDUES
 from ..models.states import IGNORE_INDEX
 from .callbacks import RemoveOldCheckpoints, ReturnFreeMemory, StopOnSigterm
+from .checkpoint_files import read_trainer_state
 from .checkpoints import remove_previous_run, reporting_full_disk, starting_checkpoint
 from .launch import LaunchedArguments
 
@@ -317,7 +318,10 @@ def pretrain(shape: EncoderArguments, sequences: SequenceArguments, training: La
     with StopOnSigterm(resumable=checkpoint is not None) as stop:
         trainer.add_callback(stop)
         with reporting_full_disk(str(training.output_dir)):
-            trainer.train(resume_from_checkpoint=checkpoint)
+            if checkpoint is not None and 0 < training.max_steps <= read_trainer_state(Path(checkpoint)).global_step:
+                trainer._load_from_checkpoint(checkpoint)  # trained to the end; the Trainer would take one more step
+            else:
+                trainer.train(resume_from_checkpoint=checkpoint)
         loss = trainer.evaluate()["eval_loss"]
         trainer.save_model()
         if trainer.is_world_process_zero():

@@ -18,7 +18,7 @@ from transformers.hf_argparser import string_to_bool
 from ..models.wording import did_you_mean, first_line, no_such_file
 from .arguments import CorpusArguments, ModelArguments, RecipeTrainingArguments
 from .precision import AUTO
-from .presets import preset_names, read_preset
+from .presets import preset_names, preset_text
 
 RESUME = "resume_from_checkpoint"  # the Trainer's argument; `--resume`, as lift-ss predict has it, means its last one
 USAGE = "%(prog)s [CONFIG.yaml] [--argument value ...]   (flags win over the file)"
@@ -99,7 +99,9 @@ def parse_training(
     front = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     front.add_argument("--preset", default=preset)
     chosen, flags = front.parse_known_args(argv)
-    settings: dict[str, Any] = {} if chosen.preset is None else read_preset(chosen.preset)
+    settings: dict[str, Any] = {}
+    if chosen.preset is not None:
+        settings = yaml.load(preset_text(chosen.preset), _Loader)
     where = ""
     if flags and not flags[0].startswith("-") and not train:
         where = f"{flags[0]}: "

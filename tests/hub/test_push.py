@@ -1,6 +1,7 @@
 """Sharing a model end to end: the real clients, readers in new processes with empty caches, a Hub on loopback."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from clean_process import TOKEN, in_clean_process, in_forked_process
 from forked_runs import free_port
 from hub_server import running_hub
+from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from tiny_models import save_tiny_backbone
 from tools import skip_without_gradio
@@ -173,6 +175,16 @@ def test_what_must_not_leave_the_machine_is_refused(name, content, says, tmp_pat
         check_staged(tmp_path)
 
 
+@pytest.mark.parametrize("is_on_the_hub", [True, False])
+def test_a_folder_named_like_a_repository_is_pushed_only_if_there_is_one(tmp_path, monkeypatch, is_on_the_hub):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(HfApi, "repo_exists", lambda api, name: is_on_the_hub)
+    Path("runs/backbone").mkdir(parents=True)
+    Path("config.json").write_text(json.dumps({"backbone_name": "runs/backbone"}))
+    with nullcontext() if is_on_the_hub else pytest.raises(ValueError, match="'runs/backbone' is a local folder"):
+        check_staged(tmp_path)
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
         stage_model(tmp_path, tmp_path / "staging")
@@ -198,6 +210,11 @@ def test_a_run_pushes_its_finished_model_and_keeps_no_token(hub, tmp_path):
     assert b'pipeline(model="org/run", trust_remote_code=True)' in files["README.md"]
     assert b"ORG/NAME" not in files["README.md"]
     assert "ORG/NAME" in (tmp_path / "a" / "run" / "model" / "README.md").read_text()
+    del hub.repos["org/run"]  # a run that was killed before it was pushed
+    again = (*flags.split(), "--output_dir", tmp_path / "a" / "run", "--resume")
+    done = in_forked_process(hub, tmp_path / "b", ROOT / "recipes" / "train_q8.py", *again, token=None)
+    assert done.statuses == [0], done.stderr
+    assert set(hub.snapshot("org/run", "main")[1]) == set(files)
     for path in (tmp_path / "a" / "run").rglob("*"):
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
     assert TOKEN not in done.stdout + done.stderr

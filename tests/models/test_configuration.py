@@ -116,6 +116,9 @@ def test_values_given_while_loading_are_checked_too(tmp_path):
         EsmSecondaryStructureConfig.from_pretrained(tmp_path, head_dropout=5.0)
     with pytest.raises(ValueError, match=r"num_labels follows from states"):
         EsmSecondaryStructureConfig.from_pretrained(tmp_path, num_labels=3)
+    assert EsmSecondaryStructureConfig.from_pretrained(tmp_path, states="q9").states == "q9"
+    with pytest.raises(ValueError, match=r"was trained for states 'q9', not 'q3'\. Leave out states="):
+        EsmSecondaryStructureConfig.from_pretrained(tmp_path, states="q3")
 
 
 @pytest.mark.parametrize("states", ["q9", "q8", "q3", "q3_lift_ss"])

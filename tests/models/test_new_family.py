@@ -15,6 +15,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFas
 from transformers.models.roberta import modeling_roberta
 
 from lift_ss_hf import ResidueTokenizer, SecondaryStructureModel, register_family
+from lift_ss_hf.hub.push import plan_push
 from lift_ss_hf.models import families
 from lift_ss_hf.models.adapted_blocks import (
     AttentionEnd,
@@ -151,10 +152,15 @@ def test_a_family_cannot_take_the_place_of_another():
 
 def test_the_source_of_a_family_outside_the_package_is_not_copied(tmp_path):
     config = RobertaSecondaryStructureConfig(
-        RobertaConfig(vocab_size=26, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48),
+        RobertaConfig(vocab_size=33, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48),
         adapter=None,
         head="linear",
     )
     model = RobertaForSecondaryStructure(config)
     with pytest.raises(ValueError, match=r"defined in test_new_family\.py, outside this package"):
         model.save_pretrained(tmp_path, include_backbone=True, include_code=True)
+    model.save_pretrained(tmp_path / "model", include_backbone=True)
+    ResidueTokenizer.from_pretrained("bundled").save_pretrained(tmp_path / "model")
+    pushed = plan_push(tmp_path / "model")  # others import the module of the family first
+    assert "model.safetensors" in pushed
+    assert "esm.py" not in pushed

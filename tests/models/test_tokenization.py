@@ -2,6 +2,7 @@ import importlib.util
 import json
 import re
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -165,6 +166,16 @@ def test_residues_come_back_from_their_tokens():
     tokenizer = ResidueTokenizer.from_pretrained("bundled")
     assert tokenizer.decode(tokenizer("mktj")["input_ids"], skip_special_tokens=True) == "MKTX"
     assert tokenizer("")["input_ids"] == [*tokenizer("M")["input_ids"][:1], *tokenizer("M")["input_ids"][-1:]]
+
+
+def test_a_corpus_in_numpy_s_format_is_encoded_too():
+    tokenizer = ResidueTokenizer.from_pretrained("bundled")
+    chains = datasets.Dataset.from_dict({"id": ["a", "b"], "sequence": ["MK", "TAY"], "states": ["HH", "LEE"]})
+    plain, formatted = (
+        corpus.map(tokenizer.encode_batch, batched=True, remove_columns=chains.column_names)
+        for corpus in (chains, chains.with_format("numpy"))
+    )
+    assert formatted.with_format(None)[:] == plain[:]
 
 
 @pytest.mark.parametrize(

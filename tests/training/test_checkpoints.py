@@ -263,20 +263,23 @@ def test_the_tensors_of_a_large_optimizer_are_not_loaded(checkpoint, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("limit", "best", "kept"),
+    ("step", "limit", "best", "kept"),
     [
-        (1, None, [12]),
-        (1, 12, [12]),
-        (1, 6, [6, 12]),
-        (2, None, [9, 12]),
-        (2, 3, [3, 12]),
-        (3, 3, [3, 9, 12]),
-        (9, 6, [3, 6, 9, 12]),
+        (12, 1, None, [12]),
+        (12, 1, 12, [12]),
+        (12, 1, 6, [6, 12]),
+        (12, 2, None, [9, 12]),
+        (12, 2, 3, [3, 12]),
+        (12, 3, 3, [3, 9, 12]),
+        (12, 9, 6, [3, 6, 9, 12]),
+        (9, 1, 6, [6, 9]),  # resumed before 12, and stopped again
+        (9, 2, None, [6, 9]),
+        (9, 3, 6, [3, 6, 9]),
     ],
 )
-def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path, limit, best, kept):
+def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path, step, limit, best, kept):
     for number in (3, 6, 9, 12):
         (tmp_path / f"checkpoint-{number}").mkdir()
     (tmp_path / "checkpoint-of-mine").mkdir()
-    remove_old_checkpoints(tmp_path, limit, best and f"elsewhere/checkpoint-{best}")
+    remove_old_checkpoints(tmp_path, step, limit, best and f"elsewhere/checkpoint-{best}")
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-of-mine", *(f"checkpoint-{n}" for n in kept)}

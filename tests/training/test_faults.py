@@ -132,6 +132,15 @@ def test_stopped_after_its_last_step_it_exits_resumable(data, whole, tmp_path, p
     resume_and_compare(data, out, whole, num_processes)
 
 
+def test_a_finished_run_that_is_resumed_and_stopped_again_is_not_finished(data, whole, tmp_path):
+    out = tmp_path / "run"
+    train(data, out, *SHORT, "--num_train_epochs", "1")
+    stop = lambda rank: signal_at(*SCORING, signal.SIGTERM)  # noqa: E731
+    assert train_forked(data, out, *SHORT, *RESUME, patch=stop).statuses == [STOPPED]
+    assert not (out / "metrics.json").exists()
+    resume_and_compare(data, out, whole, 1)
+
+
 def test_no_process_leaves_another_one_waiting_at_the_end_of_training(data, tmp_path):
     """The signal reaches one process in the last evaluation, and the other one as it asks whether any was to stop."""
 
@@ -302,12 +311,16 @@ def test_a_missing_best_checkpoint_is_an_error_not_another_model(data, tmp_path)
         train(data, out, *flat, *RESUME)
 
 
-def test_a_run_of_two_processes_can_be_resumed_in_one(data, tmp_path):
+def test_a_run_of_two_processes_can_be_resumed_in_one_with_the_same_steps(data, tmp_path):
     out = tmp_path / "run"
     assert train_forked(data, out, "--num_train_epochs", "1", num_processes=2).statuses == [0, 0]
-    steps = last_checkpoint(out).name
-    train(data, out, "--num_train_epochs", "4", *RESUME)
-    assert last_checkpoint(out).name != steps
+    assert last_checkpoint(out).name == f"checkpoint-{STEPS // 2}"
+    train(data, out, "--num_train_epochs", "1", *RESUME, "--bootstrap", "0")  # only the tests are scored
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["bootstrap"] == 0
+    with pytest.raises(RecipeError, match=r"checkpoint-3: an epoch had 3 steps, now it has 6\. Resume with as many"):
+        train(data, out, "--num_train_epochs", "4", *RESUME)
+    train(data, out, "--num_train_epochs", "4", *RESUME, "--gradient_accumulation_steps", "2")
+    assert last_checkpoint(out).name == f"checkpoint-{4 * STEPS // 2}"
 
 
 @pytest.mark.parametrize(

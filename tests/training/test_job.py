@@ -14,7 +14,7 @@ import torch
 from corpus_files import write_three_line
 from forked_runs import train_forked
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_runs import flags, launch, make_chains, state_of, train, write_data
 
 from lift_ss_hf.batches.collator import ChainCollator, TokenBudgetBatches
@@ -347,6 +347,8 @@ def test_random_batches_are_of_that_many_chains_of_any_length_and_resume(data, t
         (["--train", "casp12"], "casp12 has no split 'train'. Choose one of: test"),
         (["--train_fraction", "0"], "train_fraction is 0.0"),
         (["--dataloader_persistent_workers", "True"], "would repeat the first epoch's batches in every epoch"),
+        (["--label_smoothing_factor", "0.1"], "its own cross entropy instead of --loss and --balance. Leave it 0."),
+        (["--restore_callback_states_from_checkpoint", "True"], "those of a recipe restore themselves"),
         (["--validation_fraction", "2"], "validation_fraction is 2.0"),
         (["--adapter", "bottlenec"], "unknown adapter 'bottlenec'"),
         (["--adapter_options", "16"], "adapter_options is '16'. Expected JSON like {\"reduction_factor\": 16}"),
@@ -392,6 +394,21 @@ def test_what_a_resumed_run_would_ignore_is_refused(run, data, more, message):
     with pytest.raises(RecipeError, match=message):
         train(data, run[0], *MASKED, "--columns", "lift_ss", *LAST, *more)
     assert (run[0] / "recipe.yaml").read_bytes() == before
+
+
+def test_a_resumed_run_has_the_same_backbone_wherever_it_is_now(run, data, tmp_path):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    weights = load_file(shutil.copytree(data / "backbone", tmp_path / "other") / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(RecipeError, match=r"checkpoint-\d+: started on another backbone; its fingerprint is \w+"):
+        train(data, out, *MASKED, *LAST, "--backbone", str(tmp_path / "other"))
+    moved = shutil.copytree(data / "backbone", tmp_path / "moved")
+    tests = ("--tests", str(data / "validation.txt"))  # the run is finished, and these are scored anew
+    train(data, out, *MASKED, *LAST, *tests, "--backbone", str(moved))
+    assert json.loads((out / "model" / "config.json").read_text())["backbone_name"] == str(moved)
+    (out / "prefix_cache").mkdir()  # a kill at the end of a run leaves it
+    train(data, out, *LAST, *tests, "--backbone", str(moved), "--prefix_cache", "run")
+    assert not (out / "prefix_cache").exists()
 
 
 def test_a_test_that_is_the_training_file_is_refused(data, tmp_path):

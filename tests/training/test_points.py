@@ -55,6 +55,24 @@ def test_no_point_is_started_after_the_deadline(tmp_path, started):
     assert started == []
 
 
+def test_no_point_is_started_after_one_failed(tmp_path, monkeypatch):
+    started, failing = [], threading.Event()
+
+    def run(job, num_threads):
+        started.append(job.folder.name)
+        if job.folder.name == "point1":
+            failing.set()
+            raise ValueError("point1 is wrong")
+        failing.wait(10)
+        time.sleep(0.2)  # the other thread says so
+        write_finished_run(job.folder, {})
+
+    monkeypatch.setattr(points, "_run_in_process", run)
+    with pytest.raises(ValueError, match="point1 is wrong"):
+        list(run_jobs(jobs_in(tmp_path), 2))
+    assert sorted(started) == ["point0", "point1"]
+
+
 def test_a_point_that_another_command_runs_is_left_to_it_and_waited_for(tmp_path, monkeypatch):
     """It is the first of three: the others are run here in the meantime."""
     jobs, seen = jobs_in(tmp_path, 3), []

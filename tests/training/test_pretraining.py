@@ -176,6 +176,9 @@ def test_pretraining_is_one_command_and_resumes(fasta, tmp_path):
     run("--output_dir", parts, "--max_steps", "4", "--resume_from_checkpoint", f"{parts}/checkpoint-2")
     resumed, uninterrupted = (Path(out, "model.safetensors").read_bytes() for out in (parts, whole))
     assert resumed == uninterrupted
+    run("--output_dir", parts, "--max_steps", "4", "--resume_from_checkpoint", "last")  # there is no step left
+    assert Path(parts, "model.safetensors").read_bytes() == uninterrupted
+    assert not Path(parts, "checkpoint-5").exists()
     tokens = AutoTokenizer.from_pretrained(whole)("MKVA")["input_ids"]
     assert tokens == [CLS, *(VOCABULARY.index(letter) for letter in "MKVA"), EOS]
 

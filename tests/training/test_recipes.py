@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from other_stacks import ARGUMENTS, DATA, training_arguments
 from small_runs import write_data
 from tiny_models import TRANSFORMERS_4, save_tiny_backbone
@@ -11,10 +12,18 @@ from transformers import TrainingArguments
 
 from lift_ss_hf.models.adapter_methods import ADAPTERS
 from lift_ss_hf.models.modeling import SecondaryStructureModel
+from lift_ss_hf.training import recipes
 from lift_ss_hf.training.arguments import CHANGED_DEFAULTS, CorpusArguments, ModelArguments, RecipeTrainingArguments
 from lift_ss_hf.training.job import model_options, run_training
 from lift_ss_hf.training.pretraining import EncoderArguments, SequenceArguments
-from lift_ss_hf.training.recipes import ONLY_IN_4_57, ONLY_IN_5, RecipeError, parse_recipe, parse_settings
+from lift_ss_hf.training.recipes import (
+    ONLY_IN_4_57,
+    ONLY_IN_5,
+    RecipeError,
+    parse_recipe,
+    parse_settings,
+    parse_training,
+)
 from lift_ss_hf.training.sweeps import read_points
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -63,6 +72,32 @@ def test_on_off_and_no_are_words_where_words_are_expected(tmp_path):
     assert training.prefix_cache_settings is None
     assert (training.eval_strategy, training.load_best_model_at_end) == ("no", False)
     assert (training.gradient_checkpointing, training.bf16) == (True, False)
+
+
+def test_a_preset_is_read_as_a_recipe_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        recipes, "preset_text", lambda name: "prefix_cache: off\neval_strategy: no\nsave_strategy: no\n"
+    )
+    flags = ["--preset", "quick", "--output_dir", str(tmp_path), "--report_to", "none"]
+    *_, training = parse_training(flags, "")
+    assert (training.prefix_cache, training.eval_strategy) == ("off", "no")
+
+
+def test_no_prefix_cache_is_none_as_in_other_flags(tmp_path):
+    training = RecipeTrainingArguments(str(tmp_path), report_to="none", prefix_cache="none", mask_fraction=0.1)
+    assert training.prefix_cache_settings is None
+
+
+def test_one_process_uses_one_gpu(tmp_path, monkeypatch):
+    """The Trainer would use torch's DataParallel."""
+
+    def several(training):
+        training._n_gpu = 3
+        return torch.device("cuda", 0)
+
+    training = RecipeTrainingArguments(str(tmp_path), report_to="none", per_device_train_batch_size=2)
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(several))
+    assert (training.device.type, training.n_gpu, training.train_batch_size) == ("cuda", 1, 2)
 
 
 def test_an_empty_list_of_a_recipe_has_no_values(tmp_path):

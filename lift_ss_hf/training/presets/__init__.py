@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
-
-import yaml
 
 from ...models.configuration import check_choice
 
@@ -32,12 +29,3 @@ def preset_text(name: str) -> str:
     """
     check_choice("preset", name, preset_names())
     return resources.files(__name__).joinpath(name + SUFFIX).read_text("utf-8")
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """Return the settings of a preset.
-
-    Raises:
-        ValueError: if there is no such preset.
-    """
-    return yaml.safe_load(preset_text(name))
