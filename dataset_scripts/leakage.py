@@ -87,6 +87,8 @@ def main() -> int:
     """Print the report, write the filtered corpus if asked to, and return the exit status."""
     args = parse()
     settings = SearchSettings(args.sensitivity, args.max_evalue, args.min_aligned, args.min_identity, args.threads)
+    if args.exact_only and settings != SearchSettings(threads=args.threads):
+        raise ValueError("--exact-only searches no homologues. Leave it out, or the options of the search.")
     if args.write:
         require_replaceable(args.write, [WRITTEN_SPLIT])
     # All names first: an unknown one is reported before anything is loaded.

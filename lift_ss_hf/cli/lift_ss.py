@@ -174,7 +174,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
-    """Raise ValueError for unknown formats or states, and for an output that is not a directory or needs one."""
+    """Raise ValueError for unknown formats or states, states without effect, and an output that is not a directory."""
     from ..models.atomic import require_folder
     from ..models.states import get_alphabet
     from ..prediction.formats import get_format
@@ -182,6 +182,12 @@ def _check(args: argparse.Namespace, formats: Sequence[str]) -> None:
     is_text = [get_format(name).is_text for name in formats]
     if args.states is not None:
         get_alphabet(args.states)
+        reported = {get_format(name)(args.states).alphabet for name in formats}
+        if formats and args.states not in reported:
+            raise ValueError(
+                f"--states {args.states} has no effect: the states of {', '.join(formats)} are always "
+                f"{' and '.join(sorted(reported))}. Leave it out, or give another --format."
+            )
     if args.output is not None:
         require_folder(args.output)
         return

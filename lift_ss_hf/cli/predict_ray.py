@@ -16,7 +16,7 @@ from .arguments import (
 
 WHERE = """\
 Ray starts on this machine and stops at the end, unless RAY_ADDRESS names a cluster. Then OUT must be on storage that
-all of its machines share, and each must have this package and the model. A killed run goes on with --resume.
+all of its machines share, and each must have this package and the model. A killed run resumes with --resume.
 
 """
 

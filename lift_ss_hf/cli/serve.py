@@ -7,6 +7,8 @@ import argparse
 from .accuracy import measured_accuracy
 from .arguments import add_backbone_argument
 
+MAX_PORT = 65535  # 16 bits
+
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `lift-ss serve`."""
@@ -34,13 +36,15 @@ def serve(args: argparse.Namespace) -> None:
     """Run `lift-ss serve`.
 
     Raises:
-        ValueError: if gradio is missing, or a limit or a model is invalid.
-        OSError: if the port is in use.
+        ValueError: if gradio is missing, or a limit, the port or a model is invalid.
+        OSError: if nothing can be served at the address and port.
     """
     from ..page import check_gradio
     from ..page.chains import Limits
 
     limits = Limits(args.max_sequences, args.max_residues)
+    if not 0 <= args.port <= MAX_PORT:
+        raise ValueError(f"--port is {args.port}. Expected 0 to {MAX_PORT}.")
     check_gradio()
     from ..page import serving  # torch too
 

@@ -42,7 +42,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = HELP
     parser.add_argument("chains", nargs="*", metavar="CHAINS", help="chains with states; see below")
     _add_output(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, from its last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume the run in RUN, from its last checkpoint")
     parser.add_argument("--preset", default="quick", help="quick, best or lift_ss (default: quick); see below")
     parser.add_argument("--minutes", type=float, metavar="N", help="train for at most this long (default: no bound)")
     for name in ("validation", "tests"):

@@ -13,6 +13,7 @@ from ..models.states import COIL_SPELLINGS, UNRESOLVED, UnknownStateError, norma
 from ..models.wording import counted
 
 RESIDUES = STANDARD_RESIDUES + RARE_RESIDUES  # kept as in the source
+EITHER_CASE = frozenset(RESIDUES + RESIDUES.lower())  # without letters such as ß, which is SS in upper case
 
 # PDB code, then the chain: 1abc_A, 7p4r_AAA, 2bl8A, 5H7KA.
 PDB_CHAIN = re.compile(r"([0-9][A-Za-z0-9]{3})_?([A-Za-z0-9]+)")
@@ -96,17 +97,17 @@ def check_chain(
             f"{where}: {chain_id}: {counted(len(sequence), 'residue')} but {counted(len(states), 'state')}. "
             f"Mark unresolved residues {UNRESOLVED} instead of dropping them."
         )
-    upper = sequence.upper()
-    for position, residue in enumerate(upper, start=1):
-        if residue not in RESIDUES:
+    for position, residue in enumerate(sequence, start=1):
+        if residue not in EITHER_CASE:
             raise CorpusError(
-                f"{where}: {chain_id}: {sequence[position - 1]!r} at position {position} is not a residue. "
+                f"{where}: {chain_id}: {residue!r} at position {position} is not a residue. "
                 f"Expected one of {''.join(sorted(RESIDUES))}; write X for an unknown residue."
             )
     try:
         normal = normalise_states(states)
     except UnknownStateError as error:
         raise CorpusError(f"{states_where or where}: {chain_id}: {error}") from None
+    upper = sequence.upper()
     if upper != sequence:
         changes["residues written in lower case, upper-cased"] += sum(map(str.islower, sequence))
     if normal != states:
@@ -117,17 +118,19 @@ def check_chain(
 
 
 def require_unique_ids(located: Iterable[tuple[str, Chain]], path: object) -> Iterator[Chain]:
-    """Pass on the chains of a file, of which there must be at least one, and check that their ids differ.
+    """Pass on the chains of a file, of which there must be at least one, and check that all have ids, which differ.
 
     Args:
         located: chains, each with its location in the file ("line 4", "row 2").
         path: the file, for messages.
 
     Raises:
-        CorpusError: if two chains have the same id, or there is no chain.
+        CorpusError: if a chain has no id, two chains have the same, or there is no chain.
     """
     seen: dict[str, str] = {}
     for location, chain in located:
+        if not chain.id.strip():
+            raise CorpusError(f"{path}: {location}: chain without an id. Write one, or remove the chain.")
         if chain.id in seen:
             raise CorpusError(
                 f"{path}: {location}: {chain.id}: the chain at {seen[chain.id]} has the same id. Rename or remove one."

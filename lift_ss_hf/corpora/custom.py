@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,8 +16,6 @@ from .readers import read_chains, read_fasta_pair
 from .tables import TableColumns, chains_of_rows, split_name
 
 SAVED_DATASET, SAVED_DATASETS = "dataset_info.json", "dataset_dict.json"  # of Dataset(Dict).save_to_disk
-# org/name on the Hub, and not a path to a file that is missing
-DATA_SET = re.compile(r"(?!.*\.(fa|faa|fas|fasta|txt|csv|tsv|parquet|gz|ya?ml)$)[\w-]+/[\w-][\w.-]*", re.IGNORECASE)
 
 ChainsBySplit = dict[str | None, list[Chain]]
 
@@ -29,16 +26,6 @@ def fasta_pair(name: str) -> tuple[Path, Path] | None:
     pairs = [(Path(PAIR.join(parts[:i])), Path(PAIR.join(parts[i:]))) for i in range(1, len(parts))]
     num_files = [sum(path.is_file() for path in pair) for pair in pairs]
     return pairs[num_files.index(max(num_files))] if any(num_files) else None
-
-
-def is_data_set(name: str) -> bool:
-    """Return True if a name, which is not an existing path, may be that of a data set on the Hub.
-
-    Example:
-        >>> is_data_set("org/name"), is_data_set("chains/mine.txt"), is_data_set("casp12")
-        (True, False, False)
-    """
-    return DATA_SET.fullmatch(name) is not None
 
 
 def read_custom(corpus: Path | str) -> ChainsBySplit:

@@ -105,8 +105,8 @@ def chains_with_targets(
 def chains_of_pair(
     sequences: Iterator[FastaRecord],
     labels: Iterator[FastaRecord],
-    masks: Iterator[FastaRecord],
-    paths: tuple[object, object],
+    masks: Iterator[FastaRecord] | None,
+    paths: tuple[object, object, object],
     changes: Counter[str],
 ) -> Iterator[tuple[str, Chain]]:
     """Join sequences and states, which may be in another order, by their ids.
@@ -114,35 +114,43 @@ def chains_of_pair(
     Args:
         sequences: records of residues.
         labels: records of states; attributes count here as well as in the sequences.
-        masks: records of 0 and 1; may be empty.
-        paths: the files of sequences and of states, for messages.
+        masks: records of 0 and 1; None if there are no masks.
+        paths: the files of sequences, of states and of masks, for messages.
         changes: receives the number of changed letters, by description.
 
     Raises:
-        CorpusError: if a chain has no states, states have no chain, or a record is not a chain.
+        CorpusError: if a chain has no states or no mask, states or a mask have no chain, or a record is not a chain.
     """
-    path, labels_path = paths
-    states: dict[str, FastaRecord] = {}
-    for record in labels:
-        if record.name in states:
-            raise CorpusError(f"{labels_path}: line {record.line}: {record.name}: a second record with this id.")
-        states[record.name] = record
-    resolved = {record.name: record.letters for record in masks}
+    path, labels_path, masks_path = paths
+    states = _by_name(labels, labels_path)
+    resolved = None if masks is None else _by_name(masks, masks_path)
     for record in sequences:
         where = f"{path}: line {record.line}"
-        label = states.pop(record.name, None)
-        if label is None:
-            raise CorpusError(
-                f"{where}: {record.name}: no states of this id in {labels_path}. Use the same ids in both."
-            )
+        label = _take(states, record, where, f"states of this id in {labels_path}")
         attributes = record.attributes | label.attributes
-        if record.name in resolved:
-            attributes[MASK] = resolved[record.name]
+        if resolved is not None:
+            attributes[MASK] = _take(resolved, record, where, f"mask of this id in {masks_path}").letters
         states_where = f"{labels_path}: line {label.line}"
         yield f"line {record.line}", _chain(record, label.letters, attributes, where, states_where, changes)
-    if states:
-        left = next(iter(states.values()))
-        raise CorpusError(f"{labels_path}: line {left.line}: {left.name}: no sequence of this id in {path}.")
+    for left, left_path in ((states, labels_path), (resolved, masks_path)):
+        for other in (left or {}).values():
+            raise CorpusError(f"{left_path}: line {other.line}: {other.name}: no sequence of this id in {path}.")
+
+
+def _by_name(records: Iterator[FastaRecord], path: object) -> dict[str, FastaRecord]:
+    found: dict[str, FastaRecord] = {}
+    for record in records:
+        if record.name in found:
+            raise CorpusError(f"{path}: line {record.line}: {record.name}: a second record with this id.")
+        found[record.name] = record
+    return found
+
+
+def _take(records: dict[str, FastaRecord], chain: FastaRecord, where: str, what: str) -> FastaRecord:
+    """Remove the record with a chain's id, and return it."""
+    if chain.name not in records:
+        raise CorpusError(f"{where}: {chain.name}: no {what}. Use the same ids in both.")
+    return records.pop(chain.name)
 
 
 def _chain(

@@ -1,4 +1,4 @@
-"""Text that others wrote: recognise files of another kind by their first bytes, and make text safe to print."""
+"""What others named or wrote: recognise data sets by name and files by their first bytes, and make text printable."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ DAMAGE_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)  # raised while 
 GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"  # first bytes
 ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878
 START_BYTES = 512  # as many as the patterns need
+# org/name on the Hub, and not a path to a file that is missing
+DATA_SET = re.compile(
+    r"(?!.*\.(fa|faa|fas|fasta|fna|pir|txt|csv|tsv|jsonl?|ya?ml|parquet|gz|bz2|xz|zst)$)\w[\w.-]*/\w[\w.-]*",
+    re.IGNORECASE,
+)
 
 STRUCTURE = "not sequences. Compare its states with predicted ones: lift-ss compare FILE."
 PICTURE = "a picture, not text. Give the file of the sequences."
@@ -30,6 +35,16 @@ OTHER_KINDS = {
     rb"PAR1": "a parquet table, but its name does not say so. Rename it, with .parquet at the end.",
     rb"(\xef\xbb\xbf)?\s*<": "HTML or XML, not data (an error page?). Get the file again.",
 }
+
+
+def is_data_set(name: str) -> bool:
+    """Return True if a name, which is not an existing path, may be that of a data set on the Hub.
+
+    Example:
+        >>> is_data_set("org/name"), is_data_set("chains/mine.txt"), is_data_set("casp12")
+        (True, False, False)
+    """
+    return DATA_SET.fullmatch(name) is not None
 
 
 def other_kind(start: bytes) -> str | None:

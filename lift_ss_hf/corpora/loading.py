@@ -20,8 +20,9 @@ from ..models.states import UNRESOLVED
 from ..models.wording import no_such_file
 from .catalogue import SPLIT_ORDER, CataloguedCorpus, find_corpus, get_corpus, load_catalogue
 from .chains import Chain, CorpusError
-from .custom import ChainsBySplit, fasta_pair, is_data_set, read_custom
+from .custom import ChainsBySplit, fasta_pair, read_custom
 from .dataset_builder import PsspCorpusBuilder
+from .file_kinds import is_data_set
 from .readers import read_chains
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def load_corpus(
         name: name of a corpus (`casp12`), with the configuration after a colon (`promod3:lt25id`); `sample`, the
             bundled corpus; the folder of a built corpus; or a custom corpus, which `custom.read_custom` reads: a file,
             a folder, or a data set on the Hub. A corpus without splits or with a single one is used for every split.
-        split: `train`, `validation`, `test`, a slice (`test[:10]`) or a sum of them; None for all splits.
+        split: `train`, `validation` or `test`; of a catalogued or built corpus also a slice (`test[:10]`) or a sum of
+            them; None for all splits.
         data_dir: a folder that holds the source files. By default they come from the folder in the environment
             variable LIFT_SS_DATA_DIR, the cache or the network, in this order.
         cache_dir: the datasets cache; that of the datasets library by default.

@@ -46,6 +46,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file without their ends, numbered from 1."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except PermissionError:
+        raise
     except DAMAGE_ERRORS as error:
         raise CorpusError(f"{path}: cannot be read ({error}). Get the file again.") from None
     compressed = next((kind for magic, kind in COMPRESSED.items() if raw.startswith(magic)), None)
@@ -212,7 +214,9 @@ def read_parquet(path: Path, changes: Counter[str]) -> Iterator[Chain]:
 
 def _parquet_chains(path: Path, changes: Counter[str]) -> Iterator[tuple[str, Chain]]:
     try:
-        table = pq.ParquetFile(path)
+        table = pq.ParquetFile(path.absolute())  # pyarrow takes a relative run:1/chains.parquet for a URI
+    except PermissionError:
+        raise
     except (OSError, pa.ArrowException) as error:
         reason = first_line(error)
         raise CorpusError(f"{path}: not a complete parquet file ({reason}). Build it again.") from None
@@ -303,8 +307,8 @@ def read_fasta_pair(sequences: Path, labels: Path, masks: Path | None = None) ->
     chains = chains_of_pair(
         read_records(_lines(sequences), sequences),
         read_records(_lines(labels), labels),
-        read_records(_lines(masks), masks) if masks else iter(()),
-        (sequences, labels),
+        read_records(_lines(masks), masks) if masks else None,
+        (sequences, labels, masks),
         Counter(),
     )
     return require_unique_ids(all_or_no_sets(chains, sequences), sequences)

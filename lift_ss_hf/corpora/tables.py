@@ -199,19 +199,20 @@ def chains_of_rows(
 
     Args:
         rows: where each row is in the table (`line 2`), and its values by column.
-        columns: which columns to read; chains without an id are called `chain_1`, `chain_2`, ...
+        columns: which columns to read; without a column of ids, chains are called `chain_1`, `chain_2`, ...
         path: the table, for messages.
         changes: receives the number of changed letters, by description.
 
     Yields:
-        Where each chain is, and the chain; its split, if the table has them, is `extra["split"]`.
+        Where each chain is, and the chain; its id is empty where the cell is. Its split, if the table has them, is
+            `extra["split"]`.
 
     Raises:
         CorpusError: if a row is not a chain.
     """
     for number, (location, row) in enumerate(rows, start=1):
         where = f"{path}: {location}"
-        chain_id = f"chain_{number}" if columns.name is None else str(row[columns.name])
+        chain_id = f"chain_{number}" if columns.name is None else _id(row[columns.name])
         sequence = "".join(_text(row[columns.sequence], columns.sequence, where).split())
         states = _text(row[columns.states], columns.states, where)
         if len(states) != len(sequence):  # else a blank stands for coil
@@ -221,6 +222,10 @@ def chains_of_rows(
             states = masked(states, read_mask(row[name], name, len(sequence), where, chain_id))
         extra = {} if columns.split is None else {"split": split_name(row[columns.split], f"{where}: {chain_id}")}
         yield location, Chain(chain_id, sequence, states, extra)
+
+
+def _id(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _text(value: Any, name: str, where: str) -> str:

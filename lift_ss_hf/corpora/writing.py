@@ -47,7 +47,7 @@ def write_corpus(
         empty = ", ".join(split.name for split in splits if not split.chains) or "no split"
         raise CorpusError(f"{folder}: nothing to write ({empty} has no chains).")
     _require_corpus(folder)
-    with replacing_folder(folder) as part:
+    with replacing_folder(folder.absolute()) as part:  # pyarrow takes a relative run:1/... for a URI
         (part / "data").mkdir()
         sizes = {}
         for split in splits:

@@ -103,6 +103,11 @@ def calibrate_saved(
     trained = load_training_chains(folder)
     known = in_training(trained, sequences)
     kept = list(range(len(sequences))) if known is None else np.flatnonzero(~known).tolist()
+    if sequences and not kept:
+        raise ValueError(
+            f"{corpus}: the model was trained on all {counted(len(sequences), 'chain')} of the split {split}. Give "
+            "chains that it was not trained on."
+        )
     model = SecondaryStructureModel.from_pretrained(folder, backbone=backbone).to(PartialState().device)
     tokenizer = ResidueTokenizer.from_pretrained(folder, backbone=backbone)
     num_states = num_states_of(corpus, states)

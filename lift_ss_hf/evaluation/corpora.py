@@ -238,10 +238,12 @@ def evaluate_saved(
         The results as Markdown tables.
 
     Raises:
-        ValueError: if a model or a corpus cannot be loaded, or `out` is not a folder.
+        ValueError: if a model or a corpus cannot be loaded, `out` is not a folder, or two corpora would write the same
+            files to it.
     """
     if out is not None:
         require_folder(out)
+        check_file_names(corpora, settings.keep_states)
     folders = [locate(model, "predictor") for model in models]
     predictor: Any = (
         SecondaryStructureModel.from_pretrained(folders[0], backbone=backbone)
@@ -287,6 +289,29 @@ def states_file(folder: Path, name: str) -> Path:
         run/predicted/mine-test.txt
     """
     return folder / STATES_FOLDER / f"{file_stem(name).removesuffix('.txt')}.txt"
+
+
+def check_file_names(names: Sequence[str], keep_states: bool) -> None:
+    """Raise ValueError if two corpora would write the same files.
+
+    Args:
+        names: of the corpora.
+        keep_states: the predicted states are written, too.
+
+    Example:
+        >>> check_file_names(["a/b.txt", "a-b.txt"], keep_states=False)
+        Traceback (most recent call last):
+        ValueError: the files of a/b.txt and a-b.txt would have the same names. Rename one, or evaluate them in two
+        runs.
+    """
+    owners: dict[str, str] = {}
+    for name in names:
+        stem = file_stem(name)
+        other = owners.setdefault(stem.removesuffix(".txt") if keep_states else stem, name)
+        if other != name:
+            raise ValueError(
+                f"the files of {other} and {name} would have the same names. Rename one, or evaluate them in two runs."
+            )
 
 
 def _write_states(path: Path, corpus: datasets.Dataset, predictions: Predictions) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.states import fold_index
+from ..models.states import fold_index, reportable_alphabets
 from ..prediction.formats import Format, get_format
 from ..prediction.predictor import Predictor
 from ..prediction.reading import PredictedChain
@@ -41,9 +41,15 @@ class Answer:
         """Delete the files."""
         self.folder.cleanup()
 
-    def write_tables(self) -> list[Path]:
-        """Write the predictions of all chains in each format of `TABLES`, and return the files."""
-        return [self._write(get_format(name)(self.predictions[0].alphabet)) for name in TABLES]
+    def write_tables(self) -> list[Path | None]:
+        """Write the predictions of all chains in each format of `TABLES`, and return the files.
+
+        There is None for a format whose states the model's do not reduce to: .ss2 of a model with P as helix.
+        """
+        first = self.predictions[0]
+        known = reportable_alphabets(first.model_alphabet)
+        forms = [get_format(name)(first.alphabet) for name in TABLES]
+        return [self._write(form) if form.alphabet in known else None for form in forms]
 
     def write_figures(self, index: int) -> list[Path]:
         """Draw a chain, and return the files, one for each of `FIGURES`."""

@@ -56,6 +56,7 @@ class Callbacks:
             previous.close()
         try:
             found = answer(text, self.models[model], alphabet, self.limits, self.folder, report)
+            tables = found.write_tables()
         except ValueError as error:
             unchanged = [gradio.skip()] * (1 + len(TABLES))  # the chains to choose from, and the files
             return [None, message(first_line(error), is_error=True), gradio.update(visible=False), *unchanged]
@@ -65,7 +66,7 @@ class Callbacks:
             message(found.summary),
             gradio.update(visible=True),
             gradio.update(choices=chains, value="0", visible=len(chains) > 1),
-            *map(str, found.write_tables()),
+            *(gradio.update(value=path and str(path), visible=path is not None) for path in tables),
         ]
 
     def show(self, found: Answer | None, chain: str) -> list[Any]:

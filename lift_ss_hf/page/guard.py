@@ -67,7 +67,7 @@ def holds_text_only(body: bytes) -> bool:
     """
     try:
         request = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of `[[[[...`
         return False
     data = request.get("data") if isinstance(request, dict) else request
     return data is None or (isinstance(data, list) and all(item is None or isinstance(item, str) for item in data))

@@ -48,7 +48,7 @@ def open_page(
 
     Raises:
         ValueError: if gradio is not installed.
-        OSError: if the port is in use.
+        OSError: if nothing can be served at the address and port.
     """
     check_gradio()
     # gradio may still delete the files of a visitor who just left while the folder goes
@@ -78,7 +78,10 @@ def open_page(
                 enable_monitoring=False,
             )
         except OSError as error:
-            raise OSError(f"port {port} is in use or cannot be opened. Choose another with --port.") from error
+            raise OSError(
+                f"cannot listen at {host}, port {port}: the port is in use or not allowed, or the host is not an "
+                "address of this machine. Choose another --port, or correct --host."
+            ) from error
         try:
             yield str(page.local_url)
         finally:

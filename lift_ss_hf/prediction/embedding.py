@@ -20,9 +20,10 @@ from ..models.safety import check_finite
 from .embedding_formats import BY_ID, MEAN, NO_POOLING, POOLINGS, Embedding, Layout, check_names, make_formats
 from .inputs import Inputs
 from .predictor import Predictor
+from .process_rank import ProcessRank
 from .records import Part, Query
 from .run_folder import Counts, RunFolder
-from .running import Computed, ProcessRank, Progress, RunOptions, count, in_order, run_settings, run_to_folder
+from .running import Computed, Progress, RunOptions, count, in_order, run_settings, run_to_folder
 
 LAST, MIX = "last", "mix"
 PART_RESIDUES = 1 << 14  # in memory at once: 64 MB of values for a backbone of width 1,024

@@ -369,7 +369,8 @@ class EmbeddingTable(EmbeddingFormat):
         flat = pa.array(np.concatenate(vectors), last.type.value_type)
         arrays.append(pa.FixedSizeListArray.from_arrays(flat, self.layout.size))
         table = pa.Table.from_arrays(arrays, schema=self.schema)
-        pq.write_table(table, path, compression="zstd", **self._options)
+        # pyarrow takes a relative run:1/... for a URI
+        pq.write_table(table, path.absolute(), compression="zstd", **self._options)
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
         """Join the parts, one row group each."""

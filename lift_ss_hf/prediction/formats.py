@@ -219,9 +219,12 @@ def join_tables(paths: Iterable[Path], out: Path, schema: pa.Schema, **options: 
         schema: of all of them.
         options: of `pyarrow.parquet.ParquetWriter`.
     """
-    with replacing(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd", **options) as writer:
+    with (
+        replacing(out.absolute()) as temporary,  # pyarrow takes a relative run:1/... for a URI
+        pq.ParquetWriter(temporary, schema, compression="zstd", **options) as writer,
+    ):
         for path in paths:
-            writer.write_table(pq.read_table(path, schema=schema))
+            writer.write_table(pq.read_table(path.absolute(), schema=schema))
 
 
 class ParquetTable(Format):
@@ -248,7 +251,7 @@ class ParquetTable(Format):
     def write_part(self, path: Path, predictions: Sequence[Prediction]) -> None:
         """Write the rows of one part, one row group per chain."""
         options = {"compression": "zstd", "use_dictionary": self.dictionary_columns}
-        with pq.ParquetWriter(path, self.schema, **options) as writer:
+        with pq.ParquetWriter(path.absolute(), self.schema, **options) as writer:
             for prediction in predictions:
                 numbers = np.column_stack([prediction.confidence, prediction.probabilities]).astype(np.float32)
                 length = len(prediction.sequence)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..corpora.fasta import MAX_RESIDUES, bounded_lines, damaged, open_text, read_fasta_lines, too_long
-from ..corpora.file_kinds import DAMAGE_ERRORS
+from ..corpora.file_kinds import DAMAGE_ERRORS, is_data_set
 from ..corpora.tables import (
     MAX_TABLE_LINE,
     NAME_COLUMNS,
@@ -30,6 +29,7 @@ from ..corpora.tables import (
     require_column,
 )
 from ..models.wording import close_paths, first_line, no_such_file
+from .process_rank import ProcessRank
 from .records import Record, printable_name
 
 # As pandas, R and Excel write them. NAN, NA, NONE and NULL are peptides, too, but in a table that is far less likely.
@@ -74,7 +74,8 @@ class Inputs:
         sources: each with its size [bytes], 0 if it is not a file, as runs record them.
 
     Raises:
-        ValueError: if a source is none of these; raised before anything is read.
+        ValueError: if a source is none of these, or several processes would share standard input or a pipe; raised
+            before anything is read.
 
     Example:
         >>> [(record.number, record.name, record.sequence) for record in Inputs(["MKTAYIAK", "ACDEFG"])]
@@ -88,6 +89,8 @@ class Inputs:
             raise ValueError("no input. Give a FASTA file, - for standard input, or a sequence.")
         if list(sources).count(STANDARD_INPUT) > 1:
             raise ValueError("standard input (-) can be read only once.")
+        if (stream := next(filter(_is_stream, sources), None)) and ProcessRank.from_environment().size > 1:
+            raise ValueError(f"several processes cannot share {_shown(stream)}: each would read a part. Give a file.")
         self._readers = [(source, _reader(source)) for source in sources]
         self._sizes = [_file_size(Path(source)) for source in sources]
         self.sources = [list(pair) for pair in zip(sources, self._sizes, strict=True)]
@@ -109,6 +112,8 @@ class Inputs:
                     if len(sequence) > self.max_residues:
                         raise ValueError(too_long(f"{_shown(source)}: record {number}", self.max_residues))
                     yield Record(number, printable_name(name, number), sequence, problem)
+            except PermissionError:
+                raise
             except (*DAMAGE_ERRORS, pa.ArrowException) as error:
                 raise ValueError(damaged(_shown(source), error)) from None
             self._finished, self._counter = self._finished + size, ByteCounter(io.BytesIO())
@@ -126,12 +131,6 @@ class Inputs:
         """How much of all inputs has been read [fraction of bytes]; None if an input is not a file."""
         total = sum(self._sizes)
         return (self._finished + self._counter.count) / total if all(self._sizes) else None
-
-
-# org/name on the Hub, and not a path to a file that is missing
-DATA_SET = re.compile(
-    r"(?!.*\.(fa|faa|fas|fasta|pir|csv|tsv|parquet|gz|bz2|xz|zst)$)\w[\w.-]*/\w[\w.-]*", re.IGNORECASE
-)
 
 
 def _shown(source: str) -> str:
@@ -158,7 +157,7 @@ def _reader(source: str) -> Callable[[Inputs], Iterator[Row]]:
     if _is_sequence(source):
         return lambda inputs: iter([("", source, "")])
     name, _, split = source.rpartition("@") if "@" in source else (source, "", "")
-    if path_kind(Path(name)) == "folder" or (DATA_SET.fullmatch(name) and not close_paths(name)):
+    if path_kind(Path(name)) == "folder" or (is_data_set(name) and not close_paths(name)):
         return lambda inputs: _dataset_rows(name, split)
     raise ValueError(
         f"{no_such_file(source)} Give a file, - for standard input, a sequence (in capital letters, if it resembles a "
@@ -174,6 +173,12 @@ def path_kind(path: Path) -> str | None:
         return "folder" if path.is_dir() else None
     except (OSError, ValueError):  # the name is too long, or contains a zero byte
         return None
+
+
+def _is_stream(source: str) -> bool:
+    """Return True for standard input, a named pipe or a device, which can be read only once."""
+    path = Path(source)
+    return source == STANDARD_INPUT or (path_kind(path) == "file" and not path.is_file())
 
 
 def _file_size(path: Path) -> int:
@@ -201,7 +206,9 @@ def _columns(header: Sequence[str], where: str) -> tuple[str, str | None]:
 
 def _parquet_rows(source: str) -> Iterator[Row]:
     try:
-        table = pq.ParquetFile(source)
+        table = pq.ParquetFile(Path(source).absolute())  # pyarrow takes a relative run:1/chains.parquet for a URI
+    except PermissionError:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{source}: not a complete Parquet file ({first_line(error)}).") from None
     columns = _columns(table.schema_arrow.names, source)

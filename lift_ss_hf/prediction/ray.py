@@ -298,7 +298,7 @@ def choose_num_actors(options: RayOptions, resources: Mapping[str, float]) -> in
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     room = int((cpus - SPARE_CPUS) // options.num_cpus)
     if options.num_gpus:
-        room = min(room, int(gpus // options.num_gpus))
+        room = min(room, int(gpus / options.num_gpus + 1e-6))  # 1.0 // 0.2 is 4.0
     wanted = options.num_actors or max(1, room)
     if wanted > room:
         raise ValueError(

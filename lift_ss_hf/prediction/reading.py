@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..models.states import COIL_SPELLINGS, NINE_STATES
+from ..models.states import COIL_SPELLINGS, NINE_STATES, Q3
 from ..models.wording import did_you_mean, no_such_file
 from .prediction_folder import read_finished, stored_result
 from .result import Prediction
@@ -139,7 +139,19 @@ def _parse(line: str, where: str) -> PredictedChain:
         raise ValueError(f"{where}: not a prediction. Expected a predictions.jsonl.")
     if unknown := set(chain["states"]) - set(NINE_STATES + COIL_SPELLINGS):
         raise ValueError(f"{where}: unknown state {min(unknown)!r}. Expected letters of {NINE_STATES}, or C for coil.")
-    return PredictedChain(chain["name"], chain["states"], chain["confidence"])
+    return PredictedChain(chain["name"], _with_one_coil(chain["states"]), chain["confidence"])
+
+
+def _with_one_coil(states: str) -> str:
+    """Spell coil as figures do: L among finer states, C in a chain of three.
+
+    Example:
+        >>> [_with_one_coil(states) for states in ("HH-E", "HGC ", "HHLE")]
+        ['HHCE', 'HGLL', 'HHLE']
+    """
+    others = COIL_SPELLINGS.replace("L", "")
+    coil = "C" if set(states) <= set(Q3.letters + others) else "L"
+    return states.translate(dict.fromkeys(map(ord, others), coil))
 
 
 def _load(line: str) -> Any:

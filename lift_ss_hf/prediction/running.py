@@ -26,6 +26,7 @@ from .formats import Format
 from .inputs import Inputs
 from .prediction_folder import PredictionFolder
 from .predictor import Predictor, is_windowed
+from .process_rank import ProcessRank
 from .records import Part, Record, RecordError, split_into_parts
 from .result import Prediction
 from .run_folder import Counts, RunFolder
@@ -39,24 +40,6 @@ Item = TypeVar("Item")
 Computed = tuple[Sequence[Any], Counts]  # of a part: what its chains gave, and what to count
 ComputePart = Callable[[Part, "Progress"], Computed]
 WritePart = Callable[[Part, Sequence[Any], Counts], None]
-
-
-@dataclass(frozen=True)
-class ProcessRank:
-    """Which of several processes this is.
-
-    Attributes:
-        rank: of this process, from 0.
-        size: number of processes.
-    """
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def from_environment(cls) -> ProcessRank:
-        """Read the variables that accelerate and torchrun set. The processes never communicate, so none waits."""
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def read_stored(path: Path, alphabet: str) -> Iterator[StoredPrediction]:
 
 
 def _read_parquet(path: Path, alphabet: str) -> Iterator[StoredPrediction]:
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path.absolute())  # pyarrow takes a relative run:1/... for a URI
     rest = file.schema_arrow.empty_table()
     for batch in file.iter_batches(batch_size=ROWS):
         rows = pa.concat_tables([rest, pa.Table.from_batches([batch])])

@@ -6,9 +6,11 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import logging
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,16 +19,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.numpy import load_file, save
 
 from ..models.atomic import replacing
+from ..models.wording import first_line
 from ..version import __version__
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "adapters", "datasets", "accelerate", "deepspeed", "numpy")
 TRAINING_CHAINS = "training_chains.safetensors"
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+# hf_jwt_ and hf_oauth_ are followed by capitals and digits too, unlike the names of options, as hf_oauth_scopes
+TOKEN = re.compile(r"\bhf_([A-Za-z0-9]{8,}|(jwt|oauth)_(?=[a-z_]*[A-Z0-9])[A-Za-z0-9_.-]{8,})")
 TOKENS = ("hub_token", "push_to_hub_token")
-TOKEN_FLAGS = tuple(f"--{name}" for name in TOKENS)
 HASH_BYTES = 8
 
 
@@ -37,7 +44,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a number was measured with: versions, commit, hardware and command, but no user, host or path."""
+    """Return what a number was measured with: versions, commit, hardware and command.
+
+    There is no user, host or token. The command has the paths that were given to it.
+    """
     versions = {}
     for package in PACKAGES:
         try:
@@ -58,21 +68,29 @@ def environment() -> dict[str, Any]:
 
 
 def shown_command(arguments: Sequence[str]) -> str:
-    """Return a command line as one string, without the folder of its program and without access tokens.
+    """Return a command line as a shell reads it, without the folder of its program and without access tokens.
 
     Example:
         >>> shown_command(["recipes/train_q8.py", "--seed", "1", "--hub_token", "secret"])
         'train_q8.py --seed 1 --hub_token (token)'
+        >>> shown_command(["evaluate.py", "my model"])
+        "evaluate.py 'my model'"
     """
     shown = [Path(arguments[0]).name]
     for before, argument in itertools.pairwise(arguments):
         flag, equals, _ = argument.partition("=")
-        if before in TOKEN_FLAGS:
-            argument = "(token)"
-        elif flag in TOKEN_FLAGS and equals:
-            argument = f"{flag}=(token)"
-        shown.append(TOKEN.sub("(token)", argument))
+        if _precedes_token(before):
+            shown.append("(token)")
+        elif _precedes_token(flag) and equals:
+            shown.append(f"{flag}=(token)")
+        else:
+            shown.append(TOKEN.sub("(token)", shlex.quote(argument)))
     return " ".join(shown)
+
+
+def _precedes_token(flag: str) -> bool:
+    """Return True for `--hub_token` and its like, which HfArgumentParser reads with hyphens too."""
+    return flag.startswith("--") and flag[2:].replace("-", "_") in TOKENS
 
 
 def commit() -> str | None:
@@ -124,10 +142,24 @@ def save_training_chains(folder: str | Path, sequences: Iterable[str]) -> None:
         part.write_bytes(save({"hashes": sequence_hashes(sequences)}))
 
 
-def load_training_chains(folder: str | Path) -> np.ndarray | None:
-    """Return the hashes of the sequences a model was trained on, or None if they were not saved with it."""
-    path = Path(folder) / TRAINING_CHAINS
-    return load_file(path)["hashes"] if path.is_file() else None
+def load_training_chains(name: str | Path) -> np.ndarray | None:
+    """Return the hashes of the sequences a model was trained on, or None if they were not saved with it.
+
+    Args:
+        name: Hub id or folder of the model. If the Hub cannot be asked, a warning says so and the result is None.
+    """
+    path = Path(name) / TRAINING_CHAINS
+    if not path.is_file():
+        if Path(name).is_dir():
+            return None
+        try:
+            path = Path(hf_hub_download(os.fspath(name), TRAINING_CHAINS))
+        except LocalEntryNotFoundError as error:
+            logger.warning("%s: not known which chains it was trained on (%s)", name, first_line(error))
+            return None
+        except EntryNotFoundError:
+            return None
+    return load_file(path)["hashes"]
 
 
 def in_training(training_chains: np.ndarray | None, sequences: Iterable[str]) -> np.ndarray | None:

@@ -69,10 +69,13 @@ def results_markdown(results: Mapping[str, Any], columns: str = STANDARD_COLUMNS
         columns: how to lay out the scores of a corpus, a name of `SCORE_TABLES`.
     """
     measured = results["environment"]
+    scored = [scores for result in results["corpora"].values() for scores in result["scores"].values()]
+    has_intervals = any(name.endswith("_low") for scores in scored for name in scores)
+    intervals = ", with 95 % intervals from resampling chains" if has_intervals else ""
     lines = [
         f"# Results{' of ' + results['model'] if results['model'] else ''}",
         "",
-        "Accuracies, F1 and SOV'99 (compatible mode) in percent, with 95 % intervals from resampling chains.",
+        f"Accuracies, F1 and SOV'99 (compatible mode) in percent{intervals}.",
         "",
         _corpora_table(results["corpora"]) if results["corpora"] else "No tests were given.",
         "",

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from ..corpora.holdout import hold_out
 from ..corpora.leakage import exact_duplicates
 from ..corpora.loading import own_splits, require_labels, resolve_corpus, warn_if_crossed
-from ..evaluation.corpora import check_bootstrap, common_num_states, load_corpora
+from ..evaluation.corpora import check_bootstrap, check_file_names, common_num_states, load_corpora
 from ..evaluation.predictions import scorable_alphabets
 from ..metrics.labels import encode_references
 from .arguments import HELD_OUT, CorpusArguments, unless_none
@@ -137,6 +137,7 @@ def _check(arguments: CorpusArguments) -> None:
         if not lowest <= getattr(arguments, name) <= 1:
             raise RecipeError(f"{name} is {getattr(arguments, name)}. Expected a fraction of at most 1.")
     check_bootstrap(arguments.bootstrap)
+    check_file_names(arguments.tests, arguments.keep_states)
     for name in arguments.tests:
         if name in arguments.train and Path(name).is_file():
             raise RecipeError(f"{name} is given for training and as a test. Name another test.")

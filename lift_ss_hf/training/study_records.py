@@ -235,7 +235,7 @@ def write_chains(
     columns |= {name: run.correct.astype(np.int32) for name, run in runs.items() if run.correct is not None}
     table = pa.table(columns).replace_schema_metadata({SETTINGS_KEY: json.dumps(settings)})
     with replacing(path) as part:
-        pq.write_table(table, part, compression="zstd")
+        pq.write_table(table, part.absolute(), compression="zstd")  # pyarrow takes a relative run:1/... for a URI
 
 
 def read_published(folder: str | Path) -> Published:
@@ -276,7 +276,7 @@ def read_published(folder: str | Path) -> Published:
 
 def _read_chains(path: Path) -> tuple[dict[str, Any], DistinctChains, dict[str, np.ndarray]]:
     """Return the settings of all runs, the chains, and the correct residues of these by run."""
-    table = pq.read_table(path)
+    table = pq.read_table(path.absolute())
     settings = dict(json.loads(table.schema.metadata[SETTINGS_KEY]))
     columns = table.to_pydict()
     tests, names, residues = (columns.pop(name) for name in CHAIN_COLUMNS)

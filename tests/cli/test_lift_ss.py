@@ -143,6 +143,12 @@ def test_several_formats(data, tmp_path):
             "two.fasta exists and is not a directory",
         ),
         (["predict", "ACGTTGCA" * 5, "--model", "{data}/model"], "record 1 (record_1): its 40 letters are nucleotides"),
+        (
+            ["predict", "MKVL", "-o", "{data}/out", "--format", "ss2,horiz", "--states", "q9"],
+            "--states q9 has no effect: the states of ss2, horiz are always q3. Leave it out, or give",
+        ),
+        (["predict", "MKVL", "--format", "netsurfp", "--states", "q3"], "the states of netsurfp are always q8"),
+        (["serve", "--port", "70000"], "--port is 70000. Expected 0 to 65535."),
         (["calibrate", "{data}", "--corpus", "sample"], "is not the folder of a saved model"),
     ],
 )

@@ -80,6 +80,13 @@ def test_chains_are_found_by_name_accession_and_entry_or_listed(data, tmp_path):
     assert "no chain 'tow'. Did you mean 'two'? Its chains" in err
 
 
+@pytest.mark.parametrize("states", ["HH-E", "HG.C", "H  L"])
+def test_coil_of_predictions_may_be_written_in_any_way(tmp_path, states):
+    path, figure = tmp_path / "p.jsonl", tmp_path / "a.svg"
+    path.write_text(json.dumps({"name": "one", "states": states, "confidence": [0.5] * 4}))
+    assert run_lift_ss("plot", path, "-o", figure)[:2] == (0, f"{figure}: one\n")
+
+
 def test_errors_are_one_line(data, tmp_path):
     line = {"name": "one", "states": "HH", "confidence": [0.5, 0.5]}
     path, out = tmp_path / "p.jsonl", ("-o", tmp_path / "a.png")

@@ -1,11 +1,14 @@
 """Custom corpora: the same chains from every format that people have them in, with their splits, or a clear error."""
 
+from pathlib import Path
+
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_files import write_three_line
 
+from lift_ss_hf.corpora import CardFacts, Split, write_corpus
 from lift_ss_hf.corpora.chains import Chain, CorpusError
 from lift_ss_hf.corpora.loading import load_corpus, own_splits, resolve_corpus
 
@@ -186,6 +189,8 @@ HEADER = "id,sequence,states\n"
         ("a.csv", HEADER + "a,MKV,HH\n", r"a\.csv: line 2: a: 3 residues but 2 states"),
         ("a.csv", HEADER + "a,MKV,HQH\n", r"a\.csv: line 2: a: .*'Q' at position 2"),
         ("a.csv", HEADER + "a,MK,HH\na,MK,HH\n", r"a\.csv: line 3: a: the chain at line 2 has the same id"),
+        ("a.csv", HEADER + "a,MK,HH\n ,MK,HH\n", r"a\.csv: line 3: chain without an id\. Write one, or remove"),
+        ("a.csv", "id,len,input,expected\n,2,MK,HH\n", r"a\.csv: line 2: chain without an id"),
         ("a.csv", HEADER, r"a\.csv: no chains"),
         ("a.csv", "id,sequence,states,split\na,MK,HH,extra\n", r"line 2: a: unknown split 'extra'\. Write train"),
         (
@@ -208,6 +213,41 @@ def test_what_is_not_a_corpus_says_where_and_why(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(CorpusError, match=message):
         load_corpus(str(tmp_path / name), "train")
+
+
+def test_an_id_that_is_null_is_not_a_name(tmp_path):
+    pq.write_table(pa.table({"id": [0, None], "seq": ["MK"] * 2, "ss8": ["HH"] * 2}), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet: row 2: chain without an id"):
+        load_corpus(str(tmp_path / "a.parquet"), "train")
+
+
+def test_a_relative_folder_with_a_colon_is_not_a_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run:1").mkdir()
+    parquet(tmp_path / "run:1")
+    assert load_corpus("run:1/chains.parquet", "train")["id"][:] == [chain.id for chain in CHAINS]
+    write_corpus("run:1/mine", [Split.of("train", CHAINS)], CardFacts("Mine", "Three chains.", "unknown"))
+    assert pq.read_table(next(tmp_path.glob("run:1/mine/data/*.parquet")))["id"].to_pylist() == [c.id for c in CHAINS]
+
+
+@pytest.mark.parametrize("name", ["mine/chains.fna", "mine/chains.json", "mine/chains.txt.xz", "mine/chains.pir"])
+def test_a_missing_file_is_not_taken_for_a_data_set(name):
+    with pytest.raises(ValueError, match=rf"^{name}: no such file"):
+        resolve_corpus(name)
+
+
+def test_masks_are_those_of_the_chains(tmp_path):
+    fasta_folder(tmp_path)
+    masks = [("1abc_A", "110"), ("2xyz_B", "11"), ("P1", "11111")]
+    for records, message in (
+        (masks[:2], r"sequences\.fasta: line 7: P1: no mask of this id in .*mask\.fasta\. Use the same ids in both"),
+        ([], r"sequences\.fasta: line 1: 1abc_A: no mask of this id"),
+        ([*masks, ("p1", "11111")], r"mask\.fasta: line 10: p1: no sequence of this id in .*sequences\.fasta"),
+        ([*masks, masks[0]], r"mask\.fasta: line 10: 1abc_A: a second record with this id"),
+    ):
+        fasta(tmp_path / "mask.fasta", records)
+        with pytest.raises(CorpusError, match=message):
+            load_corpus(str(tmp_path), "train")
 
 
 def test_a_pair_may_have_the_sign_in_its_paths(tmp_path):

@@ -252,6 +252,10 @@ def test_command_line_stopped_anywhere_is_completed_by_the_next(files, tmp_path,
         (["nowhere.txt", "--tests", "casp12"], "nowhere.txt"),
         (["casp12", "--tests", "casp99"], "unknown corpus 'casp99'"),  # reported before CASP12 is loaded
         (["sample", "--tests", "sample", "--min-identity", "25"], "min_identity is 25"),
+        (
+            ["sample", "--tests", "sample", "--exact-only", "--sensitivity", "7.5"],
+            "--exact-only searches no homologues",
+        ),
         (["sample", "--validation", "casp99"], "unknown corpus 'casp99'"),
         (["sample", "--validation", "none"], "sample: nothing to compare it with. Name test sets (--tests)"),
         (["cullpdb6133"], "cullpdb6133: nothing to compare it with"),

@@ -5,6 +5,7 @@ import gzip
 import io
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,6 +94,8 @@ def test_trailing_blank_states_are_coil_not_padding(tmp_path):
         (">a\nMKV\nHZH\n", r"line 3: a: unknown state 'Z' at position 2"),
         (">a\nM*V\nHHH\n", r"line 2: a: '\*' at position 2 is not a residue"),
         (">a\nM V\nHHH\n", r"line 2: a: ' ' at position 2 is not a residue"),
+        (">a\nmkß\nHHH\n", r"line 2: a: 'ß' at position 3 is not a residue"),  # SS in upper case
+        (">a\nmkﬆ\nHHH\n", r"line 2: a: 'ﬆ' at position 3 is not a residue"),  # ST, whose letters are neighbours
         (">a\n\n\n", r"line 2: a: empty chain"),
         (">\nMK\nHH\n", r"line 1: chain without an id"),
         ("a\nMK\nHH\n", r"line 1: expected '>' and the chain's id, found 'a'"),
@@ -132,6 +135,17 @@ def test_a_missing_file_and_a_broken_gzip_are_named(tmp_path):
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(GOOD.encode())[:-9])
     with pytest.raises(CorpusError, match=r"cut\.txt\.gz: cannot be read"):
         list(read_chains(tmp_path / "cut.txt.gz"))
+
+
+@pytest.mark.parametrize(("name", "owner", "call"), [("a.txt", Path, "read_bytes"), ("a.parquet", pq, "ParquetFile")])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, name, owner, call):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / name).touch()
+    monkeypatch.setattr(owner, call, refuse)
+    with pytest.raises(PermissionError, match=rf"^\[Errno 13\] Permission denied: '{tmp_path / name}'$"):
+        list(read_chains(tmp_path / name))
 
 
 PS4_HEADER = "input, dssp3, dssp8, disorder, cb513_mask\n"

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lift_ss_hf.evaluation.calibration import calibrate, store_temperature
+from lift_ss_hf.evaluation.calibration import calibrate, calibrate_saved, store_temperature
 from lift_ss_hf.evaluation.predictions import Predictions
 from lift_ss_hf.metrics.labels import encode_references
 from lift_ss_hf.models.states import get_alphabet
+from lift_ss_hf.reports.provenance import save_training_chains
 
 
 def overconfident(temperature, states="q9", alphabet="q9", seed=0):
@@ -51,6 +52,14 @@ def test_without_states_there_is_nothing_to_fit():
     predictions, references = overconfident(1.0)
     with pytest.raises(ValueError, match="no residue with a state"):
         calibrate(predictions, encode_references("X" * len(labels) for labels in references), 9)
+
+
+def test_training_chains_are_refused_before_the_model_is_loaded(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    save_training_chains(tmp_path, ["MKV"])
+    (tmp_path / "chains.txt").write_text(">a\nMKV\nHHH\n>b\nMKV\nHHL\n")
+    with pytest.raises(ValueError, match=r"chains\.txt: the model was trained on all 2 chains of the split validation"):
+        calibrate_saved(str(tmp_path), str(tmp_path / "chains.txt"))
 
 
 def test_only_the_temperature_of_a_saved_model_changes(tmp_path):

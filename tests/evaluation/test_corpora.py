@@ -12,6 +12,7 @@ from tiny_models import save_tiny_model
 from lift_ss_hf.corpora.chains import Chain
 from lift_ss_hf.evaluation.corpora import (
     EvaluationSettings,
+    check_file_names,
     common_num_states,
     evaluate_saved,
     file_stem,
@@ -96,6 +97,13 @@ def test_names_of_files_are_visible_and_not_too_long():
         ("a" * 200 + "/chains.txt", "a" * 189 + "-chains.txt"),
     ):
         assert file_stem(name) == stem
+
+
+def test_corpora_whose_states_would_go_to_one_file_are_refused_before_a_model_is_loaded(tmp_path):
+    names, settings = ["casp12", "casp13", "casp12.txt"], EvaluationSettings(keep_states=True)
+    with pytest.raises(ValueError, match=r"^the files of casp12 and casp12\.txt would have the same names\. Rename"):
+        evaluate_saved(["nothing"], names, settings, out=str(tmp_path / "out"))
+    check_file_names([*names, "casp12"], keep_states=False)  # figures have names of their own
 
 
 def test_a_corpus_of_one_chain_has_no_intervals(folder, tmp_path, caplog):

@@ -1,19 +1,22 @@
 """An answer: the files to download, read back; what is shown of it, escaped; and its folder, deleted with it."""
 
 import csv
+import tempfile
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lift_ss_hf.page.answer import answer
+from lift_ss_hf.page.answer import Answer, answer
 from lift_ss_hf.page.chains import EXAMPLE, Limits
 from lift_ss_hf.page.view import chain_label, chain_view, message, residue_table
 from lift_ss_hf.prediction.html_page import draw_chain
 from lift_ss_hf.prediction.loading import load_predictor
+from lift_ss_hf.prediction.result import Prediction
 
 HOSTILE = "<script>alert(1)</script><img/src=x/onerror='alert(1)'>"
 
@@ -53,6 +56,12 @@ def test_one_chain_is_one_ss2_file(ask):
     ss2 = ask(">a\nMKTAYIAK").write_tables()[0]
     assert ss2.name == "00000001_a.ss2"
     assert [line.split()[1] for line in ss2.read_text().splitlines()[2:]] == list("MKTAYIAK")
+
+
+def test_a_model_with_p_as_helix_has_no_ss2_file(tmp_path):
+    prediction = Prediction(1, "a", "MK", "q3_lift_ss", np.full((2, 3), 1 / 3, np.float32), "q3_lift_ss")
+    ss2, table, parquet = Answer([prediction], "", tempfile.TemporaryDirectory(dir=tmp_path)).write_tables()
+    assert (ss2, table.suffix, parquet.suffix) == (None, ".csv", ".parquet")
 
 
 def test_figures_are_of_one_chain(ask):

@@ -65,6 +65,19 @@ def test_the_next_prediction_deletes_the_files_of_the_last(callbacks, tmp_path):
     assert list(tmp_path.iterdir()) == [Path(second.folder.name)]
 
 
+def test_a_table_without_the_states_of_the_model_is_not_offered(callbacks, monkeypatch):
+    from lift_ss_hf.page import app
+
+    found = SimpleNamespace(predictions=[], summary="", write_tables=lambda: [None, Path("a.csv"), Path("a.parquet")])
+    monkeypatch.setattr(app, "answer", lambda *_: found)
+    tables = callbacks.predict(EXAMPLE, "three", "q3", None, None)[-3:]
+    assert [(table["value"], table["visible"]) for table in tables] == [
+        (None, False),
+        ("a.csv", True),
+        ("a.parquet", True),
+    ]
+
+
 def test_an_answer_that_is_gone_is_told(callbacks):
     assert "Predict again" in callbacks.show(None, "0")[0]
     assert len(callbacks.draw(None, "0")) == 2
@@ -131,7 +144,7 @@ def test_two_sessions_get_their_own_files(address):
     for session, chain in (("one", "MKTAYIAK"), ("two", "ACDEFGHI")):
         assert join(address, session, f">{session}\n{chain}", "bundled", "q3", None).ok
     table = -2  # the last outputs are the files: .ss2, CSV, Parquet
-    urls = {session: outcome(address, session)["output"]["data"][table]["url"] for session in ("one", "two")}
+    urls = {session: outcome(address, session)["output"]["data"][table]["value"]["url"] for session in ("one", "two")}
     for session, url in urls.items():
         rows = requests.get(url).text.splitlines()[1:]
         assert {row.split(",")[1] for row in rows} == {session}
@@ -169,11 +182,12 @@ def test_it_stops_at_sigterm_restarts_at_the_same_port_and_leaves_no_file(models
     assert dict(os.environ) == before
 
 
-def test_a_port_that_is_in_use_is_told(models):
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])  # the latter belongs to no machine (RFC 5737)
+def test_a_port_that_is_in_use_and_a_host_that_is_another_are_told(models, host):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(OSError, match=f"port {port} is in use .* Choose another with --port"):  # noqa: SIM117
-            with open_page(models, LIMITS, port=port):
+        with pytest.raises(OSError, match=f"cannot listen at {host}, port {port}: .* or correct --host"):  # noqa: SIM117
+            with open_page(models, LIMITS, host, port):
                 pass

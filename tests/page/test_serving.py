@@ -10,6 +10,7 @@ import yaml
 
 from lift_ss_hf.page import SPACE
 from lift_ss_hf.page.chains import Limits
+from lift_ss_hf.page.guard import holds_text_only
 from lift_ss_hf.page.serving import load_models, open_page, shown_name
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,10 @@ def test_two_models_of_one_name_are_refused_before_any_is_loaded(tmp_path):
         Path(name).mkdir(parents=True)
     with pytest.raises(ValueError, match=r"two models are called 'run/model'\. Rename a folder"):
         load_models(names)
+
+
+def test_a_request_nested_too_deeply_is_refused():
+    assert not holds_text_only(b"[" * 100_000)
 
 
 def test_the_space_requires_what_the_package_does_at_the_tested_versions():

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -53,6 +54,12 @@ def written(name, layout, folder, cuts=(0, 2, 7)):
         form.write_part(parts[-1], embeddings[start:stop])
     form.join(iter(parts), folder / form.file_name)
     return folder / form.file_name
+
+
+def test_parquet_goes_to_a_relative_folder_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written("parquet", LAYOUTS[0], Path("run:1"))
+    assert len(pq.read_table(tmp_path / "run:1" / "embeddings.parquet")) == sum(len(sequence) for _, sequence in CHAINS)
 
 
 needs_h5py = pytest.mark.skipif(h5py is None, reason="h5py is an extra: pip install '.[h5]'")

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -75,6 +76,13 @@ def test_tables_by_pandas(tmp_path, alphabet):
 
 def test_parquet_stores_probabilities_without_a_dictionary(tmp_path):
     assert_probabilities_are_plain(written("parquet", make_predictions(), tmp_path))
+
+
+def test_parquet_goes_to_a_relative_folder_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run:1").mkdir()
+    path = written("parquet", make_predictions(), Path("run:1"))
+    assert [prediction.name for prediction in read_stored(path, "q9")] == NAMES
 
 
 @pytest.mark.parametrize(("name", "separator"), [("tsv", "\t"), ("csv", ",")])

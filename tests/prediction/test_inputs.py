@@ -4,7 +4,9 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -153,6 +155,8 @@ def test_a_data_set_that_cannot_be_read_may_have_been_meant_as_a_file(tmp_path, 
         ("nothing.fasta", r"nothing\.fasta: no such file\. Give a file, - for"),
         ("./nothing.fasta", r"\./nothing\.fasta: no such file"),
         ("data/nothing.fasta.gz", "no such file"),
+        ("data/nothing.txt", "no such file"),
+        ("data/nothing.fna", "no such file"),
         ("1" * 5000, r"1{200}\.\.\.: no such file"),
         ("a\0b", "no such file"),
     ],
@@ -310,6 +314,39 @@ def test_no_or_twice_the_same_input():
         Inputs([])
     with pytest.raises(ValueError, match="only once"):
         Inputs(["-", "-"])
+
+
+def test_several_processes_cannot_share_what_is_read_only_once(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a.fasta").write_bytes(FASTA)
+    sources = {"-": "standard input", str(tmp_path / "pipe"): f"{tmp_path}/pipe", "/dev/zero": "/dev/zero"}
+    for size in ("1", "2"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert pairs(tmp_path / "a.fasta") == CHAINS
+        for source, shown in sources.items():
+            if size == "1":
+                Inputs([source])
+                continue
+            with pytest.raises(ValueError, match=f"^several processes cannot share {shown}: .* Give a file"):
+                Inputs(["MKV", source])
+
+
+def test_a_relative_folder_with_a_colon_is_not_a_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run:1").mkdir()
+    pq.write_table(pa.table({"id": ["a"], "sequence": ["MKV"]}), tmp_path / "run:1" / "chains.parquet")
+    assert pairs("run:1/chains.parquet") == [("a", "MKV")]
+
+
+@pytest.mark.parametrize(("name", "owner", "call"), [("a.fasta", Path, "open"), ("a.parquet", pq, "ParquetFile")])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, name, owner, call):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / name).touch()
+    monkeypatch.setattr(owner, call, refuse)
+    with pytest.raises(PermissionError, match=rf"^\[Errno 13\] Permission denied: '{tmp_path / name}'$"):
+        pairs(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,8 @@ def test_options_that_are_too_small_are_refused(options, message):
         ({}, {"CPU": 10}, 8),
         ({"num_cpus": 3}, {"CPU": 10}, 2),
         ({"num_gpus": 0.5}, {"CPU": 64, "GPU": 4}, 8),
+        ({"num_gpus": 0.2}, {"CPU": 64, "GPU": 1}, 5),
+        ({"num_gpus": 0.3}, {"CPU": 64, "GPU": 1}, 3),
         ({"num_gpus": 1}, {"CPU": 4, "GPU": 8}, 2),
         ({"num_actors": 3}, {"CPU": 10}, 3),
         (

@@ -82,6 +82,14 @@ def test_several_processes_share_the_parts_and_the_last_joins_them(whole, data, 
     assert tree(tmp_path / "run") == tree(out)
 
 
+@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("1", "1"), ("0", "0")])
+def test_a_rank_that_no_process_has_is_refused(monkeypatch, rank, size):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ValueError, match=f"^RANK is {rank} and WORLD_SIZE is {size}. Ranks count from 0: expected "):
+        ProcessRank.from_environment()
+
+
 def test_the_parts_of_a_dead_process_are_taken_over(whole, data, tmp_path, small_parts):
     out, counts = whole
     assert run(data, tmp_path / "run", process=ProcessRank(0, 2)) is None

@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from hub_server import offline, running_hub, using_hub
 
 from lift_ss_hf.reports import provenance
 from lift_ss_hf.reports.provenance import (
+    TOKEN,
+    TRAINING_CHAINS,
     count_duplicates,
     environment,
     in_training,
@@ -19,13 +22,26 @@ from lift_ss_hf.reports.provenance import (
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--hub_token", "secret"], ["--push_to_hub_token=secret"], ["--note", "hf_secret123"]]
+    "arguments",
+    [
+        ["--hub_token", "secret"],
+        ["--push_to_hub_token=secret"],
+        ["--hub-token", "secret"],
+        ["--push-to-hub-token=secret"],
+        ["--note", "hf_secret123"],
+        ["--note", "hf_jwt_secret123.se-cr_et"],
+        ["--note", "hf_oauth_eyJsecret"],
+    ],
 )
 def test_a_token_is_not_shown(arguments):
     shown = shown_command(["/home/me/recipes/train_q8.py", "--seed", "1", *arguments])
     assert shown.startswith("train_q8.py --seed 1 --")
     assert shown.endswith("(token)")
     assert "secret" not in shown
+
+
+def test_names_of_settings_are_not_tokens():
+    assert TOKEN.search("hf_hub_offline, hf_oauth_scopes, hf_oauth_expiration_minutes, HF_TOKEN, hf_token") is None
 
 
 def test_the_environment_can_be_written_and_names_no_folder(tmp_path, monkeypatch):
@@ -62,3 +78,18 @@ def test_training_chains_are_found_again(tmp_path):
     assert count_duplicates(saved, ["MKV", "MK", "MKV", "ACD"]) == 3
     assert count_duplicates(saved, []) == 0
     assert in_training(None, ["MKV"]) is count_duplicates(None, ["MKV"]) is None
+
+
+def test_training_chains_of_the_hub_are_found_unless_it_has_none_or_cannot_be_asked(tmp_path, caplog):
+    save_training_chains(tmp_path / "model", ["MKV"])
+    chains = (tmp_path / "model" / TRAINING_CHAINS).read_bytes()
+    with running_hub() as hub, using_hub(hub, tmp_path / "home"):
+        hub.add("org/known", {TRAINING_CHAINS: chains})
+        hub.add("org/other", {"config.json": b"{}"})
+        assert count_duplicates(load_training_chains("org/known"), ["MKV", "ACD"]) == 1
+        assert load_training_chains("org/other") is None
+        assert not caplog.messages
+        with offline():
+            assert count_duplicates(load_training_chains("org/known"), ["MKV"]) == 1
+            assert load_training_chains("org/new") is None
+    assert caplog.messages[0].startswith("org/new: not known which chains it was trained on (")

@@ -47,6 +47,7 @@ def test_results_have_a_row_for_each_corpus_and_each_state():
     corpora = {"casp12": evaluated("q9", "q3", duplicates=0), "cb513": evaluated("q8")}
     text = results_markdown({"model": "mine", "environment": ENVIRONMENT, "corpora": corpora})
     assert text.startswith("# Results of mine\n")
+    assert "in percent, with 95 % intervals from resampling chains." in text
     assert text.endswith("lift_ss_hf 0.1 at commit unknown on EPYC, 2 threads, H100: `evaluate.py model`.\n")
     first = next(row for row in rows(text) if row[0] == "casp12")
     sov99 = f"{100 * corpora['casp12']['scores']['q3']['sov99']:.1f}"
@@ -70,7 +71,9 @@ def test_one_table_of_a_corpus_has_all_scores(states):
     names = {"q9": ["q9", "q8", "q3", "q3_lift_ss"], "q8": ["q8", "q3", "q3_lift_ss"]}[states]
     scores = {name: score(references=REFERENCES, predictions=PREDICTIONS, states=name) for name in names}
     results = {"model": "", "environment": ENVIRONMENT, "corpora": {"mine": evaluated("q8") | {"scores": scores}}}
-    header, _, *table = scores_of(results_markdown(results), "mine")
+    text = results_markdown(results)
+    assert "in percent." in text  # without intervals
+    header, _, *table = scores_of(text, "mine")
     letters = "LBEGIHSTP" if states == "q9" else "LBEGIHST"
     assert header == ["score", "all", *letters, "C", "F1", "F1 (LIFT_SS)"]
     assert len(table) == 2 * len(names)

@@ -344,6 +344,7 @@ def test_random_batches_are_of_that_many_chains_of_any_length_and_resume(data, t
         (["--loss_weighting", "chain"], "unknown loss_weighting 'chain'. Choose one of: micro_batch, residue"),
         (["--backbone_dropout", "reference", "--prefix_cache", "c"], "frozen_eval, or --prefix_cache off"),
         (["--tests", "casp99"], "unknown corpus 'casp99'. Did you mean 'casp1"),
+        (["--tests", "a/b.txt", "a-b.txt"], "the files of a/b.txt and a-b.txt would have the same names"),
         (["--train", "casp12"], "casp12 has no split 'train'. Choose one of: test"),
         (["--train_fraction", "0"], "train_fraction is 0.0"),
         (["--dataloader_persistent_workers", "True"], "would repeat the first epoch's batches in every epoch"),
