@@ -145,6 +145,7 @@ def test_a_resumed_run_counts_the_time_before_and_goes_on_with_its_plan(data, tm
     assert clock.now == now
 
 
+@pytest.mark.slow
 def test_a_bound_works_with_epochs_without_validation_and_with_early_stopping(data, tmp_path, clock):
     train(data, tmp_path / "epochs", "--minutes", "1", "--num_train_epochs", "100", "--early_stopping_patience", "0")
     assert 45 <= clock.now <= 60

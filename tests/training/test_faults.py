@@ -231,6 +231,7 @@ def killed_while_saving(data, out, states, number):
     return sorted((path for path in states.iterdir()), key=lambda path: int(path.name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 4], ids=["with steps left", "the last"])
 def test_killed_at_any_file_operation_of_a_save_and_its_rotation_it_resumes_equal(data, whole, tmp_path, number):
     """All of some 80 operations with LIFT_SS_ALL_KILLS=1; a spread of them otherwise."""
