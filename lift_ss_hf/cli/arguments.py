@@ -18,7 +18,8 @@ in the input.
 """
 LAUNCH_HELP = """
 several processes or machines: {launch}, with the same output directory for all. Each
-reads all inputs, so none may be standard input or a pipe. If one dies, start any number of them again with --resume.
+reads all inputs, so none may be standard input or a pipe. If one dies, start any number
+of them again with --resume.
 """
 STATUS_HELP = """\
 exit status: 0 success; 2 an error you can fix, reported in one line; 130 interrupted; 141 the reader of the output

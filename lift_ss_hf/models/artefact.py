@@ -49,7 +49,11 @@ def write_artefact(folder: Path, config: SecondaryStructureConfig, weights: Mapp
 
 def is_of_this_package(model: PreTrainedModel) -> bool:
     """Return True if the source of a model's class is part of this package, so that `copy_code` can copy it."""
-    return Path(str(sys.modules[type(model).__module__].__file__)).parent == Path(__file__).parent
+    return _source(model).parent == Path(__file__).parent
+
+
+def _source(model: PreTrainedModel) -> Path:
+    return Path(str(sys.modules[type(model).__module__].__file__))
 
 
 def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
@@ -61,7 +65,7 @@ def copy_code(folder: Path, model: PreTrainedModel) -> dict[str, str]:
     Raises:
         ValueError: if the model's class is not part of this package.
     """
-    source = Path(str(sys.modules[type(model).__module__].__file__))
+    source = _source(model)
     if not is_of_this_package(model):
         raise ValueError(
             f"{type(model).__name__} is defined in {source.name}, outside this package, so its source cannot be "

@@ -163,7 +163,7 @@ def _run(
             num_batches = _num_batches(_batches(chains, chains, training), training)
             check_same_steps(Path(checkpoint), training, num_batches)
         elif (results := _finished(out, corpus_arguments)) is not None:
-            _finish(out, training, repository)
+            _clean_up_and_push(out, training, repository)
             return results
     PartialState().wait_for_everyone()  # until all have decided whether there is something to do
     with training.main_process_first(desc="run directory"):
@@ -188,11 +188,11 @@ def _run(
     results["training_seconds"] = seconds
     if PartialState().is_main_process:
         write_reports(out, results, history)
-    _finish(out, training, repository)
+    _clean_up_and_push(out, training, repository)
     return results
 
 
-def _finish(out: Path, training: RecipeTrainingArguments, repository: str | None) -> None:
+def _clean_up_and_push(out: Path, training: RecipeTrainingArguments, repository: str | None) -> None:
     """Do what comes after the reports; a resumed run does it again, since the first one may have been killed before."""
     if not PartialState().is_main_process:
         return
