@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 6.4, 3.2  # [inches]
 LOG_FROM = 10  # ratio of the largest to the smallest number from which on the axis is logarithmic
 SHIFT = 0.08  # between series at the same level, so that their bars can be told apart
+APART = 5  # between points with the same number of trained parameters [points of a font]
 MAX_TICK = 9  # length of a level's name above which all are broken into lines [characters]
 
 
@@ -98,6 +99,8 @@ def plot_levels(points: Sequence[StudyPoint], places: Sequence[str], axis: str, 
 def plot_trained_parameters(points: Sequence[StudyPoint]) -> Figure:
     """Draw accuracy against the number of trained parameters.
 
+    Points with the same number and marker stand side by side around it.
+
     Args:
         points: what to draw; their places are numbers.
 
@@ -115,7 +118,9 @@ def plot_trained_parameters(points: Sequence[StudyPoint]) -> Figure:
     colours = {name: _distinct_colour(number) for number, name in enumerate(dict.fromkeys(p.colour for p in points))}
     markers = dict(zip(dict.fromkeys(point.marker for point in points), MARKERS, strict=False))
     for point in points:
-        _draw(axes, float(point.place), point, colours[point.colour], markers[point.marker])
+        near = [other for other in points if (other.place, other.marker) == (point.place, point.marker)]
+        shift = APART * (near.index(point) - (len(near) - 1) / 2)
+        _draw(axes, float(point.place), point, colours[point.colour], markers[point.marker], shift)
     numbers = [int(point.place) for point in points]
     if max(numbers) > LOG_FROM * min(numbers):
         axes.set_xscale("log")
@@ -141,13 +146,17 @@ def _distinct_colour(number: int) -> Any:
     return colormaps["tab10"](number % 10)
 
 
-def _draw(axes: Axes, position: float, point: StudyPoint, colour: Any, marker: str) -> None:
-    """Draw a point with its interval."""
+def _draw(axes: Axes, position: float, point: StudyPoint, colour: Any, marker: str, shift: float = 0) -> None:
+    """Draw a point with its interval, `shift` points of a font to the right of its position."""
+    from matplotlib.transforms import ScaledTranslation
+
     height = 100 * point.accuracy
     look: dict[str, Any] = {"color": colour, "marker": marker, "mfc": colour if point.is_complete else "white"}
     bars = None
     if point.low is not None and point.high is not None:
         bars = [[height - 100 * point.low], [100 * point.high - height]]
+    if shift:
+        look["transform"] = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
     axes.errorbar([position], [height], bars, lw=0, ms=5, elinewidth=1, capsize=2.5, **look)
 
 

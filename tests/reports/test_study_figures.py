@@ -54,6 +54,19 @@ def test_colours_and_markers_of_parameters_are_explained_apart():
     assert looks[1][1] == looks[3][1] != looks[2][1]
 
 
+def test_points_with_the_same_number_of_parameters_stand_side_by_side():
+    names = ["compacter", "parallel_compacter"]
+    points = [StudyPoint(700_000, name, depth, 0.76, 0.75, 0.77) for depth in ("third", "all") for name in names]
+    points.append(StudyPoint(650_000, "lora", "third", 0.76))
+    figure = plot_trained_parameters(points)
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    drawn = [line for line, _ in markers(axes)]
+    place = [line.get_transform().transform(line.get_xydata())[0, 0] * 72 / figure.dpi for line in drawn]
+    true = [axes.transData.transform((point.place, 0))[0] * 72 / figure.dpi for point in points]
+    assert [x - real for x, real in zip(place, true, strict=True)] == pytest.approx([-2.5, 2.5, -2.5, 2.5, 0])
+
+
 @pytest.mark.parametrize(("largest", "scale"), [(700_000, "linear"), (8_000_000, "log")])
 def test_numbers_of_parameters_are_on_a_logarithmic_axis_if_they_differ_much(largest, scale):
     points = [StudyPoint(650_000, "frozen", "", 0.75), StudyPoint(largest, "lora", "", 0.76, 0.75, 0.77)]
