@@ -209,8 +209,9 @@ def _method(origin: Mapping[str, Any]) -> list[str]:
     kept = []
     if origin["without_chains"]:
         kept = [
-            f"Per-chain results of {origin['without_chains']:,} runs were not kept. {origin['taken_over']:,} "
-            "differences between them are those of an earlier report; others need these runs to be repeated.",
+            f"Per-chain results of {origin['without_chains']:,} compared runs were not kept. {origin['taken_over']:,} "
+            "differences that involve them are those of an earlier report, with intervals and p-values by the spread "
+            "between the seeds that it had; others need these runs to be repeated.",
             "",
         ]
     spreads = "; ".join(

@@ -469,7 +469,7 @@ def test_comparisons_of_runs_without_chains_are_taken_over(data, tmp_path):
         assert found["low"] == pytest.approx(before["low"], rel=1e-5)
         assert found["q3_better"] == pytest.approx(before["q3_better"], rel=1e-5)
     page = write_report(results, tmp_path / "again").read_text()
-    assert "Per-chain results of 4 runs were not kept. 2 differences between them are those of an earlier" in page
+    assert "Per-chain results of 4 compared runs were not kept. 2 differences that involve them are those of an" in page
     assert len(again.missing(again.choose_rates())) == 4  # they are repeated, the runs that chose the rates are not
 
 
