@@ -210,8 +210,8 @@ def _method(origin: Mapping[str, Any]) -> list[str]:
     if origin["without_chains"]:
         kept = [
             f"Per-chain results of {origin['without_chains']:,} compared runs were not kept. {origin['taken_over']:,} "
-            "differences that involve them are those of an earlier report, with intervals and p-values by the spread "
-            "between the seeds that it had; others need these runs to be repeated.",
+            "differences that involve them are those of an earlier report, with intervals and p-values from the spread "
+            "between seeds known at the time; others need these runs to be repeated.",
             "",
         ]
     spreads = "; ".join(

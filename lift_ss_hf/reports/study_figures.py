@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 6.4, 3.2  # [inches]
 LOG_FROM = 10  # ratio of the largest to the smallest number from which on the axis is logarithmic
 SHIFT = 0.08  # between series at the same level, so that their bars can be told apart
-APART = 5  # between points with the same number of trained parameters [points of a font]
+APART = 5  # between points with the same number of trained parameters [1/72 inch]
 MAX_TICK = 9  # length of a level's name above which all are broken into lines [characters]
 
 
@@ -147,7 +147,7 @@ def _distinct_colour(number: int) -> Any:
 
 
 def _draw(axes: Axes, position: float, point: StudyPoint, colour: Any, marker: str, shift: float = 0) -> None:
-    """Draw a point with its interval, `shift` points of a font to the right of its position."""
+    """Draw a point with its interval, `shift` / 72 inches to the right of its position."""
     from matplotlib.transforms import ScaledTranslation
 
     height = 100 * point.accuracy
